@@ -1,0 +1,1 @@
+"""The whole pipeline on painted slides whose nuclei are known."""

@@ -1,0 +1,1 @@
+"""Encoders in; probe tables, maps and a report out."""

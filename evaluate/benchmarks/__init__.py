@@ -1,0 +1,1 @@
+"""Benchmarks, one file each: from the publishers' files to labelled crops."""

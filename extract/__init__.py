@@ -1,0 +1,1 @@
+"""Slides in, nuclei out: one folder of cells per cohort."""

@@ -1,0 +1,1 @@
+"""Segmenters: each turns a slide into outlines of nuclei."""

@@ -1,0 +1,1 @@
+"""Cells in, encoder out: self-supervised training under torchrun."""
