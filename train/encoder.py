@@ -1,0 +1,188 @@
+"""Encoders: MoCo v3's ViTs at 40 px, and the folder an encoder travels in.
+
+Load one without this repository:
+
+    config = json.load(open("encoder/config.json"))
+    model = timm.create_model(config["timm"]["name"], **config["timm"]["args"])
+    model.load_state_dict(safetensors.torch.load_file("encoder/model.safetensors"))
+    # input: (N, 3, 40, 40), ((rgb / 255) - config["mean"]) / config["std"]; output: (N, D)
+"""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+FORMAT = 1  # of the encoder folder
+
+# name -> timm's name and the arguments that make it MoCo v3's. The official ViT-S has 12 heads
+# where timm's has 6 (moco-v3, vits.py); timm has no ViT-Ti/8, which is for small machines.
+ENCODERS = {
+    "vit_ti8": ("vit_tiny_patch16_224", {"patch_size": 8}),
+    "vit_s8": ("vit_small_patch8_224", {"num_heads": 12}),
+    "vit_b8": ("vit_base_patch8_224", {}),
+}
+
+
+def sincos_positions(grid: int, dim: int) -> Tensor:
+    """Return MoCo v3's fixed 2-D sine-cosine position embedding, zero for the class token.
+
+    Source: moco-v3, vits.py, build_2d_sincos_position_embedding. There the axis named w is the
+    slow one of the flattened grid, the image's rows.
+
+    Args:
+        grid: patches along a side.
+        dim: width of a token, a multiple of 4.
+
+    Returns:
+        (1, 1 + grid * grid, dim) float.
+    """
+    omega = 10000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))  # (dim/4,)
+    rows, columns = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
+    w = rows.reshape(-1, 1) * omega  # (grid*grid, dim/4)
+    h = columns.reshape(-1, 1) * omega
+    patches = torch.cat([w.sin(), w.cos(), h.sin(), h.cos()], dim=1)  # (grid*grid, dim)
+    return torch.cat([torch.zeros(1, dim), patches.float()])[None]
+
+
+def build_encoder(name: str, input_px: int = 40, seed: int = 0) -> nn.Module:
+    """Build a ViT with MoCo v3's initialisation, fixed positions and frozen patch embedding.
+
+    Source: moco-v3, vits.py (`stop_grad_conv1`: the random patch projection is never trained).
+
+    Args:
+        name: one of ENCODERS.
+        input_px: side of the input, px, a multiple of 8.
+        seed: of the weights, which are a function of it alone.
+
+    Returns:
+        A module from (N, 3, input_px, input_px) to the class token's embedding (N, D).
+
+    Raises:
+        ValueError: unknown name, or a size that is no multiple of the patch.
+    """
+    import timm  # 2 s
+
+    if name not in ENCODERS:
+        raise ValueError(f"no encoder {name!r}; there are {', '.join(ENCODERS)}")
+    if input_px % 8 or input_px < 8:
+        raise ValueError(f"an input of {input_px} px is no multiple of the 8-px patch")
+    timm_name, arguments = ENCODERS[name]
+    arguments = {"img_size": input_px, "num_classes": 0, "global_pool": "token"} | arguments
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = timm.create_model(timm_name, **arguments)
+        _initialise(model)
+    model.timm_name, model.timm_arguments = timm_name, arguments  # what save_encoder writes
+    return model
+
+
+def _initialise(model: nn.Module) -> None:
+    """Draw the weights as moco-v3's vits.py does, and fix what it fixes."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            out, into = module.weight.shape
+            fan_out = out // 3 if name.endswith("qkv") else out  # q, k, v as three matrices
+            bound = math.sqrt(6 / (fan_out + into))
+            nn.init.uniform_(module.weight, -bound, bound)
+            nn.init.zeros_(module.bias)
+    projection = model.patch_embed.proj  # (D, 3, 8, 8)
+    bound = math.sqrt(6 / (projection.weight[0].numel() + projection.weight.shape[0]))
+    nn.init.uniform_(projection.weight, -bound, bound)
+    nn.init.zeros_(projection.bias)
+    nn.init.normal_(model.cls_token, std=1e-6)
+    model.pos_embed.data.copy_(sincos_positions(model.patch_embed.grid_size[0], model.embed_dim))
+    for fixed in (model.pos_embed, projection.weight, projection.bias):
+        fixed.requires_grad_(False)
+
+
+def save_encoder(
+    model: nn.Module, folder: Path, mean: list[float], std: list[float], mpp: float, **facts
+) -> None:
+    """Write `model.safetensors` and `config.json` into a folder, each atomically.
+
+    Args:
+        model: made by build_encoder.
+        folder: made if absent.
+        mean: of the three channels, of images in [0, 1].
+        std: likewise.
+        mpp: scale of the images, µm/px.
+        facts: what else the reader should know: network (student or teacher), step, run.
+    """
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "format": FORMAT,
+        "timm": {"name": model.timm_name, "args": model.timm_arguments},
+        "input_px": model.timm_arguments["img_size"],
+        "mpp": mpp,
+        "mean": list(mean),
+        "std": list(std),
+        "embedding_dim": model.embed_dim,
+        **facts,
+    }
+    weights, text = folder / "model.safetensors.tmp", folder / "config.json.tmp"
+    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    save_file(state, weights)
+    text.write_text(json.dumps(config, indent=1) + "\n")
+    os.replace(weights, folder / "model.safetensors")
+    os.replace(text, folder / "config.json")
+
+
+def load_encoder(folder: Path) -> tuple[nn.Module, dict]:
+    """Load an encoder folder.
+
+    Args:
+        folder: holds `model.safetensors` and `config.json`.
+
+    Returns:
+        The module in eval mode, from (N, 3, input_px, input_px) to (N, D), and the config.
+
+    Raises:
+        FileNotFoundError: the folder or one of its two files is absent.
+        ValueError: the files are of another format, or do not fit each other.
+    """
+    import timm
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder} is no encoder folder: no {name} in it; give a run's encoder/ folder"
+            )
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        form = config["format"]
+        name, arguments = config["timm"]["name"], config["timm"]["args"]
+        for field in ("input_px", "mpp", "mean", "std", "embedding_dim"):
+            config[field]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder}/config.json is no encoder's config: {error!r}") from error
+    if form != FORMAT:
+        raise ValueError(
+            f"{folder} is an encoder folder of format {form}; this code reads {FORMAT}"
+        )
+    model = timm.create_model(name, **arguments)
+    try:
+        state = load_file(folder / "model.safetensors")
+    except SafetensorError as error:
+        raise ValueError(f"{folder}/model.safetensors cannot be read: {error}") from error
+    expected = {k: tuple(v.shape) for k, v in model.state_dict().items()}
+    found = {k: tuple(v.shape) for k, v in state.items()}
+    wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
+    if wrong:
+        k = wrong[0]
+        raise ValueError(
+            f"{folder}/model.safetensors is not the {name} that its config.json describes: "
+            f"{len(wrong)} tensors differ, first {k}: expected {expected.get(k, 'absent')}, "
+            f"found {found.get(k, 'absent')}"
+        )
+    model.load_state_dict(state)
+    model.timm_name, model.timm_arguments = name, arguments
+    return model.eval(), config
