@@ -166,7 +166,7 @@ def load_encoder(folder: Path) -> tuple[nn.Module, dict]:
         raise ValueError(f"{folder}/config.json is no encoder's config: {error!r}") from error
     if form != FORMAT:
         raise ValueError(
-            f"{folder} is an encoder folder of format {form}; this code reads {FORMAT}"
+            f"{folder} is of encoder format {form}; this code reads {FORMAT}"
         )
     model = timm.create_model(name, **arguments)
     try:
