@@ -15,6 +15,7 @@ from demo.nucleus import REACH, draw_chromatin, paint_body, paint_nucleus
 from demo.place import place
 from demo.stain import PROJECTS, draw_look, expose
 from demo.tissue import GRID, ground, lay
+from shards.write import atomic
 
 SMALLEST_PX = 128  # below this there is no room for all four kinds
 TILE_PX = 256
@@ -71,7 +72,7 @@ def write_slide(path: str | Path, rgb: np.ndarray, mpp: float = 0.25) -> None:
         rgb: (H, W, 3) uint8 RGB, level 0.
         mpp: µm/px of level 0.
     """
-    with tifffile.TiffWriter(path) as tiff:
+    with atomic(Path(path)) as file, tifffile.TiffWriter(file) as tiff:
         level = 0
         while True:
             per_cm = 1e4 / (mpp * LEVEL_STEP**level)
