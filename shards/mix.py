@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from shards.read import FORMAT
 from shards.crop import decode
+from shards.read import FORMAT
 from shards.schema import CODECS, CROP_PX, INDEX_COLUMNS, MPP, VIEW_PX, key
 from shards.write import BLOCK, TarWriter, atomic
 

@@ -1,0 +1,126 @@
+"""One slide's work: from the slide to its three files in the cells folder."""
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import shapely
+
+from extract.crops import sample, settle_fates, write_crops
+from extract.ledger import Settings, record_outcome
+from extract.morphology import shape
+from extract.segment import watershed
+from extract.slide import Slide, not_40x
+from extract.slides import Entry
+from extract.tiles import Detections, segment_by_tiles
+from shards.schema import CELL_COLUMNS, FATES, MPP
+from shards.stain import Stain
+from shards.write import atomic
+
+
+def extract_slide(entry: Entry, out: Path, settings: Settings) -> dict:
+    """Segment a slide, cut its nuclei, and write `<slide>.tar`, `.parquet` and `.json`.
+
+    The outcome is written last. Bad input becomes an outcome with its reason, not an error.
+
+    Args:
+        entry: the slide.
+        out: the cells folder.
+        settings: of the run.
+
+    Returns:
+        The slide's record as written to `<slide>.json`.
+    """
+    start = time.perf_counter()
+    try:
+        slide = Slide(entry.path, entry.mpp)
+        reason = None if settings.any_scale else not_40x(slide)
+        if reason:
+            return record_outcome(out, entry, settings, "skipped", reason, mpp=slide.mpp)
+        segment, segmenter_version = SEGMENTERS[settings.segmenter]
+        detections, stain = segment(slide, settings.seed)
+        facts = _write_cells(slide, detections, stain, entry, out, settings, segmenter_version)
+    except (ValueError, OSError) as error:
+        return record_outcome(out, entry, settings, "failed", f"{type(error).__name__}: {error}")
+    return record_outcome(
+        out,
+        entry,
+        settings,
+        "done",
+        mpp=slide.mpp,
+        mpp_source=slide.mpp_source,
+        width=slide.width,
+        height=slide.height,
+        **facts,
+        seconds=round(time.perf_counter() - start, 2),
+        versions={"segmenter": segmenter_version}
+        | {p: version(p) for p in ("openslide-python", "openslide-bin", "scikit-image", "numpy")},
+        command=" ".join(sys.argv),
+    )
+
+
+def _write_cells(
+    slide: Slide,
+    detections: Detections,
+    stain: Stain | None,
+    entry: Entry,
+    out: Path,
+    settings: Settings,
+    segmenter_version: str,
+) -> dict:
+    """Write the tar and the table; return the counts and the tar's sha256."""
+    polygons = detections.polygons
+    # Rounded as the table stores them, so that whoever reads it cuts the very same windows.
+    xy = shapely.get_coordinates(shapely.centroid(polygons)).astype(np.float32).astype(np.float64)
+    shapes = shape(polygons, slide.mpp)
+    fate = settle_fates(slide, xy, shapes["area_um2"], detections.duplicate)
+    sample(fate, settings.cells_per_slide, entry.slide, settings.seed)
+    with atomic(out / f"{entry.slide}.tar") as file:
+        offset, size, sha256 = write_crops(slide, entry.slide, xy, fate, settings.codec, file)
+    table = pa.table(
+        {
+            "nucleus": np.arange(len(xy), dtype=np.int32),
+            "x": xy[:, 0],
+            "y": xy[:, 1],
+            **shapes,
+            "polygon": pa.array(shapely.to_wkb(polygons), pa.binary()),
+            "label": pa.array(detections.labels or [None] * len(xy), pa.string()),
+            "fate": pa.DictionaryArray.from_arrays(pa.array(fate), pa.array(FATES)),
+            "offset": pa.array(offset, mask=offset < 0),
+            "size": pa.array(size, mask=size < 0),
+        }
+    ).cast(CELL_COLUMNS)
+    described = {
+        "slide": entry.slide,
+        "project": entry.project,
+        "mpp": slide.mpp,
+        "crop_mpp": MPP,
+        "segmenter": settings.segmenter,
+        "segmenter_version": segmenter_version,
+        "seed": settings.seed,
+        "stain": stain and {k: np.asarray(v).tolist() for k, v in asdict(stain).items()},
+    }
+    table = table.replace_schema_metadata({"lemon": json.dumps(described)})
+    with atomic(out / f"{entry.slide}.parquet") as file:
+        pq.write_table(table, file, compression="zstd")
+    counts = np.bincount(fate, minlength=len(FATES))
+    return {
+        "detected": len(xy),
+        "fates": dict(zip(FATES, counts.tolist(), strict=True)),
+        "sha256": sha256,
+    }
+
+
+def _watershed(slide: Slide, seed: int) -> tuple[Detections, Stain | None]:
+    """Find nuclei with the built-in segmenter."""
+    return segment_by_tiles(slide, watershed.segment, seed)
+
+
+# name -> (from a slide and a seed to its nuclei and stain, version)
+SEGMENTERS = {"watershed": (_watershed, watershed.VERSION)}

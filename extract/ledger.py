@@ -1,0 +1,91 @@
+"""What became of each slide: `cells/<slide>.json`, the commit mark of a slide's files."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from extract.slides import Entry
+from shards.write import atomic
+
+OUTCOMES = ("done", "skipped", "failed")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What determines a slide's files, beside the slide itself."""
+
+    segmenter: str
+    codec: str
+    seed: int
+    cells_per_slide: int | None  # None: all
+    any_scale: bool  # take slides that are not 40X
+
+
+def record_outcome(
+    out: Path, entry: Entry, settings: Settings, outcome: str, reason: str = "", **facts
+) -> dict:
+    """Write a slide's outcome; what it names must be on disk before.
+
+    Args:
+        out: the cells folder.
+        entry: the slide.
+        settings: of the run.
+        outcome: one of OUTCOMES.
+        reason: in words, for a slide that is not done.
+        facts: counts by fate, seconds, versions, ….
+    """
+    assert outcome in OUTCOMES, outcome
+    record = {
+        "slide": entry.slide,
+        "project": entry.project,
+        "path": str(entry.path.absolute()),
+        "given_mpp": entry.mpp,
+        "outcome": outcome,
+        "reason": reason,
+        "settings": asdict(settings),
+        **facts,
+    }
+    with atomic(out / f"{entry.slide}.json", "w") as file:
+        json.dump(record, file, indent=1)
+        file.write("\n")
+    return record
+
+
+def read_outcome(out: Path, slide: str) -> dict | None:
+    """Return a slide's record, or None where it has not ended yet."""
+    path = out / f"{slide}.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is no outcome of extract ({error}); delete it") from error
+
+
+def is_finished(out: Path, entry: Entry, settings: Settings) -> bool:
+    """Tell whether a rerun may pass a slide over.
+
+    A slide that failed is tried again, and so is one skipped under other settings or another mpp.
+
+    Raises:
+        ValueError: its cells are on disk but were made with other settings.
+    """
+    record = read_outcome(out, entry.slide)
+    if record is None or record["outcome"] == "failed":
+        return False
+    same = record["settings"] == asdict(settings) and record["given_mpp"] == entry.mpp
+    if record["outcome"] == "skipped":
+        return same
+    if not all((out / f"{entry.slide}.{kind}").is_file() for kind in ("tar", "parquet")):
+        return False
+    if not same:
+        was = record["settings"] | {"mpp": record["given_mpp"]}
+        now = asdict(settings) | {"mpp": entry.mpp}
+        changed = ", ".join(
+            f"{k} {was.get(k)} is now {now[k]}" for k in now if was.get(k) != now[k]
+        )
+        raise ValueError(
+            f"{out}/{entry.slide} was extracted with other settings ({changed}); "
+            "name another --out, or give --overwrite to extract it anew"
+        )
+    return True

@@ -1,0 +1,173 @@
+"""Segment a slide tile by tile, so that no nucleus is cut or counted twice at a seam.
+
+Tiles overlap by a margin wider than a nucleus. A nucleus belongs to the tile whose core holds its
+centroid; where two tiles drew one nucleus differently, both drawings are kept as candidates near
+the seam and the later one that covers an earlier one is marked a duplicate.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import shapely
+from tqdm import tqdm
+
+from extract.morphology import outlines
+from extract.slide import Slide
+from extract.tissue import tissue_mask
+from shards.crop import window_px
+from shards.schema import MPP
+from shards.stain import Stain, macenko
+
+CORE_PX = 1024  # side of a tile without its margin, px at MPP
+MARGIN_PX = 64  # 16 µm: no nucleus whose centroid is in the core reaches beyond it
+SEAM_PX = 8  # 2 µm: how far over a seam a centroid may lie and still be a candidate
+OVERLAP = 0.5  # of the smaller outline: from there on two outlines are one nucleus
+
+TISSUE_MPP = 8.0  # µm/px of the thumbnail in which tissue is sought
+STAIN_TILES = 16  # regions that a slide's stain is estimated from
+STAIN_TILE_PX = 512
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The nuclei of a slide, in level-0 px."""
+
+    polygons: np.ndarray  # (N,) shapely Polygons
+    duplicate: np.ndarray  # (N,) bool: another outline of an earlier nucleus
+    labels: list[str] | None = None  # (N,) classes, where the segmenter gives them
+
+
+def segment_by_tiles(
+    slide: Slide, segment: Callable[[np.ndarray, Stain], np.ndarray], seed: int
+) -> tuple[Detections, Stain | None]:
+    """Find a slide's nuclei with a segmenter of images.
+
+    Args:
+        slide: open.
+        segment: from (H, W, 3) uint8 at 0.25 µm/px and the slide's stain to (H, W) int32 labels.
+        seed: of the choice of regions for the stain.
+
+    Returns:
+        The nuclei in the tiles' order, and the slide's stain (None: no tissue).
+    """
+    thumbnail, mpp = slide.thumbnail(TISSUE_MPP)
+    tissue = tissue_mask(thumbnail, mpp)
+    tiles = list(tissue_tiles(slide, tissue))
+    if not tiles:
+        return Detections(np.empty(0, object), np.empty(0, bool)), None
+    stain = estimate_stain(slide, tissue, seed)
+    polygons, owners, seams = [], [], []
+    for number, (x, y, width, height) in enumerate(
+        tqdm(tiles, "segment", unit="tile", leave=False, disable=None)
+    ):
+        found = _segment_tile(slide, (x, y, width, height), segment, stain)
+        centre = shapely.get_coordinates(shapely.centroid(found))  # (N, 2)
+        reach = SEAM_PX * MPP / slide.mpp
+        outside = np.maximum(
+            np.maximum(x - centre[:, 0], centre[:, 0] - (x + width - 1)),
+            np.maximum(y - centre[:, 1], centre[:, 1] - (y + height - 1)),
+        )  # (N,) px beyond the core; a seam runs half a pixel outside it
+        near = outside <= reach
+        polygons.append(found[near])
+        owners.append(np.full(near.sum(), number))
+        seams.append(outside[near])
+    found = np.concatenate(polygons)
+    twice = _duplicates(found, np.concatenate(owners), np.concatenate(seams))
+    return Detections(found, twice), stain
+
+
+def tissue_tiles(slide: Slide, tissue: np.ndarray) -> Iterator[tuple[int, int, int, int]]:
+    """Yield the cores (x, y, width, height, level-0 px) that hold any tissue, row by row.
+
+    Args:
+        slide: open.
+        tissue: (H, W) bool over the whole slide.
+    """
+    core = round(CORE_PX * MPP / slide.mpp)
+    down_y, down_x = tissue.shape[0] / slide.height, tissue.shape[1] / slide.width
+    for y in range(0, slide.height, core):
+        for x in range(0, slide.width, core):
+            width, height = min(core, slide.width - x), min(core, slide.height - y)
+            rows = slice(int(y * down_y), int(np.ceil((y + height) * down_y)))
+            columns = slice(int(x * down_x), int(np.ceil((x + width) * down_x)))
+            if tissue[rows, columns].any():
+                yield x, y, width, height
+
+
+def estimate_stain(slide: Slide, tissue: np.ndarray, seed: int) -> Stain:
+    """Estimate a slide's stain from the pixels of some regions of its tissue.
+
+    Args:
+        slide: open.
+        tissue: (H, W) bool over the whole slide, with some True.
+        seed: of the choice of regions.
+    """
+    rows, columns = np.nonzero(tissue)
+    chosen = np.random.default_rng(seed).permutation(len(rows))[:STAIN_TILES]
+    width, height = min(STAIN_TILE_PX, slide.width), min(STAIN_TILE_PX, slide.height)
+    pixels = []
+    for row, column in zip(rows[chosen], columns[chosen], strict=True):
+        x = int((column + 0.5) * slide.width / tissue.shape[1] - width / 2)
+        y = int((row + 0.5) * slide.height / tissue.shape[0] - height / 2)
+        x = min(max(x, 0), slide.width - width)
+        y = min(max(y, 0), slide.height - height)
+        pixels.append(slide.read(x, y, width, height)[::2, ::2].reshape(-1, 3))
+    return macenko(np.concatenate(pixels))
+
+
+def _segment_tile(
+    slide: Slide,
+    core: tuple[int, int, int, int],
+    segment: Callable[[np.ndarray, Stain], np.ndarray],
+    stain: Stain,
+) -> np.ndarray:
+    """Return the (N,) outlines found in a core and its margin, in level-0 px."""
+    x, y, width, height = core
+    margin = round(MARGIN_PX * MPP / slide.mpp)
+    left, top = max(x - margin, 0), max(y - margin, 0)
+    right, bottom = min(x + width + margin, slide.width), min(y + height + margin, slide.height)
+    image = slide.read(left, top, right - left, bottom - top)
+    shrink = window_px(slide.mpp, 1)  # level-0 px in a px of the segmenter's image
+    if shrink != 1:
+        size = (max(round(image.shape[1] / shrink), 1), max(round(image.shape[0] / shrink), 1))
+        kind = cv2.INTER_AREA if shrink > 1 else cv2.INTER_CUBIC
+        image = cv2.resize(image, size, interpolation=kind)
+    ratio = np.array([(right - left) / image.shape[1], (bottom - top) / image.shape[0]])
+    # Edges, not centres, coincide in both frames: hence the halves.
+    return shapely.transform(
+        outlines(segment(image, stain)),
+        lambda xy: (xy + 0.5) * ratio - 0.5 + (left, top),
+    )
+
+
+def _duplicates(polygons: np.ndarray, owner: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """Mark the second drawings of nuclei that lie on a seam.
+
+    Of two overlapping outlines from two tiles the one whose centroid lies deeper in its own tile's
+    core stays; of equals, the earlier.
+
+    Args:
+        polygons: (N,) shapely Polygons.
+        owner: (N,) number of the tile each comes from.
+        outside: (N,) how far its centroid lies outside its tile's core; negative within.
+
+    Returns:
+        (N,) bool.
+    """
+    duplicate = np.zeros(len(polygons), bool)
+    candidates = np.flatnonzero(outside > -2 * MARGIN_PX)
+    tree = shapely.STRtree(polygons[candidates])
+    a, b = candidates[tree.query(polygons[candidates], predicate="intersects")]
+    pair = (owner[a] != owner[b]) & (a < b)
+    a, b = a[pair], b[pair]
+    shared = shapely.area(shapely.intersection(polygons[a], polygons[b]))
+    one = shared > OVERLAP * np.minimum(shapely.area(polygons[a]), shapely.area(polygons[b]))
+    a, b = a[one], b[one]
+    worse = np.where(outside[a] > outside[b], a, b)
+    better = np.where(outside[a] > outside[b], b, a)
+    # Best first, so that only an outline that itself stays can push another out.
+    for i in np.lexsort([worse, outside[better]]):
+        duplicate[worse[i]] |= not duplicate[better[i]]
+    return duplicate
