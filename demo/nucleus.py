@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from demo.brush import cover, patch, turn
 from demo.noise import smooth
 
 KINDS = ("epithelial", "lymphocyte", "fibroblast", "plasma")
@@ -54,34 +55,38 @@ def draw_shapes(kind: str, count: int, rng: np.random.Generator) -> np.ndarray:
     nuclei["kind"] = kind
     normal, odd = rng.standard_normal((4, count)), rng.random(count)
     if kind == "epithelial":
-        major = np.clip(16.5 + 2.6 * normal[0], 11, 24)
-        ratio = np.clip(0.78 + 0.10 * normal[1], 0.5, 0.97)
-        dark = 0.50 + 0.10 * normal[2] + 0.35 * (odd < 0.2)
+        major = np.clip(15.6 + 2.9 * normal[0], 10, 24)
+        ratio = np.clip(0.80 + 0.09 * normal[1], 0.58, 0.97)
+        dark = 0.58 + 0.12 * normal[2] + 0.30 * (odd < 0.25)
     elif kind == "lymphocyte":
-        major = np.clip(12.2 + 1.2 * normal[0] + 3.0 * (odd < 0.15), 9.5, 18)
-        ratio = np.clip(0.90 + 0.06 * normal[1], 0.7, 1)
-        dark = 0.98 + 0.12 * normal[2] - 0.28 * (odd < 0.2)
+        major = np.clip(11.8 + 1.2 * normal[0] + 2.5 * (odd < 0.2), 9, 17)
+        ratio = np.clip(0.90 + 0.07 * normal[1], 0.68, 1)
+        dark = 0.93 + 0.14 * normal[2] - 0.25 * (odd < 0.25)
     elif kind == "fibroblast":
-        major = np.clip(20.0 + 3.6 * normal[0] - 5 * (odd < 0.2), 11, 30)
-        ratio = np.clip(0.28 + 0.06 * normal[1] + 0.22 * (odd < 0.2), 0.17, 0.65)
-        dark = 0.78 + 0.15 * normal[2] - 0.2 * (odd < 0.12)
+        plump = odd < 0.25
+        major = np.clip(21.0 + 4.0 * normal[0] - 5 * plump, 11, 31)
+        ratio = np.clip(0.25 + 0.05 * normal[1] + 0.25 * plump, 0.15, 0.65)
+        dark = 0.80 + 0.17 * normal[2] - 0.2 * plump
     else:
-        major = np.clip(13.8 + 1.3 * normal[0], 10.5, 17.5)
-        ratio = np.clip(0.91 + 0.05 * normal[1], 0.75, 1)
-        dark = 0.84 + 0.12 * normal[2]
-    nuclei["major"], nuclei["minor"] = major, major * ratio
+        major = np.clip(12.8 + 1.3 * normal[0], 10, 17)
+        ratio = np.clip(0.91 + 0.06 * normal[1], 0.72, 1)
+        dark = 0.86 + 0.14 * normal[2]
+    nuclei["major"], nuclei["minor"] = major, np.maximum(major * ratio, 3.2)
     nuclei["dark"] = np.clip(dark, 0.3, 1.3)
     if kind == "fibroblast":
         nuclei["bend"] = 2.5 * normal[3]
     return nuclei
 
 
-def paint_body(dye: np.ndarray, nucleus: np.void, rng: np.random.Generator) -> None:
+def paint_body(
+    dye: np.ndarray, nucleus: np.void, chromatin: Chromatin, rng: np.random.Generator
+) -> None:
     """Paint a plasma cell's or lymphocyte's cytoplasm under its nucleus, in place.
 
     Args:
         dye: (3, H, W) float32, concentrations of haematoxylin, eosin and blood.
         nucleus: a row of NUCLEUS.
+        chromatin: the slide's textures.
         rng: the source of chance.
     """
     kind, radius = nucleus["kind"], float(nucleus["major"])
@@ -89,22 +94,23 @@ def paint_body(dye: np.ndarray, nucleus: np.void, rng: np.random.Generator) -> N
         return
     towards = rng.uniform(0, 2 * np.pi)
     if kind == "plasma":
-        offset, size = rng.uniform(0.45, 0.75) * radius, rng.uniform(1.45, 1.7) * radius
-        depth, h, e = rng.uniform(0.45, 0.95), rng.uniform(0.22, 0.42), rng.uniform(0.42, 0.62)
+        offset, size = rng.uniform(0.35, 0.75) * radius, rng.uniform(1.3, 1.7) * radius
+        depth, h, e = rng.uniform(0.3, 0.85), rng.uniform(0.15, 0.38), rng.uniform(0.42, 0.65)
     else:
-        offset, size = rng.uniform(0.0, 0.15) * radius, rng.uniform(1.1, 1.35) * radius
-        depth, h, e = rng.uniform(0.2, 0.8), rng.uniform(0.05, 0.3), rng.uniform(0.15, 0.45)
+        offset, size = rng.uniform(0.0, 0.3) * radius, rng.uniform(1.1, 1.45) * radius
+        depth, h, e = rng.uniform(0.0, 0.8), rng.uniform(0.0, 0.3), rng.uniform(0.1, 0.5)
     cx = nucleus["x"] + offset * np.cos(towards)
     cy = nucleus["y"] + offset * np.sin(towards)
-    window, x, y = _patch(dye.shape, cx, cy)
-    u, v = _turn(x, y, towards)
-    edge = size * (1 + 0.06 * np.sin(3 * np.arctan2(v, u) + rng.uniform(0, 6)))
-    far = np.hypot(u / 1.08, v / 0.94)
-    alpha = depth * np.clip((edge - far) / 2 + 0.5, 0, 1)
+    window, x, y = patch(dye.shape, cx, cy, REACH)
+    u, v = turn(x, y, towards)
+    edge = size * _outline(np.arctan2(v, u), rng.normal(0, [0.06, 0.06, 0.04, 0.03]), rng)
+    far = np.hypot(u / rng.uniform(1, 1.25), v / rng.uniform(0.85, 1))
+    alpha = depth * np.clip((edge - far) / 4 + 0.5, 0, 1)
+    grain = 1 + 0.12 * _texture(chromatin.fine, x.shape, rng)
     if kind == "plasma":  # the Golgi field, pale, beside the nucleus
         pale = np.exp(-((u - 0.1 * size) ** 2 + v**2) / (2 * (0.28 * size) ** 2))
         h, e = h * (1 - 0.6 * pale), e * (1 - 0.35 * pale)
-    _cover(dye, window, alpha, h, e)
+    cover(dye, window, alpha, h * grain, e * grain)
 
 
 def paint_nucleus(
@@ -118,21 +124,19 @@ def paint_nucleus(
         chromatin: the slide's textures.
         rng: the source of chance.
     """
-    window, x, y = _patch(dye.shape, nucleus["x"], nucleus["y"])
-    u, v = _turn(x, y, float(nucleus["angle"]))
+    window, x, y = patch(dye.shape, nucleus["x"], nucleus["y"], REACH)
+    u, v = turn(x, y, float(nucleus["angle"]))
     major, minor = float(nucleus["major"]), float(nucleus["minor"])
     v = v - float(nucleus["bend"]) * ((u / major) ** 2 - 0.25)  # the centroid stays in place
     round_ = np.arctan2(v / minor, u / major)  # angle on the circle that the outline is drawn from
     far = np.hypot(u / major, v / minor)
-    if nucleus["kind"] == "fibroblast":  # pointed tips
-        far = np.hypot(
-            u / major, v / (minor * np.sqrt(np.clip(1 - (u / major) ** 2, 0.05, 1)) + 0.6)
-        )
-    waves = rng.normal(0, [0.035, 0.03, 0.018, 0.012])
-    phases = rng.uniform(0, 2 * np.pi, 4)
-    edge = 1 + sum(
-        w * np.sin((k + 2) * round_ + p) for k, (w, p) in enumerate(zip(waves, phases, strict=True))
-    )
+    waves = rng.normal(0, [0.04, 0.035, 0.022, 0.014])
+    if nucleus["kind"] == "fibroblast":  # tapered, one tip more than the other
+        along = np.clip(u / major, -1, 1)
+        taper = (1 - along**2) ** rng.uniform(0.0, 0.5) * (1 + rng.uniform(-0.35, 0.35) * along)
+        far = np.hypot(u / major, v / (minor * np.maximum(taper, 0.1) + 0.4))
+        waves = waves / 2
+    edge = _outline(round_, waves, rng)
     near = far / edge  # 0 in the middle, 1 on the outline
     inside = (1 - near) * minor  # px from the outline, roughly
     fine, coarse = _texture(chromatin.fine, x.shape, rng), _texture(chromatin.coarse, x.shape, rng)
@@ -142,26 +146,29 @@ def paint_nucleus(
     defocus = abs(rng.normal(0, 0.55))  # nuclei lie at different heights in the section
     if defocus > 0.35:
         h, alpha = (cv2.GaussianBlur(a.astype(np.float32), (0, 0), defocus) for a in (h, alpha))
-    _cover(dye, window, alpha * rng.uniform(0.9, 1), h, e)
+    # Cut at a slant, a nucleus fades on one side.
+    slant = 1 - rng.uniform(0, 0.3) * np.clip((u * rng.choice([-1, 1]) / major + 1) / 2, 0, 1)
+    cover(dye, window, alpha * slant * rng.uniform(0.9, 1), h, e)
 
 
 def _epithelial(near, inside, round_, fine, coarse, minor, rng):
-    """Vesicular: a pale ground with threads, a sharp rim, one to three nucleoli."""
-    h = 0.80 + 0.20 * fine + 0.16 * coarse
-    h = h + rng.uniform(0.3, 0.6) * np.exp(-((inside - 1.2) ** 2) / 2.4)
+    """Vesicular: a pale ground with granules, an uneven rim, one to three nucleoli."""
+    h = 0.74 + 0.26 * np.tanh(1.3 * fine) + 0.16 * coarse
+    rim = rng.uniform(0.3, 0.65) * (1 + 0.4 * np.sin(round_ * 3 + rng.uniform(0, 6)) + 0.3 * coarse)
+    h = h + rim * np.exp(-((inside - 1.2) ** 2) / 2.4)
     for _ in range(rng.choice([1, 1, 2, 2, 3])):
-        turn, out, sd = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.55), rng.uniform(1.5, 2.5)
-        gap = (near * np.cos(round_) - out * np.cos(turn)) ** 2
-        gap = gap + (near * np.sin(round_) - out * np.sin(turn)) ** 2
-        h = h + rng.uniform(0.7, 1.2) * np.exp(-gap * minor**2 / (2 * sd**2))
-    return np.maximum(h, 0.25), 0.38
+        turned, out, sd = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.55), rng.uniform(1.5, 2.4)
+        gap = (near * np.cos(round_) - out * np.cos(turned)) ** 2
+        gap = gap + (near * np.sin(round_) - out * np.sin(turned)) ** 2
+        h = h + rng.uniform(0.6, 1.2) * np.exp(-gap * minor**2 / (2 * sd**2))
+    return np.maximum(h, 0.2), 0.36
 
 
 def _lymphocyte(near, inside, round_, fine, coarse, minor, rng):
     """Dense: blocks of heterochromatin all over, the space between them narrow."""
-    clumps = np.tanh(1.8 * coarse)
-    h = 0.96 + 0.16 * clumps + 0.06 * fine + 0.10 * np.exp(-((inside - 1.5) ** 2) / 4)
-    return h, 0.35
+    clumps = np.tanh(2.2 * coarse + 0.4)
+    h = 0.93 + 0.22 * clumps + 0.07 * fine + 0.10 * np.exp(-((inside - 1.5) ** 2) / 4)
+    return h, 0.36
 
 
 def _fibroblast(near, inside, round_, fine, coarse, minor, rng):
@@ -176,12 +183,12 @@ def _plasma(near, inside, round_, fine, coarse, minor, rng):
     """Clock face: clumps along the rim like hours, a spoke or two, pale between."""
     hours = int(rng.integers(5, 9))
     angles = np.arange(hours) * 2 * np.pi / hours + rng.uniform(0, 6) + rng.normal(0, 0.12, hours)
-    h = 0.66 + 0.08 * fine + 0.06 * coarse
+    h = 0.60 + 0.09 * fine + 0.07 * coarse
     x, y = near * np.cos(round_), near * np.sin(round_)
     for angle in angles:
         out, sd = rng.uniform(0.66, 0.8), rng.uniform(0.15, 0.2)
         gap = (x - out * np.cos(angle)) ** 2 + (y - out * np.sin(angle)) ** 2
-        h = h + rng.uniform(0.55, 0.85) * np.exp(-gap / (2 * sd**2))
+        h = h + rng.uniform(0.65, 1.0) * np.exp(-gap / (2 * sd**2))
     h = h + rng.uniform(0.1, 0.6) * np.exp(-(x**2 + y**2) / (2 * 0.17**2))
     return h + 0.18 * np.exp(-((inside - 1.2) ** 2) / 3), 0.36
 
@@ -194,28 +201,16 @@ _PATTERNS = {
 }
 
 
-def _patch(shape: tuple, cx: float, cy: float) -> tuple[tuple, np.ndarray, np.ndarray]:
-    """Return the window of the canvas around a centre and its pixels' offsets, (h, w) each."""
-    column, row = round(float(cx)), round(float(cy))
-    x0, x1 = max(column - REACH, 0), min(column + REACH + 1, shape[2])
-    y0, y1 = max(row - REACH, 0), min(row + REACH + 1, shape[1])
-    y, x = np.mgrid[y0:y1, x0:x1].astype(np.float32)
-    return (slice(y0, y1), slice(x0, x1)), x - np.float32(cx), y - np.float32(cy)
-
-
-def _turn(x: np.ndarray, y: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the offsets along and across an axis."""
-    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-    return cos * x + sin * y, cos * y - sin * x
+def _outline(angle: np.ndarray, waves: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return a rough outline's radius at each angle, about 1; `waves` from two per turn up."""
+    phases = rng.uniform(0, 2 * np.pi, len(waves))
+    return 1 + sum(
+        wave * np.sin((k + 2) * angle + phase)
+        for k, (wave, phase) in enumerate(zip(waves, phases, strict=True))
+    )
 
 
 def _texture(tile: np.ndarray, shape: tuple, rng: np.random.Generator) -> np.ndarray:
     """Cut a random piece of a texture."""
     row, column = rng.integers(0, TILE - 2 * REACH - 1, 2)
     return tile[row : row + shape[0], column : column + shape[1]]
-
-
-def _cover(dye: np.ndarray, window: tuple, alpha: np.ndarray, h, e) -> None:
-    """Lay a translucent body of given dye over what is there."""
-    for layer, value in zip(dye, (h, e, 0.0), strict=True):
-        layer[window] += alpha * (value - layer[window])

@@ -15,9 +15,10 @@ from demo.nucleus import REACH, draw_chromatin, paint_body, paint_nucleus
 from demo.place import place
 from demo.stain import PROJECTS, draw_look, expose
 from demo.tissue import GRID, ground, lay
+from demo.vessel import fill
 from shards.write import atomic
 
-SMALLEST_PX = 128  # below this there is no room for all four kinds
+SMALLEST_PX = 128  # below this a nest does not fit; all four kinds are sure to show from 512 px
 TILE_PX = 256
 LEVEL_STEP = 4  # each level of the pyramid is this much smaller than the last
 JPEG_QUALITY = 90
@@ -52,8 +53,9 @@ def paint(
     chromatin = draw_chromatin(rng)
     epithelial = nuclei[nuclei["kind"] == "epithelial"]
     dye = ground(tissue, np.stack([epithelial["x"], epithelial["y"]], 1), look, rng)
+    fill(dye, tissue.vessels, rng)
     for nucleus in nuclei:
-        paint_body(dye, nucleus, rng)
+        paint_body(dye, nucleus, chromatin, rng)
     for nucleus in nuclei:
         paint_nucleus(dye, nucleus, chromatin, rng)
     rgb = expose(dye, look, rng)[REACH : REACH + height, REACH : REACH + width]

@@ -6,10 +6,10 @@ import numpy as np
 from demo.noise import ramp, smooth
 from demo.nucleus import KINDS, NUCLEUS, draw_shapes
 from demo.stain import Look
-from demo.tissue import GRID, Tissue
+from demo.tissue import GRID, NO_LUMEN, Tissue
 
 # Nuclei per 1000 x 1000 px of the place a kind lives in (epithelium for the first, else stroma).
-DENSITY = {"epithelial": 520, "lymphocyte": 200, "fibroblast": 150, "plasma": 135}
+DENSITY = {"epithelial": 540, "lymphocyte": 200, "fibroblast": 165, "plasma": 135}
 TRIES = 12  # places looked at per nucleus before it is given up: crowded places fill up
 CORE = 0.96  # nuclei may touch: of each outline, this share must stay free of others'
 
@@ -36,19 +36,19 @@ def _odds(tissue: Tissue, look: Look, rng: np.random.Generator) -> dict[str, np.
     """Return how likely each kind is in each place, (H / GRID, W / GRID) float64 each."""
     shape = tissue.depth.shape
     alive = tissue.solid > 14
-    nest = alive & (tissue.depth > 11) & (tissue.depth < tissue.lumen - 13)
+    nest = alive & (tissue.depth > 11) & (tissue.apical < -13)
     basal = 0.35 + np.exp(-((tissue.depth - 24) ** 2) / 300)  # most nuclei of a gland lie deep
-    basal = np.where(tissue.lumen < 500, basal, 1.0)
+    basal = np.where(tissue.apical > NO_LUMEN / 2, basal, 1.0)
     stroma = alive & (tissue.depth < -9)
     heat = smooth(rng, *shape, 200 / GRID, 2)
     crowd = np.exp(1.5 * heat) + 0.15
     mates = np.exp(1.2 * smooth(rng, *shape, 180 / GRID, 2) + 0.7 * heat) + 0.1
     quiet = 0.25 + ramp(-heat, -1.0, 1.0)
-    few = 0.10 * (nest & (tissue.depth < 500))  # lymphocytes wander into the epithelium
+    few = 0.25 * nest  # they wander into the epithelium
     return {
         "epithelial": nest * basal,
-        "lymphocyte": stroma * crowd + few * (heat > 0.3),
-        "plasma": stroma * mates,
+        "lymphocyte": stroma * crowd + few * (heat > 0.2),
+        "plasma": stroma * mates + 0.4 * few * (heat > 0.5),
         "fibroblast": stroma * quiet,
     }
 
@@ -75,7 +75,7 @@ def _settle(
             angle = rng.uniform(0, np.pi)
             if shape["kind"] == "fibroblast":
                 angle = tissue.angle[row, column] + rng.normal(0, 0.22)
-            elif shape["kind"] == "epithelial" and tissue.lumen[row, column] < 500:
+            elif shape["kind"] == "epithelial" and tissue.apical[row, column] > NO_LUMEN / 2:
                 angle = np.arctan2(dy[row, column], dx[row, column]) + rng.normal(0, 0.35)
             if _take(taken, x, y, shape, angle):
                 shape["x"], shape["y"], shape["angle"] = x, y, angle

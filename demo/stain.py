@@ -13,8 +13,8 @@ from demo.noise import smooth
 
 # Optical density (natural log) of R, G, B at concentration 1; blood is a dye of its own: more
 # orange than eosin. Measured by eye on the TCGA fields, near Macenko's published vectors.
-HAEMATOXYLIN = np.array([1.25, 1.50, 0.78])
-EOSIN = np.array([0.26, 1.00, 0.58])
+HAEMATOXYLIN = np.array([1.12, 1.50, 0.80])
+EOSIN = np.array([0.22, 1.00, 0.66])
 BLOOD = np.array([0.20, 1.25, 1.05])
 
 
@@ -29,6 +29,7 @@ class Look:
     nests: float  # share of the tissue that is epithelium
     glands: float  # share of the epithelium that is built as glands around a lumen
     inflamed: float  # factor on the number of lymphocytes and plasma cells
+    cytoplasm: tuple[float, float]  # haematoxylin and eosin taken up by epithelial cytoplasm
     vacuoles: float  # how clear the epithelial cytoplasm is, 0 to 1
     blue: float  # haematoxylin taken up by the stroma's ground substance
 
@@ -52,7 +53,7 @@ def draw_look(rng: np.random.Generator, project: str) -> Look:
     # `hue` moves both dyes from red to blue: less green kept in eosin, more red in haematoxylin.
     hue = lab["hue"] + rng.normal(0, 0.06)
     tint = np.array([1 + hue, 1.0, 1 - hue])
-    wobble = rng.normal(1, 0.04, (2, 3))
+    wobble = rng.normal(1, 0.05, (2, 3))
     haematoxylin = HAEMATOXYLIN * tint * wobble[0] * lab["h"] * rng.uniform(0.85, 1.15)
     eosin = EOSIN * (tint * [1 + hue, 1, 1]) * wobble[1] * lab["e"] * rng.uniform(0.8, 1.25)
     return Look(
@@ -63,6 +64,7 @@ def draw_look(rng: np.random.Generator, project: str) -> Look:
         nests=lab["nests"] + rng.uniform(-0.06, 0.06),
         glands=float(np.clip(lab["glands"] + rng.normal(0, 0.15), 0, 1)),
         inflamed=lab["inflamed"] * rng.uniform(0.8, 1.2),
+        cytoplasm=(rng.uniform(0.07, 0.22), rng.uniform(0.38, 0.62)),
         vacuoles=rng.uniform(0.1, 0.9),
         blue=lab["blue"] * rng.uniform(0.6, 1.4),
     )

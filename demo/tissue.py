@@ -11,8 +11,10 @@ import numpy as np
 
 from demo.noise import along, ramp, smooth
 from demo.stain import Look
+from demo.vessel import draw_vessels, hollow
 
 GRID = 4  # px of the slide per cell of the coarse grid
+NO_LUMEN = -2000.0  # of `Tissue.apical`, px, in solid nests
 BORDERED_PX = 1500  # slides with a shorter side are all tissue: too small to hold its border
 
 
@@ -22,8 +24,9 @@ class Tissue:
 
     solid: np.ndarray  # signed distance to the tissue's border, px, positive in the tissue
     depth: np.ndarray  # signed distance to the epithelium's border, px, positive within
-    lumen: np.ndarray  # depth at which the lumen starts, px
+    apical: np.ndarray  # how far within a gland's lumen, px, negative outside; far below 0: none
     angle: np.ndarray  # rad, in which fibres run, from the x to the y axis
+    vessels: np.ndarray  # (N,) VESSEL
 
 
 def lay(height: int, width: int, look: Look, rng: np.random.Generator) -> Tissue:
@@ -31,23 +34,27 @@ def lay(height: int, width: int, look: Look, rng: np.random.Generator) -> Tissue
     rows, columns = height // GRID, width // GRID
     nests = smooth(rng, rows, columns, 230 / GRID, 3) + 0.6 * smooth(rng, rows, columns, 500 / GRID)
     depth = _signed(nests > np.quantile(nests, 1 - look.nests))
-    if min(height, width) < BORDERED_PX:
-        solid = np.full((rows, columns), 1e4, np.float32)
-    else:
-        solid = _signed(_tissue(rows, columns, rng))
     glandular = smooth(rng, rows, columns, 400 / GRID) < _normal_quantile(look.glands)
-    wall = 75 + 14 * smooth(rng, rows, columns, 150 / GRID, 2)
-    lumen = np.where(glandular, np.maximum(wall, 45), 1e4).astype(np.float32)
-    lumen = cv2.GaussianBlur(lumen, (0, 0), 2)
+    wall = np.maximum(75 + 14 * smooth(rng, rows, columns, 150 / GRID, 2), 45)
+    apical = np.where(glandular, depth - wall, NO_LUMEN).astype(np.float32)
+    apical = cv2.GaussianBlur(apical, (0, 0), 4)  # else lumina have the sharp corners of a skeleton
 
-    # Fibres run along the contours of a potential: around nests near them, in waves elsewhere.
-    waves = 55 * smooth(rng, rows, columns, 420 / GRID, 2) + 5 * smooth(
-        rng, rows, columns, 70 / GRID
-    )
-    potential = waves + 1.5 * np.clip(-depth, -30, 60)
-    potential = cv2.GaussianBlur(potential.astype(np.float32), (0, 0), 3)
-    dy, dx = np.gradient(potential)
-    return Tissue(solid, depth, lumen, np.arctan2(dx, -dy).astype(np.float32))
+    # Fibres run along the contours of a potential: around nests near them, elsewhere in waves
+    # across one direction, with a crimp.
+    y, x = np.mgrid[0:height:GRID, 0:width:GRID].astype(np.float32)
+    heading = rng.uniform(0, 2 * np.pi)
+    potential = 0.5 * (x * np.cos(heading) + y * np.sin(heading)) + 1.5 * np.clip(-depth, -30, 60)
+    potential += 60 * smooth(rng, rows, columns, 420 / GRID, 2)
+    dy, dx = np.gradient(cv2.GaussianBlur(potential.astype(np.float32), (0, 0), 3))
+    angle = np.arctan2(dx, -dy) + 0.22 * smooth(rng, rows, columns, 45 / GRID, 2)
+    angle = angle.astype(np.float32)
+
+    tissue = np.ones((rows, columns), bool)
+    if min(height, width) >= BORDERED_PX:
+        tissue = _tissue(rows, columns, rng)
+    vessels = draw_vessels(tissue & (depth < -28), angle, GRID, rng)
+    solid = _signed(tissue & ~hollow(vessels, tissue.shape, GRID))
+    return Tissue(solid, depth, apical, angle, vessels)
 
 
 def _normal_quantile(share: float) -> float:
@@ -61,7 +68,9 @@ def _signed(mask: np.ndarray) -> np.ndarray:
     mask = mask.astype(np.uint8)
     inner = cv2.distanceTransform(mask, cv2.DIST_L2, 5)
     outer = cv2.distanceTransform(1 - mask, cv2.DIST_L2, 5)
-    return cv2.GaussianBlur((inner - outer) * GRID, (0, 0), 1.2)
+    most = max(mask.shape)  # where there is no border at all, OpenCV gives its distance as endless
+    signed = np.minimum(inner, most) - np.minimum(outer, most)
+    return cv2.GaussianBlur(signed * GRID, (0, 0), 1.2)
 
 
 def _tissue(rows: int, columns: int, rng: np.random.Generator) -> np.ndarray:
@@ -111,7 +120,7 @@ def ground(tissue: Tissue, centres: np.ndarray, look: Look, rng: np.random.Gener
     h += within * (cell_h - h)
     e += within * (cell_e - e)
 
-    into_lumen = depth - enlarge(tissue.lumen)
+    into_lumen = enlarge(tissue.apical) + 2.0 * mottle + 0.7 * fine
     secretion = 0.22 * ramp(smooth(rng, height, width, 90, 3), 0.6, 1.6)
     lumen = ramp(into_lumen, -1.5, 2.5)
     e += lumen * (secretion * (1 + 0.3 * mottle) - e)
@@ -129,16 +138,17 @@ def _stroma(
     """Paint collagen: bundles of fibres, slits between them; return its two dyes, (H, W) each."""
     rows, columns = tissue.angle.shape
     u, v = np.cos(tissue.angle), np.sin(tissue.angle)
-    bundles = along(rng.standard_normal((rows, columns), np.float32), u, v, 5)
+    bundles = along(rng.standard_normal((rows, columns), np.float32), u, v, 4)
     thick = along(smooth(rng, rows, columns, 6), u, v, 6)
     bundles, thick, u, v = enlarge(bundles), enlarge(thick), enlarge(u), enlarge(v)
     height, width = depth.shape
     threads = along(rng.standard_normal((height, width), np.float32), u, v, 5)
-    oedema = ramp(smooth(rng, height, width, 300, 2), 0.0, 2.0)  # loose stroma: pale, more slits
-    e = 0.62 + 0.10 * bundles + 0.10 * threads + 0.10 * thick + 0.04 * mottle
-    e *= 1 - 0.45 * oedema
-    h = look.blue * (1 + oedema) * (1 + 0.5 * mottle + 0.4 * threads) + 0.04
-    slit = ramp(-thick - 0.35 * bundles - 0.25 * threads + 0.8 * oedema, 1.75, 2.3)
+    loose = ramp(smooth(rng, height, width, 300, 2), 0.0, 2.0)  # oedema: pale, more slits
+    frayed = 0.4 + 0.6 * ramp(smooth(rng, height, width, 80, 2), -1, 1.5)  # else hyaline, even
+    e = 0.60 + frayed * (0.09 * bundles + 0.07 * threads) + 0.11 * thick + 0.05 * mottle
+    e *= 1 - 0.45 * loose
+    h = look.blue * (1 + loose) * (1 + 0.5 * mottle + 0.4 * threads) + 0.04
+    slit = ramp(-thick - 0.35 * bundles - 0.25 * threads + 0.8 * loose, 1.75, 2.3)
     # Tissue shrinks in fixing and comes away from the nests here and there.
     torn = ramp(smooth(rng, height, width, 120, 2), 0.7, 1.3)
     slit = np.maximum(slit, torn * np.exp(-((depth + 6) ** 2) / 18))
@@ -164,8 +174,10 @@ def _epithelium(
     wall = np.zeros((height, width), np.float32)
     wall[:, 1:] += label[:, 1:] != label[:, :-1]
     wall[1:] += label[1:] != label[:-1]
-    wall = cv2.GaussianBlur(np.minimum(wall, 1), (0, 0), 1.3)
+    wall = cv2.GaussianBlur(np.minimum(wall, 1), (0, 0), 1.2)
+    wall *= 0.5 + 0.5 * ramp(smooth(rng, height, width, 40, 2), -1.2, 1.0)  # seen here and there
     clear = look.vacuoles * ramp(smooth(rng, height, width, 11, 2) + (away - 22) / 12, 0.3, 1.6)
-    e = (0.50 + 0.07 * fine + 0.06 * mottle) * shade * (1 - 0.7 * clear) + 0.28 * wall
-    h = (0.17 + 0.05 * fine + 0.03 * mottle) * shade * (1 - 0.8 * clear) + 0.09 * wall
+    grain = 1 + 0.13 * fine + 0.11 * mottle
+    e = look.cytoplasm[1] * grain * shade * (1 - 0.75 * clear) + 0.40 * wall
+    h = look.cytoplasm[0] * grain * shade * (1 - 0.85 * clear) + 0.12 * wall
     return h, e
