@@ -1,0 +1,95 @@
+"""Anyone's own benchmark: a folder with `cells.csv` and the images or slides it names.
+
+    image,x,y,label[,group][,mpp]
+    images/a.png,120,88.5,lymphocyte,patient 1,0.25
+
+Positions are window centres in px of the image, for a slide in level-0 px.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from evaluate.benchmark import Benchmark
+from evaluate.benchmarks.columns import read_columns
+from evaluate.benchmarks.picture import open_picture
+from shards.schema import MPP, MPP_40X, MPP_TOLERANCE
+
+LAYOUT = "cells.csv (image, x, y, label[, group][, mpp]), images or slides relative to it"
+
+
+def matches(path: Path) -> bool:
+    """Tell whether a folder looks like this benchmark."""
+    return (path / "cells.csv").is_file()
+
+
+def load(path: Path, view_px: int = 40) -> Benchmark:
+    """Cut every labelled nucleus whose whole window lies in its image.
+
+    Args:
+        path: the folder; its name names the benchmark.
+        view_px: side of a window, px at 0.25 µm/px.
+
+    Raises:
+        FileNotFoundError: an image is absent.
+        ValueError: a column is absent, an image does not open or has no scale, an image has two
+            values of mpp, or nothing is left.
+    """
+    table = read_columns(path / "cells.csv", ("image", "label"), ("x", "y"), ("group", "mpp"))
+    xy = np.stack([table["x"], table["y"]], axis=1)  # (N, 2)
+    crops = np.zeros((len(xy), view_px, view_px, 3), np.uint8)
+    whole = np.zeros(len(xy), bool)
+    resampled = 0
+    for name in dict.fromkeys(table["image"].tolist()):
+        rows = np.flatnonzero((table["image"] == name) & (table["label"] != ""))
+        if not len(rows):
+            continue
+        with open_picture(path / name) as picture:
+            mpp = _mpp(name, table["mpp"][rows], picture.mpp)
+            found, windows = picture.cut(xy[rows], mpp, view_px)
+        crops[rows[found]] = windows
+        whole[rows[found]] = True
+        resampled += abs(mpp / MPP - 1) > MPP_TOLERANCE
+    unlabelled = table["label"] == ""
+    notes = [
+        f"{(~whole & ~unlabelled).sum()} of {len(whole)} nuclei dropped: "
+        f"their {view_px}x{view_px}-px window leaves the image"
+    ]
+    if unlabelled.any():
+        notes.append(f"{unlabelled.sum()} of {len(whole)} rows passed over: no label")
+    if resampled:
+        notes.append(f"{resampled} images resampled to {MPP} µm/px")
+    return Benchmark(
+        name=re.sub(r"[^\w+=@-]", "_", path.resolve().name) or "folder",
+        crops=crops[whole],
+        labels=table["label"][whole],
+        classes=tuple(sorted(set(table["label"][whole].tolist()))),
+        groups=table["group"][whole],
+        group_kind="group",
+        notes=tuple(notes),
+    )
+
+
+def _mpp(name: str, column: np.ndarray, own: float | None) -> float:
+    """Return an image's scale: the column's where given, else its own, never a guess."""
+    given = set(column.tolist()) - {""}
+    if len(given) > 1:
+        raise ValueError(f"cells.csv gives {name} {len(given)} values of mpp: {sorted(given)}")
+    if given:
+        word = given.pop()
+        try:
+            mpp = float(word)
+        except ValueError:
+            mpp = 0.0
+        if not 0.02 <= mpp <= 20:
+            raise ValueError(f"cells.csv gives {name} an mpp of {word!r}, not in 0.02-20 µm/px")
+        return mpp
+    if own is None:
+        raise ValueError(f"{name} has no scale of its own; add an `mpp` column to cells.csv")
+    if not MPP_40X[0] <= own <= MPP_40X[1]:
+        raise ValueError(
+            f"{name} is at {own:.3f} µm/px, not 40X (0.2-0.3); to resample it all the same, "
+            "say so in an `mpp` column of cells.csv"
+        )
+    return own

@@ -1,0 +1,116 @@
+"""An image or a slide that a benchmark names, opened for cutting windows."""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import openslide
+from PIL import Image, UnidentifiedImageError
+
+from shards.crop import cut, inside, window_px
+
+BLOCK_PX = 1024  # side of the regions a slide is read in
+
+
+class Picture(Protocol):
+    """What windows are cut from; a context manager."""
+
+    mpp: float | None  # its own word on its scale, µm/px
+
+    def cut(self, xy: np.ndarray, mpp: float, out_px: int) -> tuple[np.ndarray, np.ndarray]:
+        """Cut the windows that lie wholly in the picture.
+
+        Args:
+            xy: (N, 2) float, centres in level-0 px.
+            mpp: scale of the picture, µm/px.
+            out_px: side of a window, px at 0.25 µm/px.
+
+        Returns:
+            (M,) the rows of xy that lie within, and (M, out_px, out_px, 3) uint8.
+        """
+
+    def __enter__(self) -> "Picture": ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+def open_picture(path: Path) -> Picture:
+    """Open a slide by OpenSlide where it knows the format, else an image by Pillow.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: neither can open it.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"cells.csv names an image that is not there: {path}")
+    if openslide.OpenSlide.detect_format(path):
+        try:
+            return _Slide(openslide.OpenSlide(path))
+        except openslide.OpenSlideError as error:
+            raise ValueError(f"{path} does not open as a slide: {error}") from error
+    try:
+        with Image.open(path) as image:
+            return _Image(np.asarray(image.convert("RGB")))
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
+        raise ValueError(f"{path} is neither a slide nor an image that opens: {error}") from error
+
+
+class _Image:
+    """An image in memory; PNG and JPEG say no scale one could rely on."""
+
+    mpp = None
+
+    def __init__(self, pixels: np.ndarray):
+        self.pixels = pixels  # (H, W, 3) uint8
+
+    def cut(self, xy: np.ndarray, mpp: float, out_px: int) -> tuple[np.ndarray, np.ndarray]:
+        height, width = self.pixels.shape[:2]
+        rows = np.flatnonzero(inside(xy, width, height, mpp, out_px))
+        return rows, cut(self.pixels, xy[rows], mpp, out_px)
+
+    def __enter__(self) -> "_Image":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+class _Slide:
+    """A slide, read region by region: it may be larger than memory."""
+
+    def __init__(self, slide: openslide.OpenSlide):
+        self.slide = slide
+        properties = slide.properties
+        sides = [properties.get(f"openslide.mpp-{axis}") for axis in "xy"]
+        power = properties.get("openslide.objective-power")
+        if all(sides):
+            self.mpp = (float(sides[0]) + float(sides[1])) / 2
+        else:
+            self.mpp = 10 / float(power) if power else None
+
+    def cut(self, xy: np.ndarray, mpp: float, out_px: int) -> tuple[np.ndarray, np.ndarray]:
+        width, height = self.slide.dimensions
+        rows = np.flatnonzero(inside(xy, width, height, mpp, out_px))
+        crops = np.empty((len(rows), out_px, out_px, 3), np.uint8)
+        margin = int(np.ceil(window_px(mpp, out_px) / 2)) + 12  # 12: the resampling filter's reach
+        blocks = np.floor(xy[rows] / BLOCK_PX).astype(int)
+        for block in np.unique(blocks, axis=0):
+            here = np.flatnonzero((blocks == block).all(axis=1))
+            left, top = np.maximum(block * BLOCK_PX - margin, 0)
+            right, bottom = np.minimum((block + 1) * BLOCK_PX + margin, (width, height))
+            pixels = self._region(int(left), int(top), int(right - left), int(bottom - top))
+            crops[here] = cut(pixels, xy[rows[here]] - (left, top), mpp, out_px)
+        return rows, crops
+
+    def _region(self, left: int, top: int, width: int, height: int) -> np.ndarray:
+        """Return (height, width, 3) uint8; what was not scanned is white."""
+        region = self.slide.read_region((left, top), 0, (width, height))
+        white = Image.new("RGB", region.size, (255, 255, 255))
+        white.paste(region, mask=region.getchannel("A"))
+        return np.asarray(white)
+
+    def __enter__(self) -> "_Slide":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.slide.close()

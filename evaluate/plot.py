@@ -1,0 +1,68 @@
+"""A dot plot as inline SVG: balanced accuracy of each encoder, mean ± s.d., under both folds."""
+
+from html import escape
+
+import numpy as np
+
+from evaluate.tables import Table
+
+ROW_PX = 34
+LEFT_PX = 150
+WIDTH_PX = 640
+RIGHT_PX = 24
+
+
+def dot_plot(tables: list[Table], column: int, metric: str, chance: float | None) -> str:
+    """Draw one metric of one benchmark, a row per encoder.
+
+    Args:
+        tables: one or two of the same benchmark, stratified first.
+        column: of the metric.
+        metric: its name.
+        chance: what guessing gives, drawn as a line; None for no line.
+
+    Returns:
+        An <svg> element, all text escaped.
+    """
+    low = min((table.mean[:, column] - table.sd[:, column]).min() for table in tables)
+    high = max((table.mean[:, column] + table.sd[:, column]).max() for table in tables)
+    low = max(0.0, np.floor(10 * min(low, chance if chance is not None else low) - 0.2) / 10)
+    high = min(1.0, np.ceil(10 * high + 0.2) / 10)
+    encoders = list(dict.fromkeys(name for table in tables for name in table.encoders))
+    bottom = 16 + ROW_PX * len(encoders)
+
+    def x(value: float) -> float:
+        share = (value - low) / (high - low)
+        return round(LEFT_PX + share * (WIDTH_PX - LEFT_PX - RIGHT_PX), 1)
+
+    parts = [
+        f'<svg viewBox="0 0 {WIDTH_PX} {bottom + 46}" role="img" '
+        f'aria-label="{escape(metric)} of each encoder">'
+    ]
+    for tick in np.arange(round(low * 10), round(high * 10) + 1) / 10:
+        parts.append(
+            f'<line class="tick" x1="{x(tick)}" x2="{x(tick)}" y1="8" y2="{bottom}"/>'
+            f'<text class="axis" x="{x(tick)}" y="{bottom + 18}">{tick:.1f}</text>'
+        )
+    if chance is not None:
+        parts.append(
+            f'<line class="chance" x1="{x(chance)}" x2="{x(chance)}" y1="8" y2="{bottom}"/>'
+        )
+    middle = (LEFT_PX + WIDTH_PX - RIGHT_PX) / 2
+    parts.append(f'<text class="axis" x="{middle}" y="{bottom + 38}">{escape(metric)}</text>')
+    for i, name in enumerate(encoders):
+        y = 16 + ROW_PX * (i + 0.5)
+        short = name if len(name) <= 18 else name[:17] + "…"
+        parts.append(f'<text class="name" x="{LEFT_PX - 12}" y="{y + 5}">{escape(short)}</text>')
+        for table in tables:
+            if name not in table.encoders:
+                continue
+            row = table.encoders.index(name)
+            mean, sd = table.mean[row, column], table.sd[row, column]
+            at = y - 5 if table.split == "stratified" else y + 6
+            parts.append(
+                f'<g class="{escape(table.split)}"><line x1="{x(max(mean - sd, low))}" '
+                f'x2="{x(min(mean + sd, high))}" y1="{at}" y2="{at}"/>'
+                f'<circle cx="{x(mean)}" cy="{at}" r="5"/></g>'
+            )
+    return "".join([*parts, "</svg>"])

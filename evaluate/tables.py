@@ -1,0 +1,153 @@
+"""Tables in the paper's form: a row per encoder, a column per metric, mean (s.d.), best in bold."""
+
+import csv
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from evaluate.embed import write_text
+from evaluate.metrics import METRICS
+from evaluate.results import rank, read_facts, read_rows
+
+
+@dataclass(frozen=True)
+class Table:
+    """One benchmark under one kind of folds."""
+
+    benchmark: str
+    split: str  # `stratified` or `grouped`
+    caption: str
+    encoders: tuple[str, ...]
+    mean: np.ndarray  # (encoders, metrics)
+    sd: np.ndarray  # likewise; the sample's, over folds
+
+    def cell(self, row: int, column: int) -> str:
+        """Return a value as the paper prints it: 0.746 (0.015)."""
+        return f"{self.mean[row, column]:.3f} ({self.sd[row, column]:.3f})"
+
+    def best(self, row: int, column: int) -> bool:
+        """Tell whether no encoder has a better value, to the digits shown."""
+        shown = self.mean.round(3)
+        return len(self.encoders) > 1 and shown[row, column] == shown[:, column].max()
+
+
+def read_tables(out: Path) -> list[Table]:
+    """Summarise `probe.csv` over folds; no tables if nothing was probed.
+
+    Paper leaves open: which s.d.; here: of the sample (n - 1).
+    """
+    rows, facts = read_rows(out), read_facts(out)
+    values: dict[tuple, list[float]] = {}
+    for row in rows:
+        key = (row["benchmark"], row["split"], row["encoder"], row["metric"])
+        values.setdefault(key, []).append(row["value"])
+    tables = []
+    for benchmark in sorted({key[0] for key in values}):
+        for split in ("stratified", "grouped"):
+            names = {key[2] for key in values if key[:2] == (benchmark, split)}
+            if not names:
+                continue
+            encoders = tuple(sorted(names, key=rank))
+            folds = np.array(
+                [[values[benchmark, split, e, m] for m in METRICS] for e in encoders]
+            )  # (encoders, metrics, folds)
+            caption = _caption(benchmark, split, facts["benchmarks"].get(benchmark, {}))
+            mean, sd = folds.mean(axis=2), folds.std(axis=2, ddof=1)
+            tables.append(Table(benchmark, split, caption, encoders, mean, sd))
+    return tables
+
+
+def _caption(name: str, split: str, facts: dict) -> str:
+    if not facts:
+        return name
+    count = facts["protocol"]["folds"]
+    folds = f"{count} stratified folds, nuclei shuffled"
+    if split == "grouped":
+        kind = facts["group_kind"]
+        folds = f"{count} folds that keep each {kind} whole ({facts['groups']} {kind}s)"
+    positive = f", AUPR of {facts['positive']}" if facts["positive"] else ""
+    return f"{name}, {facts['nuclei']:,} nuclei, {len(facts['classes'])} classes{positive}; {folds}"
+
+
+def markdown(tables: list[Table]) -> str:
+    """Return the tables as aligned Markdown, legible in a terminal too."""
+    parts = []
+    for table in tables:
+        head = ["encoder", *METRICS]
+        body = [
+            [
+                _markdown_text(encoder),
+                *(
+                    f"**{table.cell(i, j)}**" if table.best(i, j) else table.cell(i, j)
+                    for j in range(len(METRICS))
+                ),
+            ]
+            for i, encoder in enumerate(table.encoders)
+        ]
+        widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
+        lines = [head, ["-" * width for width in widths], *body]
+        text = "\n".join(
+            "| " + " | ".join(w.ljust(n) for w, n in zip(line, widths, strict=True)) + " |"
+            for line in lines
+        )
+        parts.append(f"{_markdown_text(table.caption)}:\n\n{text}\n")
+    note = "Mean (s.d.) over folds; the best of each column in bold."
+    return "\n".join([*parts, note, ""]) if parts else ""
+
+
+def latex(tables: list[Table]) -> str:
+    """Return the tables as LaTeX (booktabs)."""
+    parts = []
+    for table in tables:
+        lines = []
+        for i, encoder in enumerate(table.encoders):
+            cells = [
+                rf"\textbf{{{table.cell(i, j)}}}" if table.best(i, j) else table.cell(i, j)
+                for j in range(len(METRICS))
+            ]
+            lines.append(" & ".join([_latex_text(encoder), *cells]) + r" \\")
+        parts.append(
+            "\\begin{table}\n\\centering\n\\caption{"
+            + _latex_text(table.caption)
+            + ". Mean (s.d.) over folds.}\n\\begin{tabular}{l"
+            + "c" * len(METRICS)
+            + "}\n\\toprule\n"
+            + " & ".join(["Encoder", *METRICS])
+            + " \\\\\n\\midrule\n"
+            + "\n".join(lines)
+            + "\n\\bottomrule\n\\end{tabular}\n\\end{table}\n"
+        )
+    return "\n".join(parts)
+
+
+def comma_separated(tables: list[Table]) -> str:
+    """Return all tables as one CSV, a row per benchmark, split and encoder."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["benchmark", "split", "encoder", *METRICS])
+    for table in tables:
+        for i, encoder in enumerate(table.encoders):
+            cells = [table.cell(i, j) for j in range(len(METRICS))]
+            writer.writerow([table.benchmark, table.split, encoder, *cells])
+    return text.getvalue()
+
+
+def write_tables(out: Path) -> str:
+    """Write `table.md`, `table.csv` and `table.tex`; return the first."""
+    tables = read_tables(out)
+    write_text(Path(out) / "table.csv", comma_separated(tables))
+    write_text(Path(out) / "table.tex", latex(tables))
+    write_text(Path(out) / "table.md", markdown(tables))
+    return markdown(tables)
+
+
+def _markdown_text(text: str) -> str:
+    return re.sub(r"([|*<>`\\])", r"\\\1", text)
+
+
+def _latex_text(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return re.sub(r"[\\~^&%$#_{}]", lambda found: special.get(found[0], "\\" + found[0]), text)
