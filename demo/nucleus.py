@@ -65,7 +65,7 @@ def draw_shapes(kind: str, count: int, rng: np.random.Generator) -> np.ndarray:
     elif kind == "fibroblast":
         plump = odd < 0.25
         major = np.clip(21.0 + 4.0 * normal[0] - 5 * plump, 11, 31)
-        ratio = np.clip(0.25 + 0.05 * normal[1] + 0.25 * plump, 0.15, 0.65)
+        ratio = np.clip(0.25 + 0.05 * normal[1] + 0.18 * plump, 0.15, 0.6)
         dark = 0.80 + 0.17 * normal[2] - 0.2 * plump
     else:
         major = np.clip(12.8 + 1.3 * normal[0], 10, 17)
