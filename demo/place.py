@@ -9,7 +9,7 @@ from demo.stain import Look
 from demo.tissue import GRID, NO_LUMEN, Tissue
 
 # Nuclei per 1000 x 1000 px of the place a kind lives in (epithelium for the first, else stroma).
-DENSITY = {"epithelial": 540, "lymphocyte": 200, "fibroblast": 165, "plasma": 135}
+DENSITY = {"epithelial": 540, "lymphocyte": 165, "fibroblast": 165, "plasma": 118}
 TRIES = 12  # places looked at per nucleus before it is given up: crowded places fill up
 CORE = 0.96  # nuclei may touch: of each outline, this share must stay free of others'
 
