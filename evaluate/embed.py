@@ -1,13 +1,13 @@
 """Embeddings on disk: `<out>/embeddings/<encoder>/<benchmark>.npy` and a manifest beside it."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 
 from evaluate.benchmark import Benchmark
 from evaluate.encoders import Encoder
+from shards.write import atomic
 
 FORMAT = 1  # of the manifest
 
@@ -40,9 +40,8 @@ def embed(
         array, manifest = _paths(encoder, benchmark, out)
         array.parent.mkdir(parents=True, exist_ok=True)
         manifest.unlink(missing_ok=True)
-        with open(f"{array}.tmp", "wb") as file:
+        with atomic(array) as file:
             np.save(file, vectors)
-        os.replace(f"{array}.tmp", array)
         write_text(manifest, json.dumps(_manifest(encoder, benchmark, vectors), indent=1) + "\n")
     return vectors
 
@@ -64,8 +63,8 @@ def cached(encoder: Encoder, benchmark: Benchmark, out: Path) -> np.ndarray | No
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all; its folder is made if absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Path(f"{path}.tmp").write_text(text, encoding="utf-8")
-    os.replace(f"{path}.tmp", path)
+    with atomic(path) as file:
+        file.write(text.encode())
 
 
 def _paths(encoder: Encoder, benchmark: Benchmark, out: Path) -> tuple[Path, Path]:

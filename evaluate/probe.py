@@ -20,11 +20,12 @@ def folds(benchmark: Benchmark, split: str, count: int, seed: int) -> list[np.nd
     """Return the test rows of each fold, the same for every encoder.
 
     `stratified` is the paper's: nuclei are shuffled, classes balanced among folds. `grouped` keeps
-    each image or slide within one fold, since nuclei of one image are not independent.
+    each image or slide within one fold, since nuclei of one image are not independent; where there
+    are fewer groups than folds, each group is a fold.
 
     Raises:
         ValueError: a class has fewer members than folds (or, grouped, is absent from a fold), or
-            there are fewer than two classes or too few groups.
+            there are fewer than two classes or, grouped, than two groups.
     """
     counts = benchmark.counts()
     if len(counts) < 2:
@@ -44,9 +45,9 @@ def folds(benchmark: Benchmark, split: str, count: int, seed: int) -> list[np.nd
         splitter = StratifiedKFold(count, shuffle=True, random_state=seed)
     else:
         groups = benchmark.groups
-        if len(set(groups.tolist())) < count:
-            found = len(set(groups.tolist()))
-            raise ValueError(f"{found} group(s) cannot be cut into {count} folds")
+        count = min(count, len(set(groups.tolist())))
+        if count < 2:
+            raise ValueError("all nuclei are of one group, or no groups are given")
         splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     rows = np.zeros(len(benchmark))
     tests = [test for _, test in splitter.split(rows, benchmark.labels, groups)]

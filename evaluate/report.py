@@ -14,7 +14,7 @@ from evaluate.plot import dot_plot
 from evaluate.results import read_commands, read_facts
 from evaluate.tables import Table, read_tables
 
-INLINE_BYTES = 400_000  # a larger PNG is embedded as WebP of high quality
+LARGE_PX = 300_000  # a larger picture is embedded as WebP of high quality, a tenth of the bytes
 
 
 def write_report(
@@ -134,12 +134,12 @@ def data_uri(path: Path) -> str:
             picture = image.convert("RGB")
     except OSError as error:
         raise ValueError(f"{path} is no picture that opens: {error}") from error
-    data, kind = io.BytesIO(), "png"
-    picture.save(data, "PNG", optimize=True)
-    if data.tell() > INLINE_BYTES:
-        data, kind = io.BytesIO(), "webp"
+    data, kind = io.BytesIO(), "png" if picture.width * picture.height < LARGE_PX else "webp"
+    if kind == "png":
+        picture.save(data, "PNG")
+    else:
         picture.thumbnail((4000, 16000))
-        picture.save(data, "WEBP", quality=88, method=4)
+        picture.save(data, "WEBP", quality=88, method=3)
     return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}"
 
 

@@ -1,14 +1,13 @@
 """Crops sampled from `cells/` or `shards/`: what an encoder learns from, without a benchmark."""
 
-import json
 import re
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from evaluate.benchmark import Benchmark
 from shards.crop import decode
+from shards.mix import kept_cells
 from shards.read import Shards
 
 
@@ -43,36 +42,18 @@ def from_cells(path: str | Path, count: int, seed: int = 0, view_px: int = 40) -
         FileNotFoundError: no such folder, or no finished slide in it.
         ValueError: a crop is broken or smaller than `view_px`.
     """
-    path = Path(path)
-    if not path.is_dir():
-        raise FileNotFoundError(f"no folder {path}; make it with `python extract/main.py`")
-    tars, number, offset, size, label, project = [], [], [], [], [], []
-    for mark in sorted(path.glob("*.json")):  # a slide without its .json is not finished
-        if not mark.with_suffix(".parquet").is_file():
-            continue  # skipped or failed, or another file
-        table = pq.read_table(
-            mark.with_suffix(".parquet"), columns=["offset", "size", "label", "fate"]
-        )
-        kept = np.array(table["fate"].to_pylist()) == "kept"
-        table = table.filter(kept)
-        metadata = json.loads(table.schema.metadata.get(b"lemon", b"{}"))
-        number += [len(tars)] * len(table)
-        tars.append(mark.with_suffix(".tar"))
-        offset += table["offset"].to_pylist()
-        size += table["size"].to_pylist()
-        label += [value or "" for value in table["label"].to_pylist()]
-        project += [metadata.get("project") or ""] * len(table)
-    if not offset:
-        raise FileNotFoundError(f"{path} holds no finished slide with crops")
-    rows = _choose(len(offset), count, seed)
+    slides, table = kept_cells(Path(path))
+    rows = _choose(len(table), count, seed)
+    chosen = table.take(rows).to_pydict()
     crops = []
-    for slide in sorted({number[row] for row in rows}):
-        with open(tars[slide], "rb") as file:
-            for row in (row for row in rows if number[row] == slide):
-                file.seek(offset[row])
-                crops.append(decode(file.read(size[row])))
-    note = f"{len(rows):,} of {len(offset):,} kept nuclei of {len(tars)} slides, chosen at random"
-    labels, projects = [label[row] for row in rows], [project[row] for row in rows]
+    for number, slide in enumerate(slides):  # rows ascend, so slides come one after another
+        with open(Path(path) / f"{slide['slide']}.tar", "rb") as file:
+            for row in np.flatnonzero(np.array(chosen["slide_number"]) == number):
+                file.seek(chosen["source_offset"][row])
+                crops.append(decode(file.read(chosen["size"][row])))
+    labels = [label or "" for label in chosen["label"]]
+    projects = [slides[number]["project"] or "" for number in chosen["slide_number"]]
+    note = f"{len(rows):,} of {len(table):,} kept nuclei of {len(slides)} slides, chosen at random"
     return _samples(path, np.stack(crops), view_px, labels, projects, note)
 
 

@@ -54,16 +54,17 @@ def read_tables(out: Path) -> list[Table]:
             folds = np.array(
                 [[values[benchmark, split, e, m] for m in METRICS] for e in encoders]
             )  # (encoders, metrics, folds)
-            caption = _caption(benchmark, split, facts["benchmarks"].get(benchmark, {}))
+            caption = _caption(
+                benchmark, split, folds.shape[2], facts["benchmarks"].get(benchmark, {})
+            )
             mean, sd = folds.mean(axis=2), folds.std(axis=2, ddof=1)
             tables.append(Table(benchmark, split, caption, encoders, mean, sd))
     return tables
 
 
-def _caption(name: str, split: str, facts: dict) -> str:
+def _caption(name: str, split: str, count: int, facts: dict) -> str:
     if not facts:
         return name
-    count = facts["protocol"]["folds"]
     folds = f"{count} stratified folds, nuclei shuffled"
     if split == "grouped":
         kind = facts["group_kind"]
