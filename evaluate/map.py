@@ -41,8 +41,9 @@ def project(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
     vectors = StandardScaler().fit_transform(vectors.astype(np.float64))
     if min(vectors.shape) > COMPONENTS:
         vectors = PCA(COMPONENTS, svd_solver="randomized", random_state=seed).fit_transform(vectors)
-    perplexity = min(PERPLEXITY, (len(vectors) - 1) / 3)
-    tsne = TSNE(perplexity=perplexity, initialization="pca", random_state=seed, n_jobs=1)
+    tsne = TSNE(
+        perplexity=_perplexity(len(vectors)), initialization="pca", random_state=seed, n_jobs=1
+    )
     return np.asarray(tsne.fit(vectors))
 
 
@@ -125,7 +126,7 @@ def draw(xy: np.ndarray, samples: Benchmark, title: str, path: Path) -> None:
     for handle in legend.legend_handles:
         handle.set(sizes=[110], alpha=1)
     facts = (
-        f"{len(xy):,} cells · t-SNE, perplexity {PERPLEXITY}\n"
+        f"{len(xy):,} cells · t-SNE, perplexity {_perplexity(len(xy)):.0f}\n"
         f"left: in each square of a {squares}x{squares} grid the cell nearest its centre\n"
         "crops of 10 µm"
     )
@@ -133,6 +134,11 @@ def draw(xy: np.ndarray, samples: Benchmark, title: str, path: Path) -> None:
     figure.text(left, margin / height, facts, size=13, color="#666", va="bottom", linespacing=1.5)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=dpi)
+
+
+def _perplexity(cells: int) -> float:
+    """Return the perplexity, less than PERPLEXITY where there are too few neighbours."""
+    return min(PERPLEXITY, (cells - 1) / 3)
 
 
 def _colouring(samples: Benchmark) -> tuple[np.ndarray, list[str]]:

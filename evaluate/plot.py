@@ -7,9 +7,9 @@ import numpy as np
 from evaluate.tables import Table
 
 ROW_PX = 34
-LEFT_PX = 150
-WIDTH_PX = 640
-RIGHT_PX = 24
+LEFT_PX = 122
+WIDTH_PX = 440  # narrow, so that its letters stay legible on a phone
+RIGHT_PX = 18
 
 
 def dot_plot(tables: list[Table], column: int, metric: str, chance: float | None) -> str:
@@ -52,7 +52,7 @@ def dot_plot(tables: list[Table], column: int, metric: str, chance: float | None
     parts.append(f'<text class="axis" x="{middle}" y="{bottom + 38}">{escape(metric)}</text>')
     for i, name in enumerate(encoders):
         y = 16 + ROW_PX * (i + 0.5)
-        short = name if len(name) <= 18 else name[:17] + "…"
+        short = name if len(name) <= 15 else name[:14] + "…"
         parts.append(f'<text class="name" x="{LEFT_PX - 12}" y="{y + 5}">{escape(short)}</text>')
         for table in tables:
             if name not in table.encoders:

@@ -97,7 +97,7 @@ def _table(table: Table) -> str:
             cells.append(f"<td>{mean} <i>{sd}</i></td>")
         rows.append(f"<tr><th>{escape(encoder)}</th>{''.join(cells)}</tr>")
     return (
-        f'<div class="scroll"><table><caption>{escape(table.caption)}</caption><thead><tr>'
+        f'<p class="caption">{escape(table.caption)}</p><div class="scroll"><table><thead><tr>'
         f"<th>encoder</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 

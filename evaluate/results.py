@@ -116,7 +116,7 @@ def store(
     saved["encoders"][name] = encoders | {encoder: manifest}
     saved["benchmarks"][name] = facts
     write_text(Path(out) / "probe.csv", text.getvalue())
-    write_text(Path(out) / "probe.json", json.dumps(saved, indent=1, sort_keys=True) + "\n")
+    write_text(Path(out) / "probe.json", json.dumps(saved, indent=1) + "\n")
 
 
 def rank(encoder: str) -> tuple[int, str]:
