@@ -165,9 +165,7 @@ def load_encoder(folder: Path) -> tuple[nn.Module, dict]:
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{folder}/config.json is no encoder's config: {error!r}") from error
     if form != FORMAT:
-        raise ValueError(
-            f"{folder} is of encoder format {form}; this code reads {FORMAT}"
-        )
+        raise ValueError(f"{folder} is of encoder format {form}; this code reads {FORMAT}")
     model = timm.create_model(name, **arguments)
     try:
         state = load_file(folder / "model.safetensors")

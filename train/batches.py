@@ -1,0 +1,64 @@
+"""Batches: item `step` of the data set is this rank's part of the global batch of that step."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from shards.order import sample_order
+from shards.read import Shards
+from train.augment import Draws, Policy, draw
+from train.distributed import World
+
+Batch = tuple[Tensor, list[Draws]]
+
+
+class Batches(Dataset):
+    """Map a step to (crops (N, 3, 60, 60) uint8, the draws of both views).
+
+    A pure function of (seed, step) and the rows wanted, so workers may take steps in any order,
+    a resumed run sees what it would have seen, and ranks share out one global batch.
+    """
+
+    def __init__(self, shards: Shards, policy: Policy, seed: int, batch: int, rows: range):
+        """Describe the batches.
+
+        Args:
+            shards: the data.
+            policy: of augmentation.
+            seed: of order and draws.
+            batch: size of the global batch.
+            rows: this rank's places in it.
+        """
+        self.shards, self.policy, self.seed, self.batch, self.rows = (
+            shards,
+            policy,
+            seed,
+            batch,
+            rows,
+        )
+
+    def __getitem__(self, step: int) -> Batch:
+        positions = step * self.batch + np.asarray(self.rows)
+        crops = self.shards.read(sample_order(positions, len(self.shards), self.seed))
+        views = [draw(self.policy, v, self.seed, step, self.batch, self.rows) for v in (0, 1)]
+        return torch.from_numpy(crops), views
+
+
+def loader(batches: Batches, steps: range, world: World, workers: int) -> DataLoader:
+    """Load the batches of some steps, in order.
+
+    Args:
+        batches: of this rank.
+        steps: which.
+        world: this process.
+        workers: processes that read ahead; 0 reads in this one.
+    """
+    return DataLoader(
+        batches,
+        batch_size=None,  # an item is a whole batch
+        sampler=steps,
+        num_workers=workers,
+        pin_memory=world.device.type == "cuda",
+        persistent_workers=False,
+    )

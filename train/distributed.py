@@ -1,0 +1,86 @@
+"""Many processes as one: who we are, and sums and gathers among the ranks.
+
+A process started without torchrun is a group of one, so that nothing else has to ask.
+"""
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among the others."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+
+def start() -> World:
+    """Join the process group: gloo on CPU, NCCL beside it where there is a GPU.
+
+    Reads torchrun's environment (RANK, WORLD_SIZE, LOCAL_RANK). CPU tensors always travel by
+    gloo, so that the ranks can agree on a flag without waiting for the device.
+    """
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
+        backend = "cpu:gloo,cuda:nccl"
+    else:
+        device, backend = torch.device("cpu"), "gloo"
+    if "RANK" in os.environ:
+        dist.init_process_group(backend)
+    else:
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    return World(dist.get_rank(), dist.get_world_size(), device)
+
+
+def stop() -> None:
+    """Leave the process group."""
+    dist.destroy_process_group()
+
+
+def gather(x: Tensor) -> Tensor:
+    """Concatenate the ranks' tensors along the first axis, without gradient.
+
+    Args:
+        x: (N, …), of equal shape on all ranks.
+
+    Returns:
+        (ranks * N, …), in the order of the ranks.
+    """
+    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, x.contiguous())
+    return torch.cat(parts)
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over the ranks; the gradient of every rank's loss reaches every rank's part."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+def sum_over_ranks(x: Tensor) -> Tensor:
+    """Sum a tensor over the ranks, differentiably."""
+    return _Sum.apply(x)
+
+
+def any_rank(flag: bool) -> bool:
+    """Tell whether the flag is up on any rank; all ranks get the same answer."""
+    up = torch.tensor(int(flag))
+    dist.all_reduce(up, dist.ReduceOp.MAX)
+    return bool(up)

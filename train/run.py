@@ -1,0 +1,118 @@
+"""A run's folder: made or recognised, resumed from, saved to."""
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from shards.write import atomic
+from train import checkpoint
+from train.config import Config, check_same
+from train.distributed import World
+from train.encoder import save_encoder
+from train.moco import MoCo
+
+log = logging.getLogger(__name__)
+
+
+def prepare(config: Config, world: World, overwrite: bool) -> None:
+    """Make the run's folder, or check that it is this run's; write config.json.
+
+    Raises:
+        ValueError: the folder holds a run with other settings.
+    """
+    out = Path(config.out)
+    path = out / "config.json"
+    if overwrite and world.rank == 0:
+        shutil.rmtree(out / "encoder", ignore_errors=True)
+        for pattern in ("step-*.pt", "latest.pt", "log.jsonl", "config.json", "events.out.*"):
+            for old in out.glob(pattern):
+                old.unlink()
+    dist.barrier()
+    if path.exists():
+        check_same(config, path)
+    dist.barrier()  # nobody writes before everybody has looked
+    if world.rank > 0:
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    for torn in out.glob(".*.tmp"):  # of a run that was killed while it saved
+        torn.unlink()
+    described = {
+        "settings": asdict(config),
+        "command": " ".join(sys.argv),
+        "git": _git_sha(),
+        "ranks": world.size,
+        "versions": {p: version(p) for p in ("torch", "timm", "numpy")},
+    }
+    with atomic(path, "w") as file:
+        json.dump(described, file, indent=1)
+
+
+def _git_sha() -> str | None:
+    """Return the commit of the code, or None outside a clone or without git."""
+    git = shutil.which("git")
+    if git is None:
+        return None
+    found = subprocess.run(
+        [git, "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
+    )
+    return found.stdout.strip() or None
+
+
+def resume(out: Path, model: MoCo, optimizer: torch.optim.Optimizer) -> int:
+    """Load the newest checkpoint, if any; return the steps done.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    found = checkpoint.checkpoints(out)
+    if not found:
+        return 0
+    state = checkpoint.load(found[-1])
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    log.info("resuming from %s", found[-1])
+    return state["step"]
+
+
+def save(
+    config: Config, info: dict, done: int, model: MoCo, optimizer: torch.optim.Optimizer
+) -> None:
+    """Write a checkpoint and the encoder's folder.
+
+    Args:
+        config: of the run.
+        info: the data set's dataset.json.
+        done: steps done.
+        model: its student's encoder is the one that goes out (moco-v3, main_lincls.py).
+        optimizer: its state.
+    """
+    out = Path(config.out)
+    state = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "settings": asdict(config),
+    }
+    checkpoint.save(out, done, state, config.keep)
+    save_encoder(
+        model.encoder,
+        out / "encoder",
+        info["mean"],
+        info["std"],
+        info["mpp"],
+        encoder=config.encoder,
+        network="student",
+        method="mocov3",
+        policy=config.policy,
+        step=done,
+        steps=config.steps,
+        images=done * config.batch,
+        data={k: info[k] for k in ("samples", "slides", "projects")},
+    )
