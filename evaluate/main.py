@@ -163,7 +163,7 @@ def run_map(options: argparse.Namespace) -> None:
         vectors = vectors if vectors is None else vectors[rows]
     vectors = encoder.embed(samples.crops) if vectors is None else vectors
     path = options.out / "maps" / f"{encoder.name}--{samples.name}.png"
-    draw(project(vectors, options.seed), samples, f"{encoder.name} on {samples.name}", path)
+    draw(project(vectors, options.seed), samples, f"{encoder.name} · {samples.name}", path)
     print(path)
 
 
@@ -174,7 +174,7 @@ def run_sheet(options: argparse.Namespace) -> None:
     side = 40 if options.benchmark else 60  # what encoders see; what is stored
     kind, samples = _samples(options, SHEET_CROPS, side)
     path = options.out / "sheets" / f"{kind}--{samples.name}.png"
-    save_sheet(samples, path, options.seed)
+    save_sheet(samples, path, options.seed, whole=kind == "benchmark")
     print(path)
 
 

@@ -104,7 +104,7 @@ def _table(table: Table) -> str:
 
 def _map_caption(path: Path) -> str:
     encoder, _, samples = path.stem.partition("--")
-    return f"{encoder} on {samples}: neighbours on the map look alike to the encoder"
+    return f"{samples}, as {encoder} sees it: neighbours on the map look alike to the encoder"
 
 
 def _sheet_caption(path: Path) -> str:

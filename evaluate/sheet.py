@@ -17,14 +17,15 @@ HEAD_PX = 44  # height of a class's line
 CLASSES = 12  # at most; the largest
 
 
-def contact_sheet(samples: Benchmark, seed: int = 0) -> Image.Image:
-    """Draw crops chosen at random under the name and count of each class.
+def contact_sheet(samples: Benchmark, seed: int = 0, whole: bool = True) -> Image.Image:
+    """Draw crops chosen at random under the name and count, or share, of each class.
 
     Without labels the groups take the classes' place, and without groups all is one class.
 
     Args:
         samples: N nuclei.
         seed: of the choice.
+        whole: they are all there are, so that their number is worth saying; else their share is.
 
     Returns:
         RGB, 1,012 px wide.
@@ -41,7 +42,8 @@ def contact_sheet(samples: Benchmark, seed: int = 0) -> Image.Image:
         rows = np.flatnonzero(heads == name)
         capacity = COLUMNS * (ROWS if len(shown) > 1 else ROWS * 5)
         chosen = np.sort(rng.choice(rows, min(len(rows), capacity), replace=False))
-        blocks.append(_head(f"{name or 'nuclei'}  ·  {len(rows):,}"))
+        number = f"{len(rows):,}" if whole else f"{len(rows) / len(samples):.0%}"
+        blocks.append(_head(f"{name or 'nuclei'}  ·  {number}"))
         blocks.append(tiles(samples.crops[chosen]))
     if len(names) > len(shown):
         blocks.append(_head(f"and {len(names) - len(shown)} more"))
@@ -67,10 +69,10 @@ def tiles(crops: np.ndarray) -> np.ndarray:
     return sheet
 
 
-def save_sheet(samples: Benchmark, path: Path, seed: int = 0) -> None:
-    """Draw a contact sheet into a PNG; its folder is made if absent."""
+def save_sheet(samples: Benchmark, path: Path, seed: int = 0, whole: bool = True) -> None:
+    """Draw a contact sheet, as of `contact_sheet`, into a PNG; its folder is made if absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(samples, seed).save(path)
+    contact_sheet(samples, seed, whole).save(path)
 
 
 def _head(text: str) -> np.ndarray:
