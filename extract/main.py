@@ -1,4 +1,4 @@
-"""Find the nuclei of slides and cut them out: slides in, cells out.
+r"""Find the nuclei of slides and cut them out: slides in, cells out.
 
     python extract/main.py slides.csv --out cells/
     python extract/main.py /data/slides --out cells/ --workers 8

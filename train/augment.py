@@ -1,19 +1,9 @@
-"""Augmentation policies a0, a1 and a1+gray of the paper (A.3), on whole batches, on any device.
+"""Augmentation of whole batches, on any device, by the policies of train/policy.py.
 
 `draw` decides everything, on the CPU, as a pure function of (seed, step, view, place in the global
 batch): whatever the number of ranks and workers, a sample meets the same augmentation. `apply`
 does the arithmetic, on the crops' device, with no data-dependent shape and no host sync.
-
-Where the paper is silent:
-- Paper leaves open: one view's rotation or both's; here: each view draws its own angle.
-- Paper leaves open: a1 and a1+gray both list RandomGrayscale; here: a1 has none, a1+gray p = 0.2.
-- Paper leaves open: the blur's probability and kernel; here: official MoCo v3's 1.0 for the first
-  view and 0.1 for the second, kernel 9 (2 σ to each side at most; DINOv2's).
-- Paper leaves open: what RandomErasing leaves; here: black, before the blur, in the list's order.
-- Official MoCo v3 solarises the second view with p = 0.2; the paper's lists do not, nor does this.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,31 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from shards.schema import CROP_PX, VIEW_PX
+from train.policy import Policy
 
 ATTEMPTS = 10  # of torchvision's RandomResizedCrop and RandomErasing to find a box that fits
 SINGLES = 20  # uniform numbers beside the attempts that a view takes
 GREY = (0.2989, 0.587, 0.114)  # torchvision's rgb_to_grayscale
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What is drawn for a view. Pairs of probabilities are (first view, second view)."""
-
-    rotate: bool  # by any angle, out of the 60-px crop: no padded corner
-    scale: tuple[float, float]  # of RandomResizedCrop, share of the 40-px area
-    jitter: tuple[float, float, float, float]  # brightness, contrast, saturation, hue
-    jitter_p: float = 0.8
-    grey_p: float = 0.0
-    erase_p: float = 0.0
-    erase_scale: tuple[float, float] = (0.1, 0.3)
-    erase_ratio: tuple[float, float] = (0.8, 1.2)
-    erase_value: float = 0.0  # of pixels in [0, 1]: black
-    blur_p: tuple[float, float] = (1.0, 0.1)
-    blur_sigma: tuple[float, float] = (0.1, 2.0)  # px
-    blur_kernel: int = 9  # px
-    solarize_p: tuple[float, float] = (0.0, 0.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # of RandomResizedCrop
-    flip_p: float = 0.5
 
 
 Draws = dict[str, Tensor]
@@ -55,7 +25,7 @@ def draw(policy: Policy, view: int, seed: int, step: int, batch: int, rows: rang
     """Draw one view's augmentations for some rows of a global batch.
 
     Args:
-        policy: of POLICIES.
+        policy: what to draw from.
         view: 0 or 1.
         seed: of the run.
         step: of the run.
@@ -267,15 +237,3 @@ def blur(x: Tensor, sigma: Tensor, kernel: int) -> Tensor:
 
 
 JITTER = (brightness, contrast, saturation, hue)  # the order of a policy's `jitter`
-
-_A1 = {
-    "rotate": True,
-    "scale": (0.32, 1.0),
-    "jitter": (0.6, 0.7, 0.5, 0.2),
-    "erase_p": 0.3,
-}
-POLICIES = {
-    "a0": Policy(rotate=False, scale=(0.08, 1.0), jitter=(0.4, 0.4, 0.2, 0.1), grey_p=0.2),
-    "a1": Policy(**_A1),
-    "a1+gray": Policy(**_A1, grey_p=0.2),
-}

@@ -7,8 +7,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from shards.order import sample_order
 from shards.read import Shards
-from train.augment import Draws, Policy, draw
+from train.augment import Draws, draw
 from train.distributed import World
+from train.policy import Policy
 
 Batch = tuple[Tensor, list[Draws]]
 

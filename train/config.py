@@ -5,14 +5,14 @@ for ViT-S (moco-v3, CONFIG.md), as each field's comment says.
 """
 
 import argparse
+import inspect
 import json
-import types
-import typing
+import re
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
-from train.augment import POLICIES
-from train.encoder import ENCODERS
+from train.architecture import ENCODERS
+from train.policy import POLICIES
 
 
 @dataclass(frozen=True)
@@ -110,15 +110,14 @@ def parse(arguments: list[str], description: str) -> tuple[Config, argparse.Name
     )
     parser.add_argument("--config", type=Path, help="config.json whose settings are the defaults")
     parser.add_argument("--overwrite", action="store_true", help="start the run anew")
+    comments = dict(re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(Config), re.M))
     for field in fields(Config):
-        kind = field.type
-        if isinstance(kind, types.UnionType):
-            kind = next(k for k in typing.get_args(kind) if k is not type(None))
         parser.add_argument(
             _flag(field.name),
-            type=kind,
+            type=field.type,
             default=argparse.SUPPRESS,
-            help="needed" if field.default is MISSING else f"default {field.default}",
+            help=comments[field.name]
+            + ("" if field.default is MISSING else f"; default {field.default}"),
         )
     flags = vars(parser.parse_args(arguments))
     rest = argparse.Namespace(overwrite=flags.pop("overwrite"))

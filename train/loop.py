@@ -18,6 +18,7 @@ from train.config import Config
 from train.distributed import World, any_rank
 from train.encoder import build_encoder
 from train.moco import MoCo
+from train.policy import POLICIES, Policy
 from train.record import Record
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)  # not USR1: it kills torchrun
@@ -63,7 +64,7 @@ def train(config: Config, world: World, overwrite: bool = False) -> bool:
 
     part = config.batch // world.size
     rows = range(world.rank * part, (world.rank + 1) * part)  # of the global batch
-    policy = augment.POLICIES[config.policy]
+    policy = POLICIES[config.policy]
     batches = Batches(shards, policy, config.seed, config.batch, rows)
     steps = range(start, config.steps)
     mean, std = (
@@ -120,7 +121,7 @@ def build_model(config: Config) -> MoCo:
         return MoCo(encoder, config.temperature, config.hidden, config.projection)
 
 
-def make_views(batch: Batch, policy: augment.Policy, device: torch.device) -> Tensor:
+def make_views(batch: Batch, policy: Policy, device: torch.device) -> Tensor:
     """Return the views of a batch, (2 * N, 3, 40, 40) float32 in [0, 1]: first, then second."""
     crops, draws = batch
     crops = crops.to(device, non_blocking=True)  # (N, 3, 60, 60) uint8

@@ -1,4 +1,4 @@
-"""Train an encoder on shards of nuclei.
+r"""Train an encoder on shards of nuclei.
 
     torchrun --nproc-per-node=8 train/main.py --data shards/ --out runs/lemon
     torchrun --nproc-per-node=2 train/main.py --data shards/ --out runs/first \

@@ -1,0 +1,72 @@
+"""What the tests share: real data where it is present, and tiny painted slides, cells, shards."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# The machine's cores are shared by ranks and workers; a test never needs more than one thread.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def run_stage():
+    """Run a stage's command as a user would: run_stage("shards/main.py", "mix", …)."""
+
+    def run(script: str, *arguments: object, **options) -> subprocess.CompletedProcess:
+        command = [sys.executable, str(ROOT / script), *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, **options)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real H&E data beside the clone."""
+    path = Path(os.environ.get("LEMON_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"no real data at {path} (set LEMON_TEST_DATA)")
+    return path
+
+
+@pytest.fixture(scope="session")
+def painted(tmp_path_factory) -> Path:
+    """A folder of two small painted slides: slides.csv, truth.csv, PAINTED-000{1,2}.tiff."""
+    from demo.paint import paint, write_slide
+
+    folder = tmp_path_factory.mktemp("painted")
+    with open(folder / "slides.csv", "w") as slides, open(folder / "truth.csv", "w") as truth:
+        rows, nuclei_rows = csv.writer(slides), csv.writer(truth)
+        rows.writerow(["slide_id", "path", "project"])
+        nuclei_rows.writerow(["slide_id", "x", "y", "kind"])
+        for number in (1, 2):
+            name = f"PAINTED-{number:04d}"
+            rgb, nuclei = paint(640, 512, number)
+            write_slide(folder / f"{name}.tiff", rgb, 0.25)
+            rows.writerow([name, f"{name}.tiff", f"PAINT-{number}"])
+            for n in nuclei:
+                nuclei_rows.writerow([name, n["x"], n["y"], n["kind"]])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cells(run_stage, painted, tmp_path_factory) -> Path:
+    """What extract makes of the painted slides."""
+    out = tmp_path_factory.mktemp("cells")
+    done = run_stage("extract/main.py", painted / "slides.csv", "--out", out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.fixture(scope="session")
+def shards_folder(run_stage, cells, tmp_path_factory) -> Path:
+    """The painted slides' cells, mixed into shards of 50."""
+    out = tmp_path_factory.mktemp("shards")
+    done = run_stage("shards/main.py", "mix", cells, "--out", out, "--samples-per-shard", 50)
+    assert done.returncode == 0, done.stderr
+    return out

@@ -1,0 +1,9 @@
+"""The architectures by name, without importing torch: for --help and checks of settings."""
+
+# name -> timm's name and the arguments that make it MoCo v3's. The official ViT-S has 12 heads
+# where timm's has 6 (moco-v3, vits.py); timm has no ViT-Ti/8, which is for small machines.
+ENCODERS = {
+    "vit_ti8": ("vit_tiny_patch16_224", {"patch_size": 8}),
+    "vit_s8": ("vit_small_patch8_224", {"num_heads": 12}),
+    "vit_b8": ("vit_base_patch8_224", {}),
+}

@@ -1,0 +1,46 @@
+"""Augmentation policies a0, a1 and a1+gray of the paper (A.3).
+
+Where the paper is silent:
+- Paper leaves open: one view's rotation or both's; here: each view draws its own angle.
+- Paper leaves open: a1 and a1+gray both list RandomGrayscale; here: a1 has none, a1+gray p = 0.2.
+- Paper leaves open: the blur's probability and kernel; here: official MoCo v3's 1.0 for the first
+  view and 0.1 for the second, kernel 9 (2 σ to each side at most; DINOv2's).
+- Paper leaves open: what RandomErasing leaves; here: black, before the blur, in the list's order.
+- Official MoCo v3 solarises the second view with p = 0.2; the paper's lists do not, nor does this.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is drawn for a view. Pairs of probabilities are (first view, second view)."""
+
+    rotate: bool  # by any angle, out of the 60-px crop: no padded corner
+    scale: tuple[float, float]  # of RandomResizedCrop, share of the 40-px area
+    jitter: tuple[float, float, float, float]  # brightness, contrast, saturation, hue
+    jitter_p: float = 0.8
+    grey_p: float = 0.0
+    erase_p: float = 0.0
+    erase_scale: tuple[float, float] = (0.1, 0.3)
+    erase_ratio: tuple[float, float] = (0.8, 1.2)
+    erase_value: float = 0.0  # of pixels in [0, 1]: black
+    blur_p: tuple[float, float] = (1.0, 0.1)
+    blur_sigma: tuple[float, float] = (0.1, 2.0)  # px
+    blur_kernel: int = 9  # px
+    solarize_p: tuple[float, float] = (0.0, 0.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # of RandomResizedCrop
+    flip_p: float = 0.5
+
+
+_A1 = {
+    "rotate": True,
+    "scale": (0.32, 1.0),
+    "jitter": (0.6, 0.7, 0.5, 0.2),
+    "erase_p": 0.3,
+}
+POLICIES = {
+    "a0": Policy(rotate=False, scale=(0.08, 1.0), jitter=(0.4, 0.4, 0.2, 0.1), grey_p=0.2),
+    "a1": Policy(**_A1),
+    "a1+gray": Policy(**_A1, grey_p=0.2),
+}
