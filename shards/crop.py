@@ -78,11 +78,13 @@ def cut(
                 f"{outside.sum()} of {len(xy)} windows leave the image ({width}x{height} px), "
                 f"the first around {tuple(xy[outside][0])}; drop them or give a fill value"
             )
-        margin = int(np.ceil(window_px(mpp, out_px, out_mpp))) + 1
+        side = window_px(mpp, out_px, out_mpp)
+        margin = int(np.ceil(side)) + 16  # and what the resampling filter reaches
         image = cv2.copyMakeBorder(
             image, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=(fill,) * 3
         )
-        xy = np.clip(xy, -margin / 2, (width + margin / 2, height + margin / 2)) + margin
+        farthest = side / 2 + 8  # from there on a window is all fill
+        xy = np.clip(xy, -farthest, (width + farthest, height + farthest)) + margin
     left, top, side = _corner(xy, mpp, out_px, out_mpp)
     crops = np.empty((len(xy), out_px, out_px, 3), np.uint8)
     if side == out_px:
@@ -137,7 +139,8 @@ def decode(data: bytes | memoryview) -> np.ndarray:
     """
     if bytes(data[:2]) == b"\xff\xd8":
         return simplejpeg.decode_jpeg(data, fastdct=False, fastupsample=False)
-    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    buffer = np.frombuffer(data, np.uint8)
+    bgr = cv2.imdecode(buffer, cv2.IMREAD_COLOR) if len(buffer) else None
     if bgr is None:
         raise ValueError(f"{len(data)} bytes that are no JPEG, PNG or WebP image")
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
