@@ -9,7 +9,8 @@ MIN_DENSITY = 0.15  # a pixel with any channel below this is glass, not stain (t
 PERCENTILE = 1.0  # the extreme angles are this percentile and its mirror (torchstain's alpha)
 MIN_STAINED = 200  # pixels; fewer say nothing about two directions
 MIN_ANGLE = 10.0  # degrees between the two stains; nearer ones cannot be told apart
-MIN_COSINE = 0.9  # with the reference (26°; TCGA stays under 14°): farther is ink or blood
+MIN_COSINE = 0.94  # with the reference (20°; TCGA stays under 14°): farther is ink or blood
+MIN_RED = 0.12  # by which haematoxylin takes more red than eosin does (TCGA: 0.21 and more)
 MAX_PIXELS = 1_000_000  # no more are needed; beyond, an even stride is taken
 
 # Macenko's reference for H&E, (2, 3) rows over RGB, and its 99th percentiles (torchstain HERef).
@@ -112,4 +113,5 @@ def _plausible(matrix: np.ndarray) -> bool:
     cosine = np.clip((matrix[0] * matrix[1]).sum(), -1, 1)
     apart = np.degrees(np.arccos(cosine)) >= MIN_ANGLE
     near = (matrix * REFERENCE).sum(axis=1) >= MIN_COSINE
-    return bool(apart and near.all())
+    redder = matrix[0, 0] - matrix[1, 0] >= MIN_RED
+    return bool(apart and near.all() and redder)

@@ -1,24 +1,47 @@
-"""Outline nuclei without weights: haematoxylin, a local threshold, a marked watershed.
+"""Outline nuclei without a network: closed rays around many seeds, the best outlines kept.
 
-Everything is local: a pixel's label depends on the slide's stain and on what lies within about
-a nucleus and a window's half around it, not on where the tile begins.
+Seeds are the blobs of a difference of Gaussians over the haematoxylin. Around each, the closed
+outline along which haematoxylin falls most steeply outwards is found by dynamic programming over
+rays; so a nucleus is outlined alike whether it is solid, vesicular (dark rim, pale inside) or
+touches its neighbours, and no threshold on intensity decides. A logistic score of seven measures
+then ranks the outlines, and the best that do not overlap are kept.
+
+Everything is local: what a tile's core holds depends on the slide's stain and on the pixels
+within about 64 px around, not on where the tile begins.
 """
 
 import cv2
 import numpy as np
-from skimage.measure import label
-from skimage.morphology import h_maxima
-from skimage.segmentation import watershed
 
-from shards.schema import MPP
 from shards.stain import Stain, concentrations
 
-VERSION = "watershed 1"
+VERSION = "watershed 2"
 
-WINDOW = int(20 / MPP) | 1  # px (20 µm): side of the local threshold's window
-PRIOR = (0.1, 0.5)  # haematoxylin of stroma and of nuclei, in the slide's 99th percentiles
-PRIOR_WEIGHT = 0.15  # of a window's pixels
-MIN_AREA = int(10 / MPP**2)  # px (10 µm²)
+# Lengths are px at 0.25 µm/px.
+SEED_SIGMAS = (3.0, 5.0, 8.0)  # of the inner Gaussian: radii of about 1.5 to 4 µm
+SEED_RATIO = 1.6  # outer to inner; near this the difference approximates the Laplacian (Marr 1980)
+SEED_FLOOR = 0.02  # haematoxylin; smaller blobs are noise
+RAYS = 32
+RADII = (3, 44)  # 0.75 to 11 µm
+STEP = 2  # px to either side over which the fall along a ray is taken
+SMOOTH = 1.5  # sigma of the image that is measured
+# Blur sigma, power and largest change of radius between neighbouring rays of each fit. A power
+# of 1/2 makes edges of pale and dark nuclei more alike; coarse blurs look past chromatin.
+FITS = ((1.5, 0.5, 3), (2.5, 1.0, 3), (1.5, 1.0, 2), (3.0, 0.5, 3))
+
+# Logistic regression of "overlaps an annotated nucleus with IoU > 0.4" on the outlines of the 13
+# annotated MoNuSeg fields. Left-out slides lose nothing against the fit on all of them.
+INTERCEPT = -8.796
+WEIGHTS = np.array([9.821, 10.911, 4.319, 1.984, -1.089, 5.293, -9.182])
+MIN_SCORE = 0.0
+MAX_OVERLAP = 0.25  # of an outline's area with better ones
+MIN_AREA = 80  # px (5 µm²) left after the overlap
+
+HAEMATOXYLIN_SCALE = (1.0, 3.0)  # a slide's 99th percentile beyond this says too little or too much
+
+_ANGLES = np.arange(RAYS, dtype=np.float32) * np.float32(2 * np.pi / RAYS)
+_DIRECTIONS = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)  # (RAYS, 2)
+_REACH = np.arange(RADII[1] + 6, dtype=np.float32)  # samples along a ray
 
 
 def segment(rgb: np.ndarray, stain: Stain) -> np.ndarray:
@@ -29,42 +52,156 @@ def segment(rgb: np.ndarray, stain: Stain) -> np.ndarray:
         stain: of the whole slide.
 
     Returns:
-        (H, W) int32, 0 is background, nuclei are 1 to n.
+        (H, W) int32, 0 is background, nuclei are 1 to n, best score first.
     """
-    haematoxylin = concentrations(rgb, stain)[..., 0] / np.float32(stain.max_concentration[0])
-    smooth = cv2.GaussianBlur(np.clip(haematoxylin, 0, 1.5), (0, 0), 1.5)
-    mask = (smooth > _local_threshold(smooth)).astype(np.uint8)
-    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
-    mask = _fill_holes(cv2.morphologyEx(mask, cv2.MORPH_OPEN, disk), 400)
-    distance = cv2.distanceTransform(mask, cv2.DIST_L2, 5)
-    distance = cv2.GaussianBlur(distance, (0, 0), 2.0)
-    markers = label(h_maxima(distance, 1.0))
-    labels = watershed(-distance, markers, mask=mask > 0)
-    area = np.bincount(labels.ravel())
-    keep = area >= MIN_AREA
-    keep[0] = False
-    number = np.cumsum(keep) * keep
-    return number[labels].astype(np.int32)
+    outlines, measures = _candidates(_haematoxylin(rgb, stain))
+    score = measures @ WEIGHTS + INTERCEPT
+    order = np.argsort(-score, kind="stable")
+    order = order[score[order] > MIN_SCORE]
+    return _paint(np.round(outlines[order]).astype(np.int32), rgb.shape[:2])
 
 
-def _local_threshold(smooth: np.ndarray) -> np.ndarray:
-    """Split each window into two means, drawn towards the slide's where one is missing."""
-    mean = (WINDOW, WINDOW)
-    threshold = np.full_like(smooth, sum(PRIOR) / 2)
-    for _ in range(3):
-        dark = (smooth > threshold).astype(np.float32)
-        share = cv2.blur(dark, mean)
-        total_dark = cv2.blur(dark * smooth, mean)
-        total = cv2.blur(smooth, mean)
-        high = (total_dark + PRIOR_WEIGHT * PRIOR[1]) / (share + PRIOR_WEIGHT)
-        low = (total - total_dark + PRIOR_WEIGHT * PRIOR[0]) / (1 - share + PRIOR_WEIGHT)
-        threshold = (high + low) / 2
-    return threshold
+def _haematoxylin(rgb: np.ndarray, stain: Stain) -> np.ndarray:
+    """Return haematoxylin, about 1 in the slide's darkest nuclei, (H, W) float32 in [0, 1.2]."""
+    scale = np.clip(stain.max_concentration[0], *HAEMATOXYLIN_SCALE)
+    return np.clip(concentrations(rgb, stain)[..., 0] / np.float32(scale), 0, 1.2)
 
 
-def _fill_holes(mask: np.ndarray, max_area: int) -> np.ndarray:
-    """Fill holes of up to max_area px."""
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(1 - mask, connectivity=4)
-    small = stats[:, cv2.CC_STAT_AREA] <= max_area
-    small[0] = False
-    return mask | small[labels].astype(np.uint8)
+def _candidates(haematoxylin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the outlines of every seed and fit, (N, RAYS, 2) x, y, and measures (N, 7)."""
+    seeds = _seeds(haematoxylin)
+    measured = _rays(_smooth(haematoxylin, SMOOTH, 0.5), seeds)
+    outlines, measures = [], []
+    for sigma, power, jump in FITS:
+        radii = _close(_rays(_smooth(haematoxylin, sigma, power), seeds), jump)
+        outlines.append(seeds[:, None] + radii[..., None] * _DIRECTIONS)
+        measures.append(_measure(measured, radii))
+    return np.concatenate(outlines), np.concatenate(measures)
+
+
+def _smooth(image: np.ndarray, sigma: float, power: float) -> np.ndarray:
+    blurred = cv2.GaussianBlur(image, (0, 0), sigma)
+    return blurred if power == 1 else blurred**power
+
+
+def _seeds(haematoxylin: np.ndarray) -> np.ndarray:
+    """Return blobs' centres at any of the scales, (N, 2) float32 x, y."""
+    found = np.zeros(haematoxylin.shape, bool)
+    for sigma in SEED_SIGMAS:
+        outer = cv2.GaussianBlur(haematoxylin, (0, 0), sigma * SEED_RATIO)
+        blob = cv2.GaussianBlur(haematoxylin, (0, 0), sigma) - outer
+        size = 2 * int(0.8 * sigma) + 1
+        disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+        found |= (blob >= cv2.dilate(blob, disk)) & (blob > SEED_FLOOR)
+    rows, columns = np.nonzero(found)
+    return np.stack([columns, rows], axis=1).astype(np.float32)
+
+
+def _rays(image: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """Sample an image along rays, (N, RAYS, len(_REACH)) float32; its border is continued."""
+    points = seeds[:, None, None] + _DIRECTIONS[:, None] * _REACH[:, None]
+    points = points.reshape(len(seeds), -1, 2)
+    if not len(seeds):
+        return np.empty((0, RAYS, len(_REACH)), np.float32)
+    sampled = [  # OpenCV remaps fewer than 2**15 rows at once
+        cv2.remap(image, part, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        for part in np.split(points, range(30_000, len(points), 30_000))
+    ]
+    return np.concatenate(sampled).reshape(len(seeds), RAYS, -1)
+
+
+def _close(rays: np.ndarray, jump: int) -> np.ndarray:
+    """Find around each seed the closed outline with the largest fall outwards.
+
+    Viterbi over one and a half turns from a free start; the middle turn is taken, by when start
+    and end no longer matter (nearly always closed, and never forced).
+
+    Args:
+        rays: (N, RAYS, len(_REACH)).
+        jump: largest change of radius between neighbouring rays, px.
+
+    Returns:
+        (N, RAYS) int, px.
+    """
+    low, high = RADII
+    fall = rays[..., low - STEP : high + 1 - STEP] - rays[..., low + STEP : high + 1 + STEP]
+    fall = np.ascontiguousarray(fall.transpose(1, 0, 2))  # (RAYS, N, radii)
+    turns = RAYS + RAYS // 2
+    count, width = fall.shape[1:]
+    padded = np.full((count, width + 2 * jump), -np.inf, np.float32)
+    inner = slice(jump, jump + width)
+    padded[:, inner] = fall[0]
+    came_from = np.empty((turns, count, width), np.int8)
+    for step in range(1, turns):
+        best, shift = padded[:, inner].copy(), came_from[step]
+        shift[:] = 0
+        for by in [sign * size for size in range(1, jump + 1) for sign in (-1, 1)]:
+            other = padded[:, jump + by : jump + by + width]
+            np.copyto(shift, by, where=other > best)
+            np.maximum(best, other, out=best)
+        padded[:, inner] = best + fall[step % RAYS]
+    at = padded[:, inner].argmax(axis=1)
+    path = np.empty((turns, count), np.int64)
+    everyone = np.arange(count)
+    for step in range(turns - 1, -1, -1):
+        path[step] = at
+        at = at + came_from[step, everyone, at]
+    quarter = RAYS // 4
+    middle = np.roll(path[quarter : quarter + RAYS], quarter, axis=0)
+    return np.ascontiguousarray(middle.T) + low
+
+
+def _measure(rays: np.ndarray, radii: np.ndarray) -> np.ndarray:
+    """Describe outlines for the score.
+
+    Args:
+        rays: (N, RAYS, len(_REACH)), root of the haematoxylin around the seeds.
+        radii: (N, RAYS) int, px.
+
+    Returns:
+        (N, 7): mean fall over the outline, mean over its weakest eighth, mean inside, log of
+        area / 25 µm², its square, circularity 4πA/P², standard deviation inside.
+    """
+    at = radii[..., None]
+    fall = np.take_along_axis(rays, at - STEP, 2) - np.take_along_axis(rays, at + STEP, 2)
+    fall = np.sort(fall[..., 0], axis=1)
+    weight = _REACH * (_REACH < at)  # a sample stands for an area that grows with its radius
+    total = weight.sum(axis=(1, 2))
+    mean = np.einsum("nkr,nkr->n", rays, weight) / total
+    square = np.einsum("nkr,nkr,nkr->n", rays, rays, weight) / total
+    spread = np.sqrt(np.maximum(square - mean**2, 0))
+    points = radii[..., None] * _DIRECTIONS
+    after = np.roll(points, -1, axis=1)
+    area = np.sum(points[..., 0] * after[..., 1] - after[..., 0] * points[..., 1], axis=1) / 2
+    perimeter = np.linalg.norm(after - points, axis=2).sum(axis=1)
+    size = np.log(area / 400)
+    roundness = 4 * np.pi * area / perimeter**2
+    weakest = fall[:, : RAYS // 8].mean(axis=1)
+    return np.stack([fall.mean(axis=1), weakest, mean, size, size**2, roundness, spread], axis=1)
+
+
+def _paint(outlines: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Fill outlines, best first, passing over those that overlap better ones too much.
+
+    Args:
+        outlines: (N, RAYS, 2) int32 x, y.
+        shape: of the tile, (H, W).
+
+    Returns:
+        (H, W) int32 labels.
+    """
+    labels = np.zeros(shape, np.int32)
+    number = 0
+    for outline in outlines:
+        left, top = np.maximum(outline.min(axis=0), 0)
+        right, bottom = outline.max(axis=0) + 1
+        window = labels[top:bottom, left:right]
+        filled = np.zeros(window.shape, np.uint8)
+        cv2.fillPoly(filled, [outline - (left, top)], 1)
+        free = (window == 0) & (filled > 0)
+        area, left_over = cv2.countNonZero(filled), np.count_nonzero(free)
+        if left_over < MIN_AREA or area - left_over > MAX_OVERLAP * area:
+            continue
+        number += 1
+        window[free] = number
+    return labels
