@@ -6,12 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import hypothesis
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 
 # The machine's cores are shared by ranks and workers; a test never needs more than one thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+hypothesis.settings.register_profile("lemon", deadline=None, max_examples=60, derandomize=True)
+hypothesis.settings.load_profile("lemon")
 
 
 @pytest.fixture(scope="session")
@@ -70,3 +76,45 @@ def shards_folder(run_stage, cells, tmp_path_factory) -> Path:
     done = run_stage("shards/main.py", "mix", cells, "--out", out, "--samples-per-shard", 50)
     assert done.returncode == 0, done.stderr
     return out
+
+
+HOSTILE = "<script>alert('x')</script>"  # a label that must never run
+
+
+def field(seed: int, side: int = 400) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Paint 36 nuclei of two kinds on pink: pixels, (36, 2) centres, (36,) kinds."""
+    rng = np.random.default_rng(seed)
+    image = rng.normal((225, 170, 205), 8, (side, side, 3)).clip(0, 255).astype(np.uint8)
+    y, x = np.divmod(np.arange(36), 6)
+    xy = np.stack([x, y], 1) * 60 + 50
+    kinds = np.where(rng.random(36) < 0.5, "round", HOSTILE)
+    for (x, y), kind in zip(xy.tolist(), kinds, strict=True):
+        axes = (9, 9) if kind == "round" else (16, 6)
+        colour = (90 + int(rng.integers(30)), 60, 140)
+        cv2.ellipse(image, (x, y), axes, float(rng.integers(180)), 0, 360, colour, -1)
+    return cv2.GaussianBlur(image, (0, 0), 1), xy, kinds
+
+
+@pytest.fixture(scope="session")
+def own(tmp_path_factory) -> Path:
+    """A user's folder: six PNG of 36 nuclei, one nucleus at a border, one row without a label."""
+    path = tmp_path_factory.mktemp("data") / "own"
+    path.mkdir()
+    lines = ["image,x,y,label,group,mpp"]
+    for i in range(6):
+        image, xy, kinds = field(i)
+        Image.fromarray(image).save(path / f"{i}.png")
+        lines += [
+            f"{i}.png,{x},{y},{kind},g{i},0.25" for (x, y), kind in zip(xy, kinds, strict=True)
+        ]
+    lines += ["0.png,5,100,round,g0,0.25", "0.png,100,100,,g0,0.25"]
+    (path / "cells.csv").write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def benchmark(own):
+    """The user's folder as a benchmark."""
+    from evaluate.benchmarks.find import find_benchmark
+
+    return find_benchmark(own)

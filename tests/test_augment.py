@@ -55,7 +55,7 @@ def affine_of(box: tuple[int, int, int, int], degrees: float, flip: int) -> dict
 
 
 @given(st.floats(0, 360))
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_rotation_never_shows_a_padded_corner(degrees):
     white = torch.full((16, 3, CROP_PX, CROP_PX), 255, dtype=torch.uint8)
     views = apply(white, affine_of((0, 0, VIEW_PX, VIEW_PX), degrees, 1), PLAIN)
@@ -183,7 +183,6 @@ def flat(draws: dict) -> list[torch.Tensor]:
 
 
 @given(st.integers(1, 64), st.integers(0, 10**6), st.data())
-@settings(deadline=None, max_examples=30)
 def test_draws_do_not_depend_on_the_ranks(batch, step, data):
     policy = POLICIES["a1+gray"]
     cuts = sorted(data.draw(st.lists(st.integers(0, batch), max_size=3)))

@@ -1,81 +1,31 @@
-"""The evaluate stage: benchmarks, encoders, embeddings, probes, tables, maps, the report."""
+"""The evaluate stage: encoders, embeddings, tables, maps, the report."""
 
-import csv
 import json
-import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import tifffile
 from PIL import Image
 
 from evaluate import main, morphology
-from evaluate.benchmark import Benchmark
-from evaluate.benchmarks.find import find_benchmark
 from evaluate.embed import cached, embed
 from evaluate.encoders import find_folder, open_encoders
 from evaluate.map import mosaic
 from evaluate.map import project as lay_out
-from evaluate.metrics import METRICS, scores
-from evaluate.probe import folds, probe
+from evaluate.metrics import METRICS
 from evaluate.results import read_rows
 from evaluate.samples import from_cells, from_shards
 from evaluate.sheet import contact_sheet
 from evaluate.tables import Table, latex, markdown
-from shards.crop import cut, encode
+from shards.crop import encode
 from shards.schema import CELL_COLUMNS
 from shards.write import TarWriter
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-HOSTILE = "<script>alert('x')</script>"
-
-
-def need(name: str) -> Path:
-    if not (DATA / name).is_dir():
-        pytest.skip(f"no {DATA / name}: the shared data are not on this machine")
-    return DATA / name
-
-
-def field(seed: int, side: int = 400) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Paint 36 nuclei of two kinds on pink: pixels, (36, 2) centres, (36,) kinds."""
-    rng = np.random.default_rng(seed)
-    image = rng.normal((225, 170, 205), 8, (side, side, 3)).clip(0, 255).astype(np.uint8)
-    y, x = np.divmod(np.arange(36), 6)
-    xy = np.stack([x, y], 1) * 60 + 50
-    kinds = np.where(rng.random(36) < 0.5, "round", HOSTILE)
-    for (x, y), kind in zip(xy.tolist(), kinds, strict=True):
-        axes = (9, 9) if kind == "round" else (16, 6)
-        colour = (90 + int(rng.integers(30)), 60, 140)
-        cv2.ellipse(image, (x, y), axes, float(rng.integers(180)), 0, 360, colour, -1)
-    return cv2.GaussianBlur(image, (0, 0), 1), xy, kinds
-
-
-@pytest.fixture(scope="module")
-def own(tmp_path_factory) -> Path:
-    """A user's folder: six PNG of 36 nuclei, one nucleus at a border, one row without a label."""
-    path = tmp_path_factory.mktemp("data") / "own"
-    path.mkdir()
-    lines = ["image,x,y,label,group,mpp"]
-    for i in range(6):
-        image, xy, kinds = field(i)
-        Image.fromarray(image).save(path / f"{i}.png")
-        lines += [
-            f"{i}.png,{x},{y},{kind},g{i},0.25" for (x, y), kind in zip(xy, kinds, strict=True)
-        ]
-    lines += ["0.png,5,100,round,g0,0.25", "0.png,100,100,,g0,0.25"]
-    (path / "cells.csv").write_text("\n".join(lines) + "\n")
-    return path
-
-
-@pytest.fixture(scope="module")
-def benchmark(own) -> Benchmark:
-    return find_benchmark(own)
+HOSTILE = "<script>alert('x')</script>"  # as in conftest.py
 
 
 @pytest.fixture(scope="module")
@@ -87,195 +37,6 @@ def run(tmp_path_factory) -> Path:
     model = build_encoder("vit_ti8", 40, seed=3)
     save_encoder(model, path / "encoder", [0.7, 0.5, 0.6], [0.2, 0.2, 0.1], 0.25, network="student")
     return path
-
-
-# Benchmarks
-
-
-def test_consep_counts():
-    found = find_benchmark(need("consep"))
-    assert found.name == "consep"
-    assert found.counts() == {
-        "epithelial": 7956, "spindle": 8276, "inflammatory": 5103, "other": 824
-    }  # fmt: skip
-    assert len(set(found.groups.tolist())) == 41
-    assert found.notes[0].startswith("2022 of 24181 nuclei dropped")
-    with open(need("consep") / "nuclei.csv", newline="") as file:
-        first = next(csv.DictReader(file))
-    image = np.asarray(Image.open(need("consep") / "images" / f"{first['image']}.jpg"))
-    x, y = (math.ceil(float(first[axis]) - 20) for axis in "xy")
-    assert found.labels[0] == first["label"]
-    np.testing.assert_array_equal(found.crops[0], image[y : y + 40, x : x + 40])
-
-
-def test_ami_br_counts_and_centre():
-    found = find_benchmark(need("ami-br"))
-    assert found.counts() == {"AMF": 407, "NMF": 1489}
-    assert (found.positive, len(set(found.groups.tolist()))) == ("NMF", 101)
-    assert found.notes[0].startswith("10 of 1896 nuclei kept with a black margin")
-    with open(need("ami-br") / "labels.csv", newline="") as file:
-        first = next(csv.DictReader(file))
-    crop = np.asarray(Image.open(need("ami-br") / "crops" / first["file"]))
-    np.testing.assert_array_equal(found.crops[0], crop[44:84, 44:84])
-
-
-def test_own_folder(own, benchmark):
-    assert len(benchmark) == 6 * 36
-    assert benchmark.name == "own"
-    assert benchmark.notes == (
-        "1 of 218 nuclei dropped: their 40x40-px window leaves the image",
-        "1 of 218 rows passed over: no label",
-    )
-    image = np.asarray(Image.open(own / "0.png"))
-    np.testing.assert_array_equal(benchmark.crops[0], image[30:70, 30:70])
-
-
-@pytest.mark.parametrize("mpp", ["", "0.31"])
-def test_windows_of_a_slide_are_those_of_its_pixels(tmp_path, mpp):
-    image = np.random.default_rng(0).integers(0, 255, (1500, 2300, 3), np.uint8)
-    resolution = {"resolution": (40000, 40000), "resolutionunit": "CENTIMETER"}  # 0.25 µm/px
-    tifffile.imwrite(
-        tmp_path / "s.tif", image, tile=(256, 256), photometric="rgb", compression="zlib",
-        **resolution,
-    )  # fmt: skip
-    rng = np.random.default_rng(1)
-    xy = np.round(rng.uniform((30, 30), (2270, 1470), (60, 2)), 2)
-    xy = np.vstack([xy, [(1024, 1024), (1023.5, 1023.49), (2, 2)]])
-    rows = [f"s.tif,{x},{y},a,{mpp}" for x, y in xy]
-    (tmp_path / "cells.csv").write_text("image,x,y,label,mpp\n" + "\n".join(rows))
-    found = find_benchmark(tmp_path)
-    assert len(found) == 62
-    expected = cut(image, xy[:62], float(mpp or 0.25), 40)
-    np.testing.assert_array_equal(found.crops, expected)
-    assert ("1 images resampled to 0.25 µm/px" in found.notes) == bool(mpp)
-
-
-@pytest.mark.parametrize(
-    ("lines", "words"),
-    [
-        (["image,x,y,label", "0.png,50,50,a"], "0.png has no scale of its own; add an `mpp`"),
-        (["image,x,y,kind", "0.png,50,50,a"], "no column 'label'"),
-        (["image,x,y,label,mpp", "0.png,50,fifty,a,.25"], "line 2: y is 'fifty'"),
-        (["image,x,y,label,mpp", "0.png,50,nan,a,.25"], "line 2: y is 'nan'"),
-        (["image,x,y,label,mpp", "0.png,50,50,a,-1"], "mpp of '-1'"),
-        (["image,x,y,label,mpp", "0.png,50,50,a,.25", "0.png,90,90,a,.5"], "2 values of mpp"),
-        (["image,x,y,label,mpp", "0.png,5,5,a,.25"], "no nucleus left"),
-        (["image,x,y,label,mpp", "no.png,50,50,a,.25"], "an image that is not there"),
-        (["image,x,y,label,mpp", "cells.csv,50,50,a,.25"], "neither a slide nor an image"),
-        (["image,x,y,label,mpp", "0.png,50"], "a short row"),
-        (["image,x,y,label,mpp"], "a header and no rows"),
-    ],
-)
-def test_bad_folder_says_why(tmp_path, lines, words):
-    Image.fromarray(field(0)[0]).save(tmp_path / "0.png")
-    (tmp_path / "cells.csv").write_text("\n".join(lines))
-    with pytest.raises((ValueError, FileNotFoundError), match=re.escape(words)):
-        find_benchmark(tmp_path)
-
-
-def test_no_benchmark_says_what_was_looked_for(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no such folder"):
-        find_benchmark(tmp_path / "absent")
-    with pytest.raises(ValueError, match="is empty"):
-        find_benchmark(tmp_path)
-    (tmp_path / "x.txt").touch()
-    with pytest.raises(ValueError, match=r"it holds x.txt; looked for\n  consep: .*\n  ami-br"):
-        find_benchmark(tmp_path)
-    with pytest.raises(ValueError, match="is a file"):
-        find_benchmark(tmp_path / "x.txt")
-
-
-# Metrics and probes
-
-
-def test_binary_metrics_by_hand():
-    labels = np.array(["A", "A", "B", "B", "B"])
-    positive = np.array([0.1, 0.6, 0.4, 0.8, 0.9])  # of B; predicted A B A B B
-    got = scores(labels, np.stack([1 - positive, positive], 1), ("A", "B"), "B")
-    # ranks of B downwards: .9 B, .8 B, .6 A, .4 B, .1 A; five of six pairs are in order
-    expected = {
-        "balanced accuracy": (1 / 2 + 2 / 3) / 2,
-        "AUC": 5 / 6,
-        "AUPR": (1 + 1 + 3 / 4) / 3,
-        "F1 macro": (1 / 2 + 2 / 3) / 2,
-        "F1 weighted": (2 * 1 / 2 + 3 * 2 / 3) / 5,
-    }
-    assert got == pytest.approx(expected)
-    other = scores(labels, np.stack([1 - positive, positive], 1), ("A", "B"), "A")
-    assert other["AUC"] == pytest.approx(5 / 6)
-    assert other["AUPR"] == pytest.approx((1 + 2 / 3) / 2)
-
-
-def test_three_class_metrics_by_hand():
-    labels = np.array(["A", "A", "B", "C"])
-    chances = np.array([[0.8, 0.1, 0.1], [0.3, 0.5, 0.2], [0.1, 0.7, 0.2], [0.2, 0.2, 0.6]])
-    got = scores(labels, chances, ("A", "B", "C"))  # predicted A B B C; every class is in order
-    assert got["balanced accuracy"] == pytest.approx((1 / 2 + 1 + 1) / 3)
-    assert got["AUC"] == got["AUPR"] == pytest.approx(1)
-    assert got["F1 macro"] == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
-    assert got["F1 weighted"] == pytest.approx((2 * 2 / 3 + 2 / 3 + 1) / 4)
-
-
-def blobs(classes: tuple[str, ...], each: int = 40) -> tuple[np.ndarray, Benchmark]:
-    """Gaussian features of several classes, of scales far apart, and their benchmark."""
-    rng = np.random.default_rng(0)
-    labels = np.repeat(np.array(classes), each)
-    features = rng.normal(0, 1, (len(labels), 6)) + np.repeat(np.eye(6)[: len(classes)], each, 0)
-    groups = np.tile(np.array([f"g{i}" for i in range(8)]), len(labels) // 8)
-    crops = np.zeros((len(labels), 4, 4, 3), np.uint8)
-    return (features * 10.0 ** np.arange(6)).astype(np.float32), Benchmark(
-        "blobs", crops, labels, classes, groups, "group", classes[-1] if len(classes) == 2 else None
-    )
-
-
-@pytest.mark.parametrize("classes", [("b", "a"), ("c", "a", "b")])
-@pytest.mark.parametrize("components", [None, 3])
-def test_probe_is_scikit_learn(classes, components):
-    from sklearn.decomposition import PCA
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import average_precision_score, roc_auc_score
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler, label_binarize
-
-    features, data = blobs(classes)
-    got = probe(features, data, folds(data, "stratified", 5, 7), components)
-    steps = [PCA(components, svd_solver="full")] if components else []
-    model = make_pipeline(*steps, StandardScaler(), LogisticRegression(tol=1e-8, max_iter=9999))
-    splitter = StratifiedKFold(5, shuffle=True, random_state=7)
-    chances = cross_val_predict(
-        model, features.astype(float), data.labels, cv=splitter, method="predict_proba"
-    )  # columns in alphabetical order
-    for fold, (_, test) in zip(got, splitter.split(features, data.labels), strict=True):
-        if len(classes) == 2:
-            truth, score = data.labels[test] == "a", chances[test, 0]
-        else:
-            truth, score = label_binarize(data.labels[test], classes=["a", "b", "c"]), chances[test]
-        assert fold["AUC"] == pytest.approx(roc_auc_score(truth, score), abs=2e-3)
-        assert fold["AUPR"] == pytest.approx(average_precision_score(truth, score), abs=2e-3)
-
-
-def test_folds_cover_and_groups_stay_whole():
-    _, data = blobs(("a", "b", "c"))
-    for split in ("stratified", "grouped"):
-        tests = folds(data, split, 5, 0)
-        assert sorted(np.concatenate(tests).tolist()) == list(range(len(data)))
-        again = folds(data, split, 5, 0)
-        assert all(np.array_equal(a, b) for a, b in zip(tests, again, strict=True))
-    groups = [set(data.groups[test].tolist()) for test in folds(data, "grouped", 5, 0)]
-    assert sum(map(len, groups)) == 8
-    assert len(folds(data, "grouped", 20, 0)) == 8  # fewer groups than folds: each is one
-
-
-def test_folds_refuse_what_cannot_be_split():
-    _, data = blobs(("a", "b"))
-    with pytest.raises(ValueError, match=r"class 'a' has 3 nuclei.*--folds 3"):
-        folds(data.take(np.arange(37, 80)), "stratified", 5, 0)
-    one = Benchmark("one", data.crops[:40], data.labels[:40], ("a",), data.groups[:40])
-    with pytest.raises(ValueError, match=r"1 class\(es\) \(a\); a probe needs two"):
-        folds(one, "stratified", 5, 0)
-    with pytest.raises(ValueError, match="no groups are given"):
-        folds(data.take(np.arange(0, 80, 8)), "grouped", 5, 0)
 
 
 # Encoders and embeddings
@@ -410,7 +171,7 @@ def test_mosaic_shows_the_cell_nearest_each_centre():
 
 
 def test_layout_is_a_function_of_the_seed():
-    features, _ = blobs(("a", "b", "c"))
+    features = np.random.default_rng(0).normal(size=(120, 6)).astype(np.float32)
     first = lay_out(features, seed=1)
     np.testing.assert_array_equal(first, lay_out(features, seed=1))
     assert first.shape == (120, 2)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import webdataset
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -329,7 +329,3 @@ def test_shards_names_what_is_wrong(shards_folder, tmp_path):
     tar.write_bytes(whole[:start] + bytes(100) + whole[start + 100 :])
     with pytest.raises(ValueError, match=r"train-000001.tar: the crop of index row 50"):
         Shards(copy).read([50])
-
-
-settings.register_profile("lemon", deadline=None, max_examples=60)
-settings.load_profile("lemon")

@@ -1,0 +1,106 @@
+"""Benchmarks: what is in the publishers' folders, and in one's own."""
+
+import csv
+import math
+import re
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from evaluate.benchmarks.find import find_benchmark
+from shards.crop import cut
+
+
+def test_consep_counts(data):
+    found = find_benchmark(data / "consep")
+    assert found.name == "consep"
+    assert found.counts() == {
+        "epithelial": 7956, "spindle": 8276, "inflammatory": 5103, "other": 824
+    }  # fmt: skip
+    assert len(set(found.groups.tolist())) == 41
+    assert found.notes[0].startswith("2022 of 24181 nuclei dropped")
+    with open((data / "consep") / "nuclei.csv", newline="") as file:
+        first = next(csv.DictReader(file))
+    image = np.asarray(Image.open((data / "consep") / "images" / f"{first['image']}.jpg"))
+    x, y = (math.ceil(float(first[axis]) - 20) for axis in "xy")
+    assert found.labels[0] == first["label"]
+    np.testing.assert_array_equal(found.crops[0], image[y : y + 40, x : x + 40])
+
+
+def test_ami_br_counts_and_centre(data):
+    found = find_benchmark(data / "ami-br")
+    assert found.counts() == {"AMF": 407, "NMF": 1489}
+    assert (found.positive, len(set(found.groups.tolist()))) == ("NMF", 101)
+    assert found.notes[0].startswith("10 of 1896 nuclei kept with a black margin")
+    with open((data / "ami-br") / "labels.csv", newline="") as file:
+        first = next(csv.DictReader(file))
+    crop = np.asarray(Image.open((data / "ami-br") / "crops" / first["file"]))
+    np.testing.assert_array_equal(found.crops[0], crop[44:84, 44:84])
+
+
+def test_own_folder(own, benchmark):
+    assert len(benchmark) == 6 * 36
+    assert benchmark.name == "own"
+    assert benchmark.notes == (
+        "1 of 218 nuclei dropped: their 40x40-px window leaves the image",
+        "1 of 218 rows passed over: no label",
+    )
+    image = np.asarray(Image.open(own / "0.png"))
+    np.testing.assert_array_equal(benchmark.crops[0], image[30:70, 30:70])
+
+
+@pytest.mark.parametrize("mpp", ["", "0.31"])
+def test_windows_of_a_slide_are_those_of_its_pixels(tmp_path, mpp):
+    image = np.random.default_rng(0).integers(0, 255, (1500, 2300, 3), np.uint8)
+    resolution = {"resolution": (40000, 40000), "resolutionunit": "CENTIMETER"}  # 0.25 µm/px
+    tifffile.imwrite(
+        tmp_path / "s.tif", image, tile=(256, 256), photometric="rgb", compression="zlib",
+        **resolution,
+    )  # fmt: skip
+    rng = np.random.default_rng(1)
+    xy = np.round(rng.uniform((30, 30), (2270, 1470), (60, 2)), 2)
+    xy = np.vstack([xy, [(1024, 1024), (1023.5, 1023.49), (2, 2)]])
+    rows = [f"s.tif,{x},{y},a,{mpp}" for x, y in xy]
+    (tmp_path / "cells.csv").write_text("image,x,y,label,mpp\n" + "\n".join(rows))
+    found = find_benchmark(tmp_path)
+    assert len(found) == 62
+    expected = cut(image, xy[:62], float(mpp or 0.25), 40)
+    np.testing.assert_array_equal(found.crops, expected)
+    assert ("1 images resampled to 0.25 µm/px" in found.notes) == bool(mpp)
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["image,x,y,label", "0.png,50,50,a"], "0.png has no scale of its own; add an `mpp`"),
+        (["image,x,y,kind", "0.png,50,50,a"], "no column 'label'"),
+        (["image,x,y,label,mpp", "0.png,50,fifty,a,.25"], "line 2: y is 'fifty'"),
+        (["image,x,y,label,mpp", "0.png,50,nan,a,.25"], "line 2: y is 'nan'"),
+        (["image,x,y,label,mpp", "0.png,50,50,a,-1"], "mpp of '-1'"),
+        (["image,x,y,label,mpp", "0.png,50,50,a,.25", "0.png,90,90,a,.5"], "2 values of mpp"),
+        (["image,x,y,label,mpp", "0.png,5,5,a,.25"], "no nucleus left"),
+        (["image,x,y,label,mpp", "no.png,50,50,a,.25"], "an image that is not there"),
+        (["image,x,y,label,mpp", "cells.csv,50,50,a,.25"], "neither a slide nor an image"),
+        (["image,x,y,label,mpp", "0.png,50"], "a short row"),
+        (["image,x,y,label,mpp"], "a header and no rows"),
+    ],
+)
+def test_bad_folder_says_why(tmp_path, lines, words):
+    Image.fromarray(np.full((400, 400, 3), 220, np.uint8)).save(tmp_path / "0.png")
+    (tmp_path / "cells.csv").write_text("\n".join(lines))
+    with pytest.raises((ValueError, FileNotFoundError), match=re.escape(words)):
+        find_benchmark(tmp_path)
+
+
+def test_no_benchmark_says_what_was_looked_for(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        find_benchmark(tmp_path / "absent")
+    with pytest.raises(ValueError, match="is empty"):
+        find_benchmark(tmp_path)
+    (tmp_path / "x.txt").touch()
+    with pytest.raises(ValueError, match=r"it holds x.txt; looked for\n  consep: .*\n  ami-br"):
+        find_benchmark(tmp_path)
+    with pytest.raises(ValueError, match="is a file"):
+        find_benchmark(tmp_path / "x.txt")
