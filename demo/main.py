@@ -25,6 +25,7 @@ from shards.crop import inside
 from shards.schema import CROP_PX, MPP
 from shards.write import atomic
 
+BENCHMARK = "painted-nuclei"  # folder of the held-out slides, which gives the benchmark its name
 MOST = 9_999  # slides of either sort: their numbers have four digits, their seeds must not meet
 
 
@@ -47,7 +48,7 @@ def main() -> int:
     if seed < 0:
         parser.error(f"--seed {seed} must not be negative")
     try:
-        for name in ("slides", "benchmark", "truth"):
+        for name in ("slides", BENCHMARK, "truth"):
             (out / name).mkdir(parents=True, exist_ok=True)
         _check_settings(out, {"size": size, "seed": seed})
     except (OSError, ValueError) as error:
@@ -63,7 +64,7 @@ def main() -> int:
         # The number, not the place in the list, makes the seed: more slides leave the rest alone.
         own = seed * 2 * (MOST + 1) + number
         kept_back = number > MOST
-        path = out / ("benchmark" if kept_back else "slides") / f"{slide}.tiff"
+        path = out / (BENCHMARK if kept_back else "slides") / f"{slide}.tiff"
         nuclei = _finish(path, out / "truth" / f"{slide}.csv", size, own, style[slide])
         truth += [(slide, *nucleus) for nucleus in nuclei]
         if kept_back:
@@ -75,12 +76,12 @@ def main() -> int:
                 if keep
             ]
     _write_rows(out / "truth.csv", "slide_id,x,y,kind", truth)
-    _write_rows(out / "benchmark" / "cells.csv", "image,x,y,label,group", benchmark)
+    _write_rows(out / BENCHMARK / "cells.csv", "image,x,y,label,group", benchmark)
     rows = [(slide, f"slides/{slide}.tiff", style[slide]) for slide, _ in training]
     _write_rows(out / "slides.csv", "slide_id,path,project", rows)
     print(
         f"{out}: {len(training)} slides to train on and {len(held_out)} held out, "
-        f"{len(truth)} nuclei, {len(benchmark)} of them in benchmark/cells.csv"
+        f"{len(truth)} nuclei, {len(benchmark)} of them in {BENCHMARK}/cells.csv"
     )
     return 0
 

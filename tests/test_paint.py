@@ -131,7 +131,7 @@ def test_command_writes_slides_truth_and_benchmark(tmp_path):
     first = run(*options)
     assert first.returncode == 0, first.stderr
     slides, truth = read(out / "slides.csv"), read(out / "truth.csv")
-    cells = read(out / "benchmark" / "cells.csv")
+    cells = read(out / "painted-nuclei" / "cells.csv")
     assert [s["slide_id"] for s in slides] == ["PAINTED-0001", "PAINTED-0002"]
     assert {s["project"] for s in slides} == set(PROJECTS)
     for slide in slides:
@@ -143,7 +143,7 @@ def test_command_writes_slides_truth_and_benchmark(tmp_path):
     held_out = {(t["x"], t["y"], t["kind"]) for t in truth if t["slide_id"] == "HELDOUT-0001"}
     assert 0 < len(cells) < len(held_out)
     for cell in cells:
-        assert (out / "benchmark" / cell["image"]).is_file()
+        assert (out / "painted-nuclei" / cell["image"]).is_file()
         assert cell["group"] == "HELDOUT-0001"
         assert (cell["x"], cell["y"], cell["label"]) in held_out
         assert 29 <= float(cell["x"]) <= 226

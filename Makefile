@@ -1,0 +1,32 @@
+# make demo                  the whole pipeline on painted slides, about 8 minutes on 2 cores
+# make demo SLIDES=path      the same on your own slides: a folder, a CSV or one slide
+# make test                  all tests, under 5 minutes
+# make bench                 every benchmark (bench/README.md)
+# make lint                  ruff
+
+PYTHON ?= python3
+OUT ?= demo/out
+export SLIDES OUT
+
+.PHONY: demo test bench lint
+
+demo: .venv/installed
+	PATH="$(CURDIR)/.venv/bin:$$PATH" bash demo/run.sh
+
+test: .venv/installed
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest
+
+bench: .venv/installed
+	for script in bench/*.py; do .venv/bin/python $$script || exit 1; done
+
+lint: .venv/installed
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+# The stamp is made last: an install that was cut short is done again.
+.venv/installed: setup.cfg pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -c 'import venv, ensurepip' || { echo 'Debian/Ubuntu: apt install python3-venv'; exit 1; }
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --disable-pip-version-check --editable '.[test]'
+	touch $@

@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# The whole pipeline, top to bottom: slides -> cells -> shards -> encoder -> tables, maps, a report.
+#
+#   make demo                     on painted slides whose nuclei are known
+#   make demo SLIDES=my/slides    on your own: a folder, a CSV (path[,slide_id,project,mpp]), a slide
+#   make demo OUT=somewhere       elsewhere than demo/out
+#
+# Run it again after a stop: every stage goes on where it was.
+set -euo pipefail
+here=$(cd "$(dirname "$0")/.." && pwd)
+out=${OUT:-$here/demo/out}
+slides=${SLIDES:-}
+cores=$(nproc)
+ranks=$((cores < 4 ? cores : 4)) # each with its share of the cores
+start=$SECONDS
+step() { printf '\n[%d s] %s\n' $((SECONDS - start)) "$*"; }
+
+benchmark=()
+if [ -z "$slides" ]; then
+    step "paint slides with known nuclei of four kinds"
+    python "$here/demo/main.py" --out "$out/painted" --slides 10 --held-out 5 --size 1536
+    slides=$out/painted/slides.csv
+    benchmark=("$out/painted/painted-nuclei")
+fi
+
+step "extract: find the nuclei and cut them out"
+OMP_NUM_THREADS=1 python "$here/extract/main.py" "$slides" --out "$out/cells"
+
+step "shards: mix the cells of all slides"
+python "$here/shards/main.py" mix "$out/cells" --out "$out/shards"
+
+step "train: MoCo v3, ViT-Ti/8, a few minutes"
+OMP_NUM_THREADS=$((cores / ranks)) torchrun --nproc-per-node="$ranks" "$here/train/main.py" \
+    --data "$out/shards" --out "$out/run" --encoder vit_ti8 --policy light \
+    --batch 64 --epochs 1 --epoch-samples 38400 --warmup-epochs 0.1 --lr 4e-3 --momentum 0.95 \
+    --hidden 1024 --workers 0
+
+if [ ${#benchmark[@]} -gt 0 ]; then
+    step "evaluate: probe the known kinds, beside baselines"
+    python "$here/evaluate/main.py" probe --encoder pixels untrained "trained=$out/run" \
+        --benchmark "${benchmark[@]}" --out "$out/results" --precision bf16
+    python "$here/evaluate/main.py" map --encoder "trained=$out/run" \
+        --benchmark "${benchmark[@]}" --out "$out/results" --precision bf16
+fi
+step "evaluate: a map and a contact sheet of the cells that were trained on"
+python "$here/evaluate/main.py" map --encoder "trained=$out/run" --shards "$out/shards" \
+    --out "$out/results" --precision bf16
+python "$here/evaluate/main.py" report "$out/results" --shards "$out/shards" \
+    --out "$out/report.html"
+
+step "done. Look at"
+[ ${#benchmark[@]} -eq 0 ] || echo "  table          $out/results/table.md"
+echo "  everything     $out/report.html"
