@@ -44,7 +44,7 @@ def load(path: Path) -> dict:
         ValueError: it cannot be read.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, KeyError) as error:
         raise ValueError(
             f"{path} cannot be read ({error}); delete it to resume from the one before"
