@@ -5,13 +5,12 @@
 # make lint                  ruff
 
 PYTHON ?= python3
-OUT ?= demo/out
-export SLIDES OUT
+export SLIDES BENCHMARK OUT
 
 .PHONY: demo test bench lint
 
 demo: .venv/installed
-	PATH="$(CURDIR)/.venv/bin:$$PATH" bash demo/run.sh
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" bash demo/run.sh
 
 test: .venv/installed
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest

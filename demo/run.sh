@@ -3,19 +3,21 @@
 #
 #   make demo                     on painted slides whose nuclei are known
 #   make demo SLIDES=my/slides    on your own: a folder, a CSV (path[,slide_id,project,mpp]), a slide
-#   make demo OUT=somewhere       elsewhere than demo/out
+#   make demo SLIDES=… BENCHMARK=…   and probe on a benchmark (README: evaluate)
+#   make demo OUT=somewhere       elsewhere than demo/out/<name>
 #
 # Run it again after a stop: every stage goes on where it was.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
-out=${OUT:-$here/demo/out}
 slides=${SLIDES:-}
+name=$(basename "${slides:-painted}")
+out=${OUT:-$here/demo/out/${name%%.*}}
 cores=$(nproc)
-ranks=$((cores < 4 ? cores : 4)) # each with its share of the cores
+ranks=$((cores < 2 ? 1 : cores < 4 ? 2 : 4)) # each with its share of the cores
 start=$SECONDS
 step() { printf '\n[%d s] %s\n' $((SECONDS - start)) "$*"; }
 
-benchmark=()
+benchmark=(${BENCHMARK:+"$BENCHMARK"})
 if [ -z "$slides" ]; then
     step "paint slides with known nuclei of four kinds"
     python "$here/demo/main.py" --out "$out/painted" --slides 10 --held-out 5 --size 1536

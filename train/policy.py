@@ -43,4 +43,8 @@ POLICIES = {
     "a0": Policy(rotate=False, scale=(0.08, 1.0), jitter=(0.4, 0.4, 0.2, 0.1), grey_p=0.2),
     "a1": Policy(**_A1),
     "a1+gray": Policy(**_A1, grey_p=0.2),
+    # Not the paper's: for a few minutes on a CPU, in which a1 teaches nothing yet (the demo).
+    "light": Policy(
+        rotate=True, scale=(0.5, 1.0), jitter=(0.4, 0.4, 0.4, 0.1), grey_p=0.2, blur_p=(0.0, 0.0)
+    ),
 }
