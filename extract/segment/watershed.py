@@ -37,6 +37,10 @@ WEIGHTS = np.array([8.57, 10.222, 3.732, 1.429, -0.903, 5.188, -11.011])
 MIN_SCORE = 0.0
 MAX_OVERLAP = 0.25  # of an outline's area with better ones
 MIN_AREA = 80  # px (5 µm²) left after the overlap
+# What lies wholly in a larger outline, is at most this large (px; 15 µm²) and at most this share of
+# it, is its nucleolus: steep-edged, so often found first.
+NUCLEOLUS = 240
+NESTED = 0.4
 
 HAEMATOXYLIN_SCALE = (1.0, 3.0)  # a slide's 99th percentile beyond this says too little or too much
 
@@ -53,7 +57,7 @@ def segment(rgb: np.ndarray, stain: Stain) -> np.ndarray:
         stain: of the whole slide.
 
     Returns:
-        (H, W) int32, 0 is background, nuclei are 1 to n, best score first.
+        (H, W) int32, 0 is background, nuclei are 1 to n, each one connected piece.
     """
     outlines, measures = _candidates(_haematoxylin(rgb, stain))
     score = measures @ WEIGHTS + INTERCEPT
@@ -190,23 +194,36 @@ def _paint(outlines: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         (H, W) int32 labels.
     """
     labels = np.zeros(shape, np.int32)
-    number = 0
+    areas = [0]  # of each label, px
     for outline in outlines:
         left, top = np.maximum(outline.min(axis=0), 0)
         right, bottom = outline.max(axis=0) + 1
         window = labels[top:bottom, left:right]
         filled = np.zeros(window.shape, np.uint8)
         cv2.fillPoly(filled, [outline - (left, top)], 1)
-        area = cv2.countNonZero(filled)
-        free = (window == 0) & (filled > 0)
-        left_over = np.count_nonzero(free)
-        if left_over < area:  # what is left may be in pieces
-            free = _largest(free)
-            left_over = np.count_nonzero(free)
-        if left_over < MIN_AREA or area - left_over > MAX_OVERLAP * area:
+        filled = filled > 0
+        area = np.count_nonzero(filled)
+        covered = np.bincount(window[filled], minlength=len(areas))
+        covered[0] = 0
+        inner = int(covered.argmax())  # 0 where nothing is covered
+        nested = inner and covered[inner] == areas[inner] <= min(NUCLEOLUS, NESTED * area)
+        if nested:
+            covered[inner] = 0
+        if covered.sum() > MAX_OVERLAP * area:
             continue
-        number += 1
-        window[free] = number
+        free = filled & ((window == 0) | (window == inner if nested else False))
+        if covered.any():  # what is left may be in pieces
+            free = _largest(free)
+        left_over = np.count_nonzero(free)
+        if left_over < MIN_AREA:
+            continue
+        if nested:
+            window[window == inner] = 0
+            areas[inner] = left_over
+        else:
+            inner = len(areas)
+            areas.append(left_over)
+        window[free] = inner
     return labels
 
 
