@@ -15,7 +15,7 @@ import shapely
 from extract.crops import sample, settle_fates, write_crops
 from extract.ledger import Settings, record_outcome
 from extract.morphology import shape
-from extract.segment import watershed
+from extract.segment import rays
 from extract.slide import Slide, not_40x
 from extract.slides import Entry
 from extract.tiles import Detections, segment_by_tiles
@@ -117,10 +117,10 @@ def _write_cells(
     }
 
 
-def _watershed(slide: Slide, seed: int) -> tuple[Detections, Stain | None]:
+def _rays(slide: Slide, seed: int) -> tuple[Detections, Stain | None]:
     """Find nuclei with the built-in segmenter."""
-    return segment_by_tiles(slide, watershed.segment, seed)
+    return segment_by_tiles(slide, rays.segment, seed)
 
 
 # name -> (from a slide and a seed to its nuclei and stain, version)
-SEGMENTERS = {"watershed": (_watershed, watershed.VERSION)}
+SEGMENTERS = {"rays": (_rays, rays.VERSION)}

@@ -24,7 +24,7 @@ from extract.ledger import Settings
 from extract.slides import list_slides
 from shards.schema import CODECS
 
-SEGMENTERS = ("watershed",)  # keys of extract.job.SEGMENTERS, whose import takes a second
+SEGMENTERS = ("rays",)  # keys of extract.job.SEGMENTERS, whose import takes a second
 
 
 def main() -> int:
@@ -36,7 +36,7 @@ def main() -> int:
         "slides", type=Path, help="folder, CSV (path[,slide_id,project,mpp]) or slide"
     )
     parser.add_argument("--out", type=Path, required=True, help="the cells folder")
-    parser.add_argument("--segmenter", choices=SEGMENTERS, default="watershed")
+    parser.add_argument("--segmenter", choices=SEGMENTERS, default="rays")
     parser.add_argument("--mpp", type=float, help="µm/px of slides for which the CSV gives none")
     parser.add_argument("--any-scale", action="store_true", help="take slides that are not 40X")
     parser.add_argument("--cells-per-slide", type=int, help="keep so many, drawn at random")

@@ -22,14 +22,14 @@ from demo.paint import paint, write_slide
 from extract import tiles
 from extract.cohort import extract_cohort
 from extract.ledger import Settings
-from extract.segment import watershed
+from extract.segment import rays
 from extract.slide import Slide, not_40x
 from extract.slides import list_slides
 from shards.crop import cut, decode, inside
 from shards.schema import CELL_COLUMNS, CROP_PX, FATES
 
 ROOT = Path(__file__).resolve().parents[1]
-SETTINGS = Settings("watershed", "png", seed=0, cells_per_slide=None, any_scale=False)
+SETTINGS = Settings("rays", "png", seed=0, cells_per_slide=None, any_scale=False)
 
 
 def table(cells: Path, slide: str) -> dict[str, np.ndarray]:
@@ -122,9 +122,9 @@ def test_bytes_are_a_function_of_slide_and_settings(exact, painted, tmp_path):
 def test_no_nucleus_is_cut_or_counted_twice_at_a_seam(painted, monkeypatch):
     """Cells from tiles of 160 px agree with those from one tile that holds the whole slide."""
     slide = Slide(painted / "PAINTED-0001.tiff")
-    whole, _ = tiles.segment_by_tiles(slide, watershed.segment, 0)
+    whole, _ = tiles.segment_by_tiles(slide, rays.segment, 0)
     monkeypatch.setattr(tiles, "CORE_PX", 160)
-    tiled, _ = tiles.segment_by_tiles(slide, watershed.segment, 0)
+    tiled, _ = tiles.segment_by_tiles(slide, rays.segment, 0)
     assert tiled.duplicate.any()  # the seams run through nuclei
     a = shapely.get_coordinates(shapely.centroid(whole.polygons))
     b = shapely.get_coordinates(shapely.centroid(tiled.polygons[~tiled.duplicate]))
@@ -218,7 +218,7 @@ def test_one_bad_slide_is_recorded_and_the_rest_goes_on(run_stage, ward, tmp_pat
 
 
 def test_20x_slides_are_taken_on_request(ward, tmp_path):
-    settings = Settings("watershed", "jpeg", 0, None, any_scale=True)
+    settings = Settings("rays", "jpeg", 0, None, any_scale=True)
     entries = [e for e in list_slides(ward) if e.slide == "twenty"]
     facts = extract_cohort(entries, tmp_path, settings, workers=1)[0]
     assert facts["outcome"] == "done"

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from extract.segment.watershed import segment
+from extract.segment.rays import segment
 from extract.tissue import tissue_mask
 from shards.stain import (
     REFERENCE,
