@@ -1,18 +1,34 @@
-"""A slide: its scale and its pixels, through OpenSlide."""
+"""A slide: its scale and its pixels, tile by tile, each tile decoded once."""
 
-from collections.abc import Mapping
+from collections import OrderedDict
 from pathlib import Path
 
 import cv2
 import numpy as np
 import openslide
-from PIL import Image
 
+from extract.scale import scale
+from extract.tiff import JpegTiles
 from shards.schema import MPP_40X
+
+TILE_PX = (128, 1024)  # sides of tiles worth reading one by one; others are read in squares of
+SQUARE_PX = 512
+CACHE_BYTES = 256 * 2**20  # of decoded tiles; two rows of a slide 200,000 px wide
+CHECKED = 4  # tiles compared with OpenSlide before the fast path is trusted
+DAMAGED = 0.1  # a slide that lacks a larger share of its tiles is not worth the rest
+THUMBNAIL_PX = 4e7  # the most pixels of a level that are read at once
 
 
 class Slide:
-    """An open slide, read in level-0 pixels of OpenSlide's full frame."""
+    """An open slide, read in level-0 pixels of OpenSlide's full frame.
+
+    A damaged tile is white in what is read, and is listed in `damaged`: who uses the pixels asks
+    `whole` whether they are the slide's own.
+
+    Attributes:
+        damaged: (left, top, right, bottom) of each damaged tile met so far, px.
+        fast: whether tiles are decoded here instead of by OpenSlide.
+    """
 
     def __init__(self, path: Path, mpp: float | None = None):
         """Open a slide and settle its scale.
@@ -22,20 +38,29 @@ class Slide:
             mpp: µm/px at level 0; None: what the slide says.
 
         Raises:
+            FileNotFoundError: it is not there, or its download did not end.
             ValueError: OpenSlide cannot open it, or it says nothing of its scale.
         """
-        try:
-            self._slide = openslide.OpenSlide(path)
-        except openslide.OpenSlideUnsupportedFormatError as error:
-            raise ValueError(f"{path} is no slide that OpenSlide can open") from error
-        except openslide.OpenSlideError as error:
-            raise ValueError(f"{path} does not open: {error}; is it complete?") from error
-        self.path = path
+        self.path = Path(path)
+        self._missing()
+        self._open()
         self.width, self.height = self._slide.dimensions
-        self.mpp, self.mpp_source = (mpp, "given") if mpp else scale(path, self._slide.properties)
+        properties = self._slide.properties
+        self.mpp, self.mpp_source = (mpp, "given") if mpp else scale(self.path, properties)
+        self.damaged: list[tuple[int, int, int, int]] = []
+        self._cache: OrderedDict[tuple[int, int], np.ndarray | None] = OrderedDict()
+        self._cached = 0
+        self._tile_px = tuple(
+            int(properties.get(f"openslide.level[0].tile-{side}", 0))
+            for side in ("width", "height")
+        )
+        if not all(TILE_PX[0] <= side <= TILE_PX[1] for side in self._tile_px):
+            self._tile_px = (SQUARE_PX, SQUARE_PX)
+        self._tiles = self._checked_tiles()
+        self.fast = self._tiles is not None
 
     def read(self, x: int, y: int, width: int, height: int) -> np.ndarray:
-        """Read a region of level 0; what the scanner left out is white.
+        """Read a region of level 0; what the scanner left out is white, and so is what is damaged.
 
         Args:
             x, y: upper left corner, px, within the slide.
@@ -45,62 +70,169 @@ class Slide:
             (height, width, 3) uint8 RGB.
 
         Raises:
-            ValueError: a tile under it is damaged.
+            ValueError: more than one tile and a tenth of the slide are damaged.
+            FileNotFoundError: the slide vanished.
         """
-        return self._read((x, y), 0, (width, height))
+        side_x, side_y = self._tile_px
+        region = np.empty((height, width, 3), np.uint8)
+        for row in range(y // side_y, (y + height - 1) // side_y + 1):
+            for column in range(x // side_x, (x + width - 1) // side_x + 1):
+                left, top = column * side_x - x, row * side_y - y  # of the tile, in the region
+                x0, y0 = max(left, 0), max(top, 0)
+                x1, y1 = min(left + side_x, width), min(top + side_y, height)
+                tile = self._tile(row, column)
+                region[y0:y1, x0:x1] = (
+                    255 if tile is None else tile[y0 - top : y1 - top, x0 - left : x1 - left]
+                )
+        return region
+
+    def whole(self, left: np.ndarray, top: np.ndarray, side: float) -> np.ndarray:
+        """Tell which windows touch no damaged tile met so far.
+
+        Args:
+            left, top: (N,) of the windows, px.
+            side: of the windows, px.
+
+        Returns:
+            (N,) bool.
+        """
+        whole = np.ones(len(left), bool)
+        for x0, y0, x1, y1 in self.damaged:
+            whole &= (left >= x1) | (left + side <= x0) | (top >= y1) | (top + side <= y0)
+        return whole
 
     def thumbnail(self, mpp: float) -> tuple[np.ndarray, float]:
         """Return the whole slide as an image of about `mpp` µm/px, and its exact scale."""
         shrink = max(mpp / self.mpp, 1.0)
-        level = self._slide.get_best_level_for_downsample(shrink)
-        image = self._read((0, 0), level, self._slide.level_dimensions[level])
         size = (max(round(self.width / shrink), 1), max(round(self.height / shrink), 1))
+        level = self._slide.get_best_level_for_downsample(shrink)
+        width, height = self._slide.level_dimensions[level]
+        image = None
+        if level and width * height <= THUMBNAIL_PX:
+            image, _ = self._openslide((0, 0), level, (width, height))
+        if image is None:  # a lone level, too large to be read at once, or a damaged one
+            image = self._strips(size[0])
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         return image, self.mpp * self.width / image.shape[1]
 
-    def _read(self, corner: tuple[int, int], level: int, size: tuple[int, int]) -> np.ndarray:
+    def _strips(self, width: int) -> np.ndarray:
+        """Read level 0 in strips, each shrunk to somewhat more than `width` px, (H, W, 3)."""
+        shrink = max(self.width // width, 1)
+        step = shrink * max(SQUARE_PX // shrink, 1)
+        strips = []
+        for y in range(0, self.height, step):
+            strip = self.read(0, y, self.width, min(step, self.height - y))
+            size = (-(-self.width // shrink), -(-strip.shape[0] // shrink))
+            strips.append(cv2.resize(strip, size, interpolation=cv2.INTER_AREA))
+        return np.concatenate(strips)
+
+    def _tile(self, row: int, column: int) -> np.ndarray | None:
+        """Return a tile of level 0; None: left out by the scanner, or damaged (and noted so)."""
+        place = (row, column)
+        if place in self._cache:
+            self._cache.move_to_end(place)
+            return self._cache[place]
         try:
-            region = self._slide.read_region(corner, level, size)
+            tile = self._tiles.read(row, column) if self._tiles else self._square(row, column)
+        except ValueError as error:
+            self._note_damage(row, column, error)
+            tile = None
+        self._cache[place] = tile
+        self._cached += 0 if tile is None else tile.nbytes
+        while self._cached > CACHE_BYTES:
+            _, oldest = self._cache.popitem(last=False)
+            self._cached -= 0 if oldest is None else oldest.nbytes
+        return tile
+
+    def _square(self, row: int, column: int) -> np.ndarray:
+        """Read a tile of level 0 through OpenSlide."""
+        (side_x, side_y), (x, y) = (
+            self._tile_px,
+            (column * self._tile_px[0], row * self._tile_px[1]),
+        )
+        size = (min(side_x, self.width - x), min(side_y, self.height - y))
+        image, error = self._openslide((x, y), 0, size)
+        if image is None:
+            raise ValueError(error)
+        return image
+
+    def _openslide(
+        self, corner: tuple[int, int], level: int, size: tuple[int, int]
+    ) -> tuple[np.ndarray | None, str]:
+        """Read a region over white through OpenSlide; None and the reason where it cannot be."""
+        try:
+            region = np.asarray(self._slide.read_region(corner, level, size))  # (H, W, 4)
         except openslide.OpenSlideError as error:
+            self._missing()
+            self._open()  # after an error OpenSlide answers every call with that error
+            return None, str(error)
+        rgb, alpha = region[..., :3], region[..., 3:]
+        if (alpha == 255).all():
+            return np.ascontiguousarray(rgb), ""
+        weight = alpha.astype(np.float32) / 255
+        return np.rint(rgb * weight + 255 * (1 - weight)).astype(np.uint8), ""
+
+    def _note_damage(self, row: int, column: int, error: ValueError) -> None:
+        """List a tile as damaged.
+
+        Raises:
+            ValueError: there are too many.
+        """
+        (side_x, side_y) = self._tile_px
+        left, top = column * side_x, row * side_y
+        box = (left, top, min(left + side_x, self.width), min(top + side_y, self.height))
+        if box in self.damaged:
+            return  # met before, and dropped from the cache since
+        self.damaged.append(box)
+        area = sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in self.damaged)
+        if len(self.damaged) > 1 and area > DAMAGED * self.width * self.height:
             raise ValueError(
-                f"{self.path}: level {level}, {size[0]}x{size[1]} px at {corner} cannot be read: "
-                f"{error}; the file is damaged or incomplete"
+                f"{self.path}: {len(self.damaged)} tiles cannot be read, more than a tenth of the "
+                f"slide, the last at ({left}, {top}): {error}; the file is damaged or incomplete"
             ) from error
-        white = Image.new("RGBA", region.size, "white")
-        return np.asarray(Image.alpha_composite(white, region).convert("RGB"))
 
+    def _checked_tiles(self) -> JpegTiles | None:
+        """Return the slide's tiles if they can be decoded here to the very pixels of OpenSlide."""
+        if self._slide.properties.get("openslide.vendor") not in ("aperio", "generic-tiff"):
+            return None
+        try:
+            tiles = JpegTiles(self.path)
+        except ValueError:
+            return None
+        if (tiles.width, tiles.height) != (self.width, self.height):
+            return None
+        if (tiles.tile_width, tiles.tile_height) != self._tile_px:
+            return None
+        agreed = 0
+        for row, column in tiles.telling(CHECKED):
+            try:
+                ours = tiles.read(row, column)
+                theirs = self._square(row, column)
+            except ValueError:
+                continue  # a damaged tile tells nothing; its turn will come
+            if ours is None or not np.array_equal(ours[: len(theirs), : theirs.shape[1]], theirs):
+                return None
+            agreed += 1
+        return tiles if agreed else None
 
-def scale(path: Path, properties: Mapping[str, str]) -> tuple[float, str]:
-    """Return a slide's µm/px and the property that says so; never a guess.
+    def _missing(self) -> None:
+        """Raise FileNotFoundError if the slide is not there."""
+        if self.path.exists():
+            return
+        if self.path.with_name(self.path.name + ".partial").exists():
+            raise FileNotFoundError(
+                f"{self.path} is still a .partial: its download did not end; run gdc-client again"
+            )
+        raise FileNotFoundError(f"there is no slide {self.path} (any more)")
 
-    Args:
-        path: named in the error.
-        properties: OpenSlide's.
-
-    Raises:
-        ValueError: neither mpp nor objective power is there.
-    """
-    for name in ("openslide.mpp-x", "aperio.MPP"):
-        mpp = _positive(properties.get(name))
-        if mpp:
-            return mpp, name
-    for name in ("openslide.objective-power", "aperio.AppMag"):
-        power = _positive(properties.get(name))
-        if power:
-            return 10 / power, name  # 40X is 0.25 µm/px
-    raise ValueError(
-        f"slide {path.name} has no mpp and no objective power; add an `mpp` column or pass "
-        "--mpp 0.25"
-    )
-
-
-def _positive(text: str | None) -> float | None:
-    """Return the number a property holds, if it is one above 0."""
-    try:
-        number = float(text or "")
-    except ValueError:
-        return None
-    return number if 0 < number < float("inf") else None
+    def _open(self) -> None:
+        """Open the file with OpenSlide, or open it anew."""
+        try:
+            self._slide = openslide.OpenSlide(self.path)
+        except openslide.OpenSlideUnsupportedFormatError as error:
+            raise ValueError(f"{self.path} is no slide that OpenSlide can open") from error
+        except openslide.OpenSlideError as error:
+            raise ValueError(f"{self.path} does not open: {error}; is it complete?") from error
 
 
 def not_40x(slide: Slide) -> str | None:

@@ -10,7 +10,8 @@ from skimage.measure import regionprops_table
 from demo.paint import paint, write_slide
 from extract.crops import BLANK, BLUR, KEPT, NOT_SAMPLED, sample, settle_fates, write_crops
 from extract.morphology import outlines, shape
-from extract.slide import Slide, scale
+from extract.scale import scale
+from extract.slide import Slide
 from extract.slides import Entry, list_slides
 
 # ---- lists of slides -----------------------------------------------------------------------------
