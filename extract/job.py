@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -10,18 +11,20 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import shapely
 
 from extract.crops import sample, settle_fates, write_crops
 from extract.ledger import Settings, record_outcome
-from extract.morphology import shape
+from extract.morphology import SHAPE_COLUMNS, shape
 from extract.segment import rays
+from extract.segment.detections import BATCH, Detections, Outlines
 from extract.slide import Slide, not_40x
 from extract.slides import Entry
-from extract.tiles import Detections, segment_by_tiles
+from extract.tiles import segment_by_tiles
 from shards.schema import CELL_COLUMNS, FATES, MPP
 from shards.stain import Stain
 from shards.write import atomic
+
+SEGMENTATIONS = "segmentations"  # folder in the cells folder: other programs' output, kept
 
 
 def extract_slide(entry: Entry, out: Path, settings: Settings) -> dict:
@@ -43,9 +46,9 @@ def extract_slide(entry: Entry, out: Path, settings: Settings) -> dict:
         reason = None if settings.any_scale else not_40x(slide)
         if reason:
             return record_outcome(out, entry, settings, "skipped", reason, mpp=slide.mpp)
-        segment, segmenter_version = SEGMENTERS[settings.segmenter]
-        detections, stain = segment(slide, settings.seed)
-        facts = _write_cells(slide, detections, stain, entry, out, settings, segmenter_version)
+        segment = SEGMENTERS[settings.segmenter]
+        detections, stain, about = segment(slide, entry, settings, out / SEGMENTATIONS)
+        facts = _write_cells(slide, detections, stain, entry, out, settings, about["version"])
     except (ValueError, OSError) as error:
         return record_outcome(out, entry, settings, "failed", f"{type(error).__name__}: {error}")
     return record_outcome(
@@ -58,8 +61,9 @@ def extract_slide(entry: Entry, out: Path, settings: Settings) -> dict:
         width=slide.width,
         height=slide.height,
         **facts,
+        segmentation=about,
         seconds=round(time.perf_counter() - start, 2),
-        versions={"segmenter": segmenter_version}
+        versions={"segmenter": about["version"]}
         | {p: version(p) for p in ("openslide-python", "openslide-bin", "scikit-image", "numpy")},
         command=" ".join(sys.argv),
     )
@@ -75,10 +79,9 @@ def _write_cells(
     segmenter_version: str,
 ) -> dict:
     """Write the tar and the table; return the counts and the tar's sha256."""
-    polygons = detections.polygons
     # Rounded as the table stores them, so that whoever reads it cuts the very same windows.
-    xy = shapely.get_coordinates(shapely.centroid(polygons)).astype(np.float32).astype(np.float64)
-    shapes = shape(polygons, slide.mpp)
+    xy = detections.xy.astype(np.float32).astype(np.float64)
+    shapes = _measure(detections.polygons, slide.mpp)
     fate = settle_fates(slide, xy, shapes["area_um2"], detections.duplicate)
     sample(fate, settings.cells_per_slide, entry.slide, settings.seed)
     with atomic(out / f"{entry.slide}.tar") as file:
@@ -89,7 +92,9 @@ def _write_cells(
             "x": xy[:, 0],
             "y": xy[:, 1],
             **shapes,
-            "polygon": pa.array(shapely.to_wkb(polygons), pa.binary()),
+            "polygon": pa.chunked_array(
+                [detections.polygons.wkb(rows) for rows in _batches(len(xy))], pa.binary()
+            ),
             "label": pa.array(detections.labels or [None] * len(xy), pa.string()),
             "fate": pa.DictionaryArray.from_arrays(pa.array(fate), pa.array(FATES)),
             "offset": pa.array(offset, mask=offset < 0),
@@ -117,10 +122,30 @@ def _write_cells(
     }
 
 
-def _rays(slide: Slide, seed: int) -> tuple[Detections, Stain | None]:
+def _measure(polygons: Outlines, mpp: float) -> dict[str, np.ndarray]:
+    """Return the columns of `shape`, NaN where a nucleus has no outline."""
+    measured = {name: np.full(len(polygons), np.nan, np.float32) for name in SHAPE_COLUMNS}
+    present = polygons.present
+    for rows in _batches(len(polygons)):
+        for name, values in shape(polygons[rows][present[rows]], mpp).items():
+            measured[name][rows][present[rows]] = values
+    return measured
+
+
+def _batches(count: int) -> list[slice]:
+    """Cut a number of nuclei into batches that are small as shapely Polygons."""
+    return [slice(first, first + BATCH) for first in range(0, count, BATCH)]
+
+
+def _rays(
+    slide: Slide, entry: Entry, settings: Settings, work: Path
+) -> tuple[Detections, Stain | None, dict]:
     """Find nuclei with the built-in segmenter."""
-    return segment_by_tiles(slide, rays.segment, seed)
+    return *segment_by_tiles(slide, rays.segment, settings.seed), {"version": rays.VERSION}
 
 
-# name -> (from a slide and a seed to its nuclei and stain, version)
-SEGMENTERS = {"rays": (_rays, rays.VERSION)}
+# name -> from an open slide, its entry, the settings and a folder for files in between to the
+# nuclei, the slide's stain, and what to record of how they came about (version, remarks, …)
+SEGMENTERS: dict[
+    str, Callable[[Slide, Entry, Settings, Path], tuple[Detections, Stain | None, dict]]
+] = {"rays": _rays}

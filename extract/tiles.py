@@ -6,7 +6,6 @@ the seam and the later one that covers an earlier one is marked a duplicate.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -14,6 +13,7 @@ import shapely
 from tqdm import tqdm
 
 from extract.morphology import outlines
+from extract.segment.detections import Detections, Outlines
 from extract.slide import Slide
 from extract.tissue import tissue_mask
 from shards.crop import window_px
@@ -30,17 +30,11 @@ STAIN_TILES = 16  # regions that a slide's stain is estimated from
 STAIN_TILE_PX = 512
 
 
-@dataclass(frozen=True)
-class Detections:
-    """The nuclei of a slide, in level-0 px."""
-
-    polygons: np.ndarray  # (N,) shapely Polygons
-    duplicate: np.ndarray  # (N,) bool: another outline of an earlier nucleus
-    labels: list[str] | None = None  # (N,) classes, where the segmenter gives them
-
-
 def segment_by_tiles(
-    slide: Slide, segment: Callable[[np.ndarray, Stain], np.ndarray], seed: int
+    slide: Slide,
+    segment: Callable[[np.ndarray, Stain], np.ndarray],
+    seed: int,
+    mask: np.ndarray | None = None,
 ) -> tuple[Detections, Stain | None]:
     """Find a slide's nuclei with a segmenter of images.
 
@@ -48,34 +42,42 @@ def segment_by_tiles(
         slide: open.
         segment: from (H, W, 3) uint8 at 0.25 µm/px and the slide's stain to (H, W) int32 labels.
         seed: of the choice of regions for the stain.
+        mask: (H, W) bool over the whole slide, where nuclei are sought; None: in its tissue.
 
     Returns:
         The nuclei in the tiles' order, and the slide's stain (None: no tissue).
     """
-    thumbnail, mpp = slide.thumbnail(TISSUE_MPP)
-    tissue = tissue_mask(thumbnail, mpp)
+    tissue = find_tissue(slide) if mask is None else mask
     tiles = list(tissue_tiles(slide, tissue))
     if not tiles:
-        return Detections(np.empty(0, object), np.empty(0, bool)), None
+        none = Outlines.join([])
+        return Detections(none, none.centres(), np.empty(0, bool)), None
     stain = estimate_stain(slide, tissue, seed)
     polygons, owners, seams = [], [], []
     for number, (x, y, width, height) in enumerate(
         tqdm(tiles, "segment", unit="tile", leave=False, disable=None)
     ):
         found = _segment_tile(slide, (x, y, width, height), segment, stain)
-        centre = shapely.get_coordinates(shapely.centroid(found))  # (N, 2)
+        centre = _centres(found)  # (N, 2)
         reach = SEAM_PX * MPP / slide.mpp
         outside = np.maximum(
             np.maximum(x - centre[:, 0], centre[:, 0] - (x + width - 1)),
             np.maximum(y - centre[:, 1], centre[:, 1] - (y + height - 1)),
         )  # (N,) px beyond the core; a seam runs half a pixel outside it
         near = outside <= reach
+        if mask is not None:
+            near &= _within(mask, centre, slide)
         polygons.append(found[near])
         owners.append(np.full(near.sum(), number))
         seams.append(outside[near])
     found = np.concatenate(polygons)
     twice = _duplicates(found, np.concatenate(owners), np.concatenate(seams))
-    return Detections(found, twice), stain
+    return Detections(Outlines.pack(found), _centres(found), twice), stain
+
+
+def find_tissue(slide: Slide) -> np.ndarray:
+    """Mark a slide's tissue, (H, W) bool over the whole slide."""
+    return tissue_mask(*slide.thumbnail(TISSUE_MPP))
 
 
 def tissue_tiles(slide: Slide, tissue: np.ndarray) -> Iterator[tuple[int, int, int, int]]:
@@ -140,6 +142,18 @@ def _segment_tile(
         outlines(segment(image, stain)),
         lambda xy: (xy + 0.5) * ratio - 0.5 + (left, top),
     )
+
+
+def _within(mask: np.ndarray, xy: np.ndarray, slide: Slide) -> np.ndarray:
+    """Tell which points (N, 2) of a slide a mask over it marks, (N,) bool."""
+    size = np.array([slide.width, slide.height])
+    column, row = ((np.clip(xy, 0, size - 1) + 0.5) / size * mask.shape[::-1]).astype(int).T
+    return mask[row, column]
+
+
+def _centres(polygons: np.ndarray) -> np.ndarray:
+    """Return the centroids of (N,) shapely Polygons, (N, 2)."""
+    return shapely.get_coordinates(shapely.centroid(polygons))
 
 
 def _duplicates(polygons: np.ndarray, owner: np.ndarray, outside: np.ndarray) -> np.ndarray:

@@ -1,0 +1,158 @@
+"""What a segmenter finds: nuclei as outlines packed in two arrays, a million in about 150 MB.
+
+A million shapely Polygons take 1.2 GB, so they are made only of the nuclei at hand.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import shapely
+
+BATCH = 20_000  # nuclei made into shapely Polygons at once
+_HEADER = np.dtype([("order", "u1"), ("type", "<u4"), ("rings", "<u4"), ("points", "<u4")])
+
+
+class Outlines:
+    """N nuclei's outer rings, each closed, in level-0 px; a nucleus known as a point has none.
+
+    Indexing makes shapely Polygons of the nuclei asked for, None where there is no outline.
+
+    Attributes:
+        points: (K, 2) float32, ring after ring; at 131,072 px it is exact to 1/128 px.
+        start: (N + 1,) int64, nucleus i's ring is points[start[i] : start[i + 1]].
+    """
+
+    def __init__(self, points: np.ndarray, start: np.ndarray):
+        """Take packed rings as they are."""
+        self.points, self.start = points, start
+
+    @classmethod
+    def pack(cls, polygons: np.ndarray) -> "Outlines":
+        """Pack shapely Polygons (or None); holes are left out.
+
+        Args:
+            polygons: (N,) object.
+        """
+        points, owner = shapely.get_coordinates(
+            shapely.get_exterior_ring(polygons), return_index=True
+        )
+        lengths = np.bincount(owner, minlength=len(polygons))
+        return cls(points.astype(np.float32), _starts(lengths))
+
+    @classmethod
+    def pack_rings(cls, points: np.ndarray, lengths: np.ndarray) -> "Outlines":
+        """Pack rings that may be open; one of fewer than three corners encloses nothing.
+
+        Args:
+            points: (K, 2), ring after ring.
+            lengths: (N,) points of each, 0 where a nucleus has no outline.
+        """
+        start = _starts(lengths)
+        some = np.flatnonzero(lengths)
+        first, last = start[some], start[some + 1] - 1
+        closed = np.zeros(len(lengths), bool)
+        closed[some] = (points[first] == points[last]).all(axis=1)
+        gap = (lengths > 0) & ~closed
+        points = np.insert(points, start[1:][gap], points[start[:-1][gap]], axis=0)
+        lengths = lengths + gap
+        thin = (lengths > 0) & (lengths < 4)
+        points = points[~np.repeat(thin, lengths)]
+        return cls(points.astype(np.float32), _starts(np.where(thin, 0, lengths)))
+
+    @classmethod
+    def join(cls, parts: Sequence["Outlines"]) -> "Outlines":
+        """Lay packed outlines end to end."""
+        lengths = [np.diff(part.start) for part in parts]
+        points = [part.points for part in parts]
+        return cls(
+            np.concatenate([np.empty((0, 2), np.float32), *points]),
+            _starts(np.concatenate([np.empty(0, np.int64), *lengths])),
+        )
+
+    @property
+    def present(self) -> np.ndarray:
+        """Tell which nuclei have an outline, (N,) bool."""
+        return np.diff(self.start) > 0
+
+    def __len__(self) -> int:
+        return len(self.start) - 1
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        rows = np.arange(len(self))[rows]
+        lengths = np.diff(self.start)[rows]
+        starts = _starts(lengths)
+        place = np.repeat(self.start[rows] - starts[:-1], lengths) + np.arange(starts[-1])
+        polygons = np.full(len(rows), None, object)
+        some = lengths > 0
+        if some.any():
+            rings = _starts(lengths[some])
+            polygons[some] = shapely.from_ragged_array(
+                shapely.GeometryType.POLYGON,
+                self.points[place].astype(np.float64),
+                (rings, np.arange(len(rings))),
+            )
+        return polygons
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        """Let numpy and shapely take the outlines for an array of Polygons."""
+        return self[:]
+
+    def centres(self) -> np.ndarray:
+        """Return the outlines' centroids, (N, 2) float64, NaN where there is none."""
+        xy = np.full((len(self), 2), np.nan)
+        present = self.present
+        for first in range(0, len(self), BATCH):
+            rows = slice(first, first + BATCH)
+            points = shapely.centroid(self[rows][present[rows]])
+            xy[rows][present[rows]] = shapely.get_coordinates(points)
+        return xy
+
+    def wkb(self, rows: slice) -> pa.Array:
+        """Return some outlines as WKB, null where there is none.
+
+        The binary form of the OGC: byte order, type 3, one ring, its points as doubles.
+        """
+        rows = np.arange(len(self))[rows]
+        lengths = np.diff(self.start)[rows]
+        some = lengths > 0
+        sizes = np.where(some, _HEADER.itemsize + 16 * lengths, 0)
+        starts = _starts(sizes)
+        header = np.zeros(some.sum(), _HEADER)
+        header["order"], header["type"], header["rings"] = 1, 3, 1
+        header["points"] = lengths[some]
+        data = np.empty(starts[-1], np.uint8)
+        is_header = np.zeros(len(data), bool)
+        is_header[starts[:-1][some][:, None] + np.arange(_HEADER.itemsize)] = True
+        data[is_header] = header.view(np.uint8)
+        points = self.points[self.start[rows[0]] : self.start[rows[-1] + 1]] if len(rows) else []
+        data[~is_header] = np.asarray(points, "<f8").reshape(-1).view(np.uint8)
+        buffers = [starts.astype(np.int32), data]
+        return pa.Array.from_buffers(
+            pa.binary(),
+            len(rows),
+            [pa.py_buffer(np.packbits(some, bitorder="little")), *map(pa.py_buffer, buffers)],
+        )
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The nuclei of a slide, in level-0 px.
+
+    Attributes:
+        polygons: N outlines; none of a nucleus that is known as a point only.
+        xy: (N, 2) float64 centres.
+        duplicate: (N,) bool, another outline of an earlier nucleus.
+        labels: (N,) classes or None, where the segmenter gives them.
+    """
+
+    polygons: Outlines
+    xy: np.ndarray
+    duplicate: np.ndarray
+    labels: list[str | None] | None = None
+
+
+def _starts(lengths: np.ndarray) -> np.ndarray:
+    """Return where each of some consecutive runs begins, and where the last ends."""
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
