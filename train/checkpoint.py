@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 
@@ -45,7 +46,8 @@ def load(path: Path) -> dict:
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, KeyError) as error:
+    except (RuntimeError, EOFError, KeyError, UnpicklingError) as error:
         raise ValueError(
-            f"{path} cannot be read ({error}); delete it to resume from the one before"
+            f"{path} cannot be read ({type(error).__name__}): cut short, or no checkpoint; delete it "
+            "to resume from the one before"
         ) from error
