@@ -1,23 +1,45 @@
 """Cut a slide's nuclei into a tar of crops, and settle every nucleus' fate."""
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import BinaryIO
 
 import cv2
 import numpy as np
+import shapely
 from tqdm import tqdm
 
+from extract.morphology import DENSITY_COLUMNS, stain_density
 from extract.slide import Slide
 from shards.crop import cut, encode, inside, window_px
 from shards.schema import CODECS, CROP_PX, FATES, key
+from shards.stain import Stain
 from shards.write import TarWriter
 
-REGION_PX = 1024  # side of the regions the slide is read in, level-0 px
+SQUARE_PX = 512  # the slide is gone through in squares of this side, level-0 px
 AREA_UM2 = (8.0, 600.0)  # a nucleus' area; below is debris, above a cluster or an artefact
 BLANK_LEVEL = 225  # a pixel is white when its darkest channel is at least this
 BLANK_SHARE = 0.9  # a crop is blank when this share of it is white
 BLUR_VARIANCE = 4.0  # of the Laplacian of a crop's grey, grey levels²; sharp ones are far above
 
-KEPT, EDGE, SIZE, DUPLICATE, BLANK, BLUR, NOT_SAMPLED = range(len(FATES))
+KEPT, EDGE, SIZE, DUPLICATE, BLANK, BLUR, NOT_SAMPLED, UNREADABLE = range(len(FATES))
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Where the crops of N nuclei are, and what their pixels say.
+
+    Attributes:
+        offset: (N,) int64, of the crop in the tar; -1 where there is none.
+        size: (N,) int32 bytes; -1 where there is none.
+        density: (N, 4) float32, DENSITY_COLUMNS; NaN where no pixels were read.
+        sha256: of the tar, hex.
+    """
+
+    offset: np.ndarray
+    size: np.ndarray
+    density: np.ndarray
+    sha256: str
 
 
 def settle_fates(
@@ -28,7 +50,7 @@ def settle_fates(
     Args:
         slide: open.
         xy: (N, 2) centres, level-0 px.
-        area_um2: (N,) µm².
+        area_um2: (N,) µm²; NaN where it is not known.
         duplicate: (N,) bool.
 
     Returns:
@@ -41,77 +63,137 @@ def settle_fates(
     return fate
 
 
-def sample(fate: np.ndarray, cells: int | None, name: str, seed: int) -> None:
-    """Leave `cells` of the kept nuclei, uniformly drawn; the rest become `not sampled`.
-
-    Paper, section 2.1: "we selected random nuclei from each WSI"; how many is left open, here all.
+def draw(fate: np.ndarray, name: str, seed: int) -> np.ndarray:
+    """Return the nuclei that may be kept in a random order, a function of seed and slide alone.
 
     Args:
-        fate: (N,) int8, changed in place.
-        cells: how many; None: all.
-        name: the slide's id; with the seed it determines the draw.
-        seed: of the draw.
+        fate: (N,) int8.
+        name: the slide's id.
+        seed: of the order.
+
+    Returns:
+        (K,) indices.
     """
-    kept = np.flatnonzero(fate == KEPT)
-    if cells is None or len(kept) <= cells:
-        return
-    draw = np.random.default_rng([seed, *name.encode()]).permutation(kept)
-    fate[draw[cells:]] = NOT_SAMPLED
+    return np.random.default_rng([seed, *name.encode()]).permutation(np.flatnonzero(fate == KEPT))
 
 
 def write_crops(
-    slide: Slide, name: str, xy: np.ndarray, fate: np.ndarray, codec: str, file: BinaryIO
-) -> tuple[np.ndarray, np.ndarray, str]:
-    """Cut the kept nuclei, drop blank and blurred crops, and write the rest as a tar.
+    slide: Slide,
+    name: str,
+    xy: np.ndarray,
+    fate: np.ndarray,
+    codec: str,
+    file: BinaryIO,
+    cells: int | None = None,
+    seed: int = 0,
+    outlines: Sequence | None = None,
+    stain: Stain | None = None,
+) -> Crops:
+    """Cut the nuclei, drop blank, blurred and unreadable crops, and write the rest as a tar.
 
-    The slide is read region by region, each once; crops stand in the tar in that order.
+    The slide is read square by square; crops stand in the tar in that order. With `cells` as many
+    are kept, uniformly drawn from those that pass: nuclei are looked at in the order of `draw`
+    until there are enough, and the rest are `not sampled`. Paper, section 2.1: "we selected random
+    nuclei from each WSI"; how many is left open, here all.
 
     Args:
         slide: open.
         name: the slide's id.
         xy: (N, 2) centres, level-0 px.
-        fate: (N,) int8; blank and blurred ones are changed in place.
+        fate: (N,) int8, changed in place.
         codec: of CODECS.
         file: of the tar, open for writing.
+        cells: how many to keep; None: all.
+        seed: of the draw.
+        outlines: N shapely Polygons or None each, level-0 px; with `stain` they give the densities.
+        stain: of the slide.
 
-    Returns:
-        (N,) int64 offsets and (N,) int32 sizes of the crops in the tar, -1 where there is none,
-        and the tar's sha256.
+    Raises:
+        ValueError: much of the slide is damaged.
+        OSError: the slide or the tar fails.
     """
     offset, size = np.full(len(xy), -1, np.int64), np.full(len(xy), -1, np.int32)
-    tar = TarWriter(file)
-    kept = np.flatnonzero(fate == KEPT)
-    row, column = (xy[kept, 1] // REGION_PX).astype(int), (xy[kept, 0] // REGION_PX).astype(int)
-    kept = kept[np.lexsort([kept, column, row])]
-    place = (xy[kept] // REGION_PX).astype(int)
-    starts = np.flatnonzero(np.any(np.diff(place, axis=0, prepend=-1), axis=1))
-    margin = int(np.ceil(window_px(slide.mpp, CROP_PX) / 2)) + 1
-    for here in tqdm(np.split(kept, starts[1:]), "crops", leave=False, disable=None):
-        if not len(here):
-            continue
-        left, top = np.maximum(np.floor(xy[here].min(0)).astype(int) - margin, 0)
-        right, bottom = np.ceil(xy[here].max(0)).astype(int) + 1 + margin
-        right, bottom = min(right, slide.width), min(bottom, slide.height)
-        region = slide.read(left, top, right - left, bottom - top)
-        crops = cut(region, xy[here] - (left, top), slide.mpp, CROP_PX)
-        for nucleus, crop in zip(here, crops, strict=True):
-            fate[nucleus] = _look(crop)
-            if fate[nucleus] == KEPT:
-                data = encode(crop, codec)
-                offset[nucleus] = tar.add(f"{key(name, nucleus)}.{CODECS[codec]}", data)
-                size[nucleus] = len(data)
-    return offset, size, tar.close()
+    density = np.full((len(xy), len(DENSITY_COLUMNS)), np.nan, np.float32)
+    waiting = np.flatnonzero(fate == KEPT) if cells is None else draw(fate, name, seed)
+    tar, room = TarWriter(file), len(waiting) if cells is None else cells
+    while room and len(waiting):
+        chosen, waiting = waiting[:room], waiting[room:]
+        for here in _squares(chosen, xy):
+            polygons = None if outlines is None or stain is None else outlines[here]
+            left, top, region = _read_around(slide, xy[here], polygons)
+            crops = cut(region, xy[here] - (left, top), slide.mpp, CROP_PX)
+            fate[here] = _look(crops)
+            readable = _readable(slide, xy[here])
+            fate[here[~readable]] = UNREADABLE
+            if polygons is not None:
+                found = stain_density(region, polygons, (left, top), stain)
+                density[here[readable]] = found[readable]
+            for nucleus, crop in zip(here, crops, strict=True):
+                if fate[nucleus] == KEPT:
+                    data = encode(crop, codec)
+                    offset[nucleus] = tar.add(f"{key(name, nucleus)}.{CODECS[codec]}", data)
+                    size[nucleus] = len(data)
+        room -= np.count_nonzero(fate[chosen] == KEPT)
+    fate[waiting] = NOT_SAMPLED
+    return Crops(offset, size, density, tar.close())
 
 
-def _look(crop: np.ndarray) -> int:
-    """Tell whether a crop is blank, blurred or kept.
+def _squares(nuclei: np.ndarray, xy: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the nuclei of each square that holds any, row by row of squares.
 
     Args:
-        crop: (CROP_PX, CROP_PX, 3) uint8.
+        nuclei: (K,) indices.
+        xy: (N, 2) centres of all, level-0 px.
     """
-    if (crop.min(axis=2) >= BLANK_LEVEL).mean() >= BLANK_SHARE:
-        return BLANK
-    grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
-    if cv2.Laplacian(grey, cv2.CV_64F).var() < BLUR_VARIANCE:
-        return BLUR
-    return KEPT
+    column, row = (xy[nuclei] // SQUARE_PX).astype(int).T
+    order = np.lexsort([nuclei, column, row])
+    starts = np.flatnonzero(np.diff(row[order], prepend=-1) | np.diff(column[order], prepend=-1))
+    yield from tqdm(np.split(nuclei[order], starts[1:]), "crops", leave=False, disable=None)
+
+
+def _read_around(
+    slide: Slide, xy: np.ndarray, polygons: np.ndarray | None
+) -> tuple[int, int, np.ndarray]:
+    """Read the region that holds some nuclei's windows, and their outlines where these are larger.
+
+    Returns:
+        Its left and top, level-0 px, and its pixels.
+    """
+    margin = np.ceil(window_px(slide.mpp, CROP_PX) / 2) + 1
+    low, high = xy.min(0) - margin, xy.max(0) + margin
+    if polygons is not None:
+        bounds = shapely.bounds(polygons)  # (N, 4), NaN where there is no outline
+        low = np.fmin.reduce([low, *bounds[:, :2]])
+        high = np.fmax.reduce([high, *bounds[:, 2:]])
+    left, top = np.maximum(np.floor(low).astype(int), 0)
+    right, bottom = np.minimum(np.ceil(high).astype(int) + 1, (slide.width, slide.height))
+    return left, top, slide.read(left, top, right - left, bottom - top)
+
+
+def _readable(slide: Slide, xy: np.ndarray) -> np.ndarray:
+    """Tell which nuclei's windows are made of sound tiles, (N,) bool."""
+    side = window_px(slide.mpp, CROP_PX) + 2  # and what rounding or resampling may reach beyond
+    return slide.whole(xy[:, 0] - side / 2, xy[:, 1] - side / 2, side)
+
+
+def _look(crops: np.ndarray) -> np.ndarray:
+    """Tell which crops are blank or blurred, all at once: this must cost less than encoding.
+
+    Args:
+        crops: (N, CROP_PX, CROP_PX, 3) uint8.
+
+    Returns:
+        (N,) int8, KEPT, BLANK or BLUR.
+    """
+    fate = np.full(len(crops), KEPT, np.int8)
+    grey = cv2.cvtColor(crops.reshape(-1, CROP_PX, 3), cv2.COLOR_RGB2GRAY)  # one below the other
+    edges = cv2.Laplacian(grey, cv2.CV_16S).reshape(len(crops), -1)
+    edges = edges[:, CROP_PX:-CROP_PX].astype(np.float32)  # first and last rows have no neighbours
+    square = np.einsum("ij,ij->i", edges, edges) / edges.shape[1]
+    fate[square - edges.mean(axis=1) ** 2 < BLUR_VARIANCE] = BLUR
+    # Grey is no darker than the darkest channel: only bright crops can be blank.
+    mean = cv2.reduce(grey.reshape(len(crops), -1), 1, cv2.REDUCE_AVG, dtype=cv2.CV_32F)[:, 0]
+    bright = np.flatnonzero(mean >= BLANK_LEVEL * BLANK_SHARE - 1)
+    white = crops[bright].min(axis=3) >= BLANK_LEVEL
+    fate[bright[white.mean(axis=(1, 2)) >= BLANK_SHARE]] = BLANK
+    return fate

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from extract.crops import sample, settle_fates, write_crops
+from extract.crops import settle_fates, write_crops
 from extract.ledger import Settings, record_outcome
-from extract.morphology import SHAPE_COLUMNS, shape
+from extract.morphology import DENSITY_COLUMNS, SHAPE_COLUMNS, shape
 from extract.segment import rays
 from extract.segment.detections import BATCH, Detections, Outlines
 from extract.slide import Slide, not_40x
@@ -83,22 +83,36 @@ def _write_cells(
     xy = detections.xy.astype(np.float32).astype(np.float64)
     shapes = _measure(detections.polygons, slide.mpp)
     fate = settle_fates(slide, xy, shapes["area_um2"], detections.duplicate)
-    sample(fate, settings.cells_per_slide, entry.slide, settings.seed)
     with atomic(out / f"{entry.slide}.tar") as file:
-        offset, size, sha256 = write_crops(slide, entry.slide, xy, fate, settings.codec, file)
+        crops = write_crops(
+            slide,
+            entry.slide,
+            xy,
+            fate,
+            settings.codec,
+            file,
+            cells=settings.cells_per_slide,
+            seed=settings.seed,
+            outlines=detections.polygons,
+            stain=stain,
+        )
     table = pa.table(
         {
             "nucleus": np.arange(len(xy), dtype=np.int32),
             "x": xy[:, 0],
             "y": xy[:, 1],
             **shapes,
+            **{
+                name: pa.array(values, from_pandas=True)  # NaN becomes null
+                for name, values in zip(DENSITY_COLUMNS, crops.density.T, strict=True)
+            },
             "polygon": pa.chunked_array(
                 [detections.polygons.wkb(rows) for rows in _batches(len(xy))], pa.binary()
             ),
             "label": pa.array(detections.labels or [None] * len(xy), pa.string()),
             "fate": pa.DictionaryArray.from_arrays(pa.array(fate), pa.array(FATES)),
-            "offset": pa.array(offset, mask=offset < 0),
-            "size": pa.array(size, mask=size < 0),
+            "offset": pa.array(crops.offset, mask=crops.offset < 0),
+            "size": pa.array(crops.size, mask=crops.size < 0),
         }
     ).cast(CELL_COLUMNS)
     described = {
@@ -118,7 +132,8 @@ def _write_cells(
     return {
         "detected": len(xy),
         "fates": dict(zip(FATES, counts.tolist(), strict=True)),
-        "sha256": sha256,
+        "damaged": slide.damaged,
+        "sha256": crops.sha256,
     }
 
 

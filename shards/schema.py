@@ -22,7 +22,7 @@ MPP = 0.25  # µm/px of every stored crop: 40X
 MPP_TOLERANCE = 0.03  # a slide within ±3 % of MPP is cut as it is, without resampling
 MPP_40X = (0.2, 0.3)  # µm/px a slide may have to count as 40X
 
-FATES = ("kept", "edge", "size", "duplicate", "blank", "blur", "not sampled")
+FATES = ("kept", "edge", "size", "duplicate", "blank", "blur", "not sampled", "unreadable")
 
 # One row per detected nucleus, in `cells/<slide>.parquet`. Its file metadata holds, as JSON under
 # the key "lemon": slide, project, mpp, segmenter, versions, seed, stain statistics.
@@ -38,6 +38,10 @@ CELL_COLUMNS = pa.schema(
         ("major_um", pa.float32()),
         ("minor_um", pa.float32()),
         ("orientation", pa.float32()),  # rad, scikit-image's: from the rows' axis, in [-π/2, π/2]
+        ("haematoxylin_mean", pa.float32()),  # optical density of each stain inside the outline;
+        ("haematoxylin_sd", pa.float32()),  # null where no outline is known or no pixels were read
+        ("eosin_mean", pa.float32()),
+        ("eosin_sd", pa.float32()),
         ("polygon", pa.binary()),  # WKB, level-0 px
         ("label", pa.string()),  # null where the segmenter gives none
         ("fate", pa.dictionary(pa.int8(), pa.string())),
@@ -59,6 +63,7 @@ INDEX_COLUMNS = pa.schema(
         ("y", pa.float32()),
         ("area_um2", pa.float32()),
         ("label", pa.string()),
+        ("fingerprint", pa.uint64()),  # of the member (shards/fingerprint.py); null in old indexes
     ]
 )
 

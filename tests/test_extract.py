@@ -8,7 +8,7 @@ import shapely
 from skimage.measure import regionprops_table
 
 from demo.paint import paint, write_slide
-from extract.crops import BLANK, BLUR, KEPT, NOT_SAMPLED, sample, settle_fates, write_crops
+from extract.crops import BLANK, BLUR, KEPT, NOT_SAMPLED, draw, settle_fates, write_crops
 from extract.morphology import outlines, shape
 from extract.scale import scale
 from extract.slide import Slide
@@ -145,20 +145,37 @@ def test_outlines_of_single_pixels_lines_and_gaps_in_the_labels():
     assert len(outlines(np.zeros((5, 5), np.int32))) == 0
 
 
-def test_sampling_is_uniform_and_a_function_of_seed_and_slide():
-    def draw(name: str, seed: int) -> np.ndarray:
+def test_the_draw_is_uniform_and_a_function_of_seed_and_slide():
+    def first(name: str, seed: int) -> np.ndarray:
         fate = np.zeros(1000, np.int8)
         fate[::10] = BLUR
-        sample(fate, 200, name, seed)
-        assert (fate == KEPT).sum() == 200
-        assert (fate == NOT_SAMPLED).sum() == 700
-        assert (fate[::10] == BLUR).all()
-        return np.flatnonzero(fate == KEPT)
+        order = draw(fate, name, seed)
+        assert np.array_equal(np.sort(order), np.flatnonzero(fate == KEPT))
+        return order[:200]
 
-    assert np.array_equal(draw("a", 0), draw("a", 0))
-    assert not np.array_equal(draw("a", 0), draw("b", 0))
-    assert not np.array_equal(draw("a", 0), draw("a", 1))
-    assert abs(np.concatenate([draw("a", s) for s in range(50)]).mean() - 500) < 20
+    assert np.array_equal(first("a", 0), first("a", 0))
+    assert not np.array_equal(first("a", 0), first("b", 0))
+    assert not np.array_equal(first("a", 0), first("a", 1))
+    assert abs(np.concatenate([first("a", s) for s in range(50)]).mean() - 500) < 20
+
+
+def test_as_many_as_asked_for_are_kept_though_some_are_blank(tmp_path):
+    rgb, nuclei = paint(512, 384, 3)
+    rgb[:, :256] = 243
+    write_slide(tmp_path / "s.tiff", rgb, 0.25)
+    slide = Slide(tmp_path / "s.tiff")
+    xy = np.stack([nuclei["x"], nuclei["y"]], 1).astype(float)
+    none = np.zeros(len(xy), bool)
+    kept = {}
+    for cells in (None, 5, 1000):
+        fate = settle_fates(slide, xy, np.full(len(xy), 50.0), none)
+        with open(tmp_path / "s.tar", "wb") as file:
+            write_crops(slide, "s", xy, fate, "png", file, cells=cells)
+        kept[cells] = np.flatnonzero(fate == KEPT)
+        assert (fate == NOT_SAMPLED).any() == (cells == 5)
+    assert len(kept[None]) > 20
+    assert np.array_equal(kept[None], kept[1000])
+    assert len(kept[5]) == 5 and set(kept[5]) < set(kept[None])
 
 
 def test_blank_and_blurred_crops_are_dropped(tmp_path):
@@ -170,7 +187,7 @@ def test_blank_and_blurred_crops_are_dropped(tmp_path):
     xy = np.array([[64.0, 64.0], [320.0, 64.0], [nuclei["x"][0], nuclei["y"][0]], [256.0, 300.0]])
     fate = settle_fates(slide, xy, np.full(4, 50.0), np.zeros(4, bool))
     with open(tmp_path / "s.tar", "wb") as file:
-        offset, size, _ = write_crops(slide, "s", xy, fate, "png", file)
+        crops = write_crops(slide, "s", xy, fate, "png", file)
     assert fate[:2].tolist() == [BLANK, BLUR]
-    assert ((offset >= 0) == (fate == KEPT)).all()
-    assert ((size > 0) == (fate == KEPT)).all()
+    assert ((crops.offset >= 0) == (fate == KEPT)).all()
+    assert ((crops.size > 0) == (fate == KEPT)).all()
