@@ -48,6 +48,6 @@ def load(path: Path) -> dict:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, KeyError, UnpicklingError) as error:
         raise ValueError(
-            f"{path} cannot be read ({type(error).__name__}): cut short, or no checkpoint; delete it "
-            "to resume from the one before"
+            f"{path} cannot be read ({type(error).__name__}): cut short, or no checkpoint; "
+            "delete it to resume from the one before"
         ) from error
