@@ -25,6 +25,7 @@ CROPS = (
     .byte()
 )
 VIEWS = CROPS[:, :, 10:50, 10:50].float() / 255
+GREY, ERASE, BLUR, SOLARIZE = 16, 17, 18, 19  # places in augment.plan, after 16 jitters
 PLAIN = Policy(
     rotate=False,
     scale=(1, 1),
@@ -45,13 +46,12 @@ def test_nothing_drawn_is_the_central_view():
 # ---- rotation, crop and flip ---------------------------------------------------------------------
 
 
-def affine_of(box: tuple[int, int, int, int], degrees: float, flip: int) -> dict:
+def affine_of(box: tuple[int, int, int, int], degrees: float, flip: int) -> augment.Draws:
     """Draw nothing but a given geometry, for all crops."""
-    draws = draw(PLAIN, 0, 0, 0, 16, range(16))
     boxes = np.tile(np.array(box), (16, 1))
     angle, flips = np.full(16, np.deg2rad(degrees)), np.full(16, float(flip))
-    draws["affine"] = torch.from_numpy(augment._affine(boxes, angle, flips))
-    return draws
+    affine = torch.from_numpy(augment._affine(boxes, angle, flips))
+    return draw(PLAIN, 0, 0, 0, 16, range(16))._replace(affine=affine)
 
 
 @given(st.floats(0, 360))
@@ -103,19 +103,21 @@ def test_resized_crop_and_flip_against_torchvision(box, flip):
 
 @pytest.mark.parametrize("factor", [0.4, 0.9, 1.0, 1.3, 1.7])
 def test_brightness_contrast_saturation_against_torchvision(factor):
-    factors = torch.full((16, 1, 1, 1), factor)
+    factors = torch.full((16, 1), factor)
     for ours, theirs in [
         (augment.brightness, TF.adjust_brightness),
         (augment.contrast, TF.adjust_contrast),
         (augment.saturation, TF.adjust_saturation),
     ]:
-        assert torch.allclose(ours(VIEWS, factors), theirs(VIEWS, factor), atol=1e-5), theirs
+        assert torch.allclose(ours(VIEWS.clone(), factors), theirs(VIEWS, factor), atol=1e-5), (
+            theirs
+        )
 
 
 @pytest.mark.parametrize("shift", [-0.5, -0.2, -0.03, 0.0, 0.1, 0.2, 0.5])
 def test_hue_against_torchvision(shift):
     grey_too = torch.cat([VIEWS, VIEWS.mean(1, keepdim=True).expand_as(VIEWS)])
-    ours = augment.hue(grey_too, torch.full((32, 1, 1, 1), shift))
+    ours = augment.hue(grey_too.clone(), torch.full((32, 1), shift))
     assert torch.allclose(ours, TF.adjust_hue(grey_too, shift), atol=1e-5)
 
 
@@ -127,11 +129,10 @@ def test_grey_against_torchvision():
 
 def test_blur_against_torchvision():
     sigma = torch.linspace(0.1, 2, 16)
-    ours = augment.blur(VIEWS, sigma, 9)
+    ours = augment.blur(VIEWS, sigma[:, None], 9)
     for i in range(16):
         theirs = TF.gaussian_blur(VIEWS[i], [9, 9], [float(sigma[i])])
         assert torch.allclose(ours[i], theirs, atol=1e-5)
-    assert torch.equal(augment.blur(VIEWS, torch.zeros(16), 9), VIEWS)
 
 
 def test_jitter_in_each_samples_own_order():
@@ -141,11 +142,11 @@ def test_jitter_in_each_samples_own_order():
     theirs = [TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation, TF.adjust_hue]
     orders = set()
     for i in range(16):
-        turns = [k % 4 for k, rows in enumerate(draws["order"]) if i in rows]
+        turns = [k % 4 for k, rows in enumerate(draws.rows[:16]) if i in rows]
         orders.add(tuple(turns))
         expected = VIEWS[i]
         for operation in turns:
-            expected = theirs[operation](expected, float(draws["jitter"][i, operation]))
+            expected = theirs[operation](expected, float(draws.values[i, operation]))
         assert torch.allclose(views[i], expected, atol=1e-4)
         assert sorted(turns) in ([], [0, 1, 2, 3])
     assert () in orders
@@ -157,9 +158,9 @@ def test_erase_grey_and_blur_in_the_papers_order():
     draws = draw(policy, 0, 0, 0, 16, range(16))
     views = apply(CROPS, draws, policy)
     for i in range(16):
-        top, left, height, width = draws["erase"][i].tolist()
+        top, left, height, width = draws.values[i, 4:8].int().tolist()
         x = TF.erase(TF.rgb_to_grayscale(VIEWS[i], 3), top, left, height, width, torch.zeros(1))
-        x = TF.gaussian_blur(x, [9, 9], [float(draws["sigma"][i])])
+        x = TF.gaussian_blur(x, [9, 9], [float(draws.values[i, 8])])
         assert torch.allclose(views[i], x, atol=1e-5)
 
 
@@ -174,12 +175,12 @@ def test_solarize_against_torchvision():
 # ---- the draws -----------------------------------------------------------------------------------
 
 
-def flat(draws: dict) -> list[torch.Tensor]:
-    """Return a draw's per-row tensors, the order as the turn each operation has (-1: none)."""
-    turn = torch.full((len(draws["sigma"]), 4), -1)
-    for k, rows in enumerate(draws["order"]):
-        turn[rows, k % 4] = k // 4
-    return [v for k, v in draws.items() if k != "order"] + [turn]
+def flat(draws: augment.Draws) -> list[torch.Tensor]:
+    """Return a view's draws as per-row tensors: affine, values, which operations touch the row."""
+    touched = torch.zeros(len(draws.affine), len(draws.rows), dtype=torch.bool)
+    for k, rows in enumerate(draws.rows):
+        touched[rows, k] = True
+    return [draws.affine, draws.values, touched]
 
 
 @given(st.integers(1, 64), st.integers(0, 10**6), st.data())
@@ -196,7 +197,7 @@ def test_draws_do_not_depend_on_the_ranks(batch, step, data):
 def test_views_steps_and_seeds_draw_independently():
     policy = POLICIES["a1+gray"]
     some = [
-        draw(policy, v, seed, step, 64, range(64))["affine"].flatten()
+        draw(policy, v, seed, step, 64, range(64)).affine.flatten()
         for seed, step, v in [(0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1), (1, 0, 0)]
     ]
     for i, a in enumerate(some):
@@ -232,8 +233,8 @@ def test_resized_crops_follow_torchvisions_law():
 
 def test_erasing_follows_torchvisions_law():
     policy, n = POLICIES["a1"], 3000
-    boxes = draw(policy, 0, 0, 0, 10 * n, range(10 * n))["erase"].numpy()
-    erased = boxes[boxes[:, 2] > 0]
+    draws = draw(policy, 0, 0, 0, 10 * n, range(10 * n))
+    erased = draws.values[draws.rows[ERASE], 4:8].numpy()
     assert abs(len(erased) / (10 * n) - policy.erase_p) < 0.01
     torch.manual_seed(0)
     erasing = RandomErasing(1.0, policy.erase_scale, policy.erase_ratio)
@@ -250,19 +251,32 @@ def test_erasing_follows_torchvisions_law():
 def test_probabilities():
     policy, n = POLICIES["a1+gray"], 20000
     first, second = (draw(policy, v, 0, 0, n, range(n)) for v in (0, 1))
-    assert (first["sigma"] > 0).float().mean() > 0.999
-    assert abs((second["sigma"] > 0).float().mean() - 0.1) < 0.01
-    assert abs(first["grey"].float().mean() - 0.2) < 0.01
-    assert not draw(POLICIES["a1"], 0, 0, 0, n, range(n))["grey"].any()
-    jittered = sum(len(rows) for rows in first["order"]) / 4 / n
-    assert abs(jittered - 0.8) < 0.01
-    low, high = first["jitter"].min(0).values, first["jitter"].max(0).values
+    share = [len(rows) / n for rows in first.rows]
+    assert sum(share[:16]) / 4 == pytest.approx(0.8, abs=0.01)
+    assert max(share[:16]) < 0.8 / 4 + 0.02  # each jitter as likely in each turn
+    assert share[GREY] == pytest.approx(0.2, abs=0.01)
+    assert share[BLUR] == 1
+    assert len(second.rows[BLUR]) / n == pytest.approx(0.1, abs=0.01)
+    assert share[SOLARIZE] == len(second.rows[SOLARIZE]) == 0
+    assert len(draw(POLICIES["a1"], 0, 0, 0, n, range(n)).rows[GREY]) == 0
+    low, high = first.values[:, :4].min(0).values, first.values[:, :4].max(0).values
     assert torch.allclose(low, torch.tensor([0.4, 0.3, 0.5, -0.2]), atol=0.01)
     assert torch.allclose(high, torch.tensor([1.6, 1.7, 1.5, 0.2]), atol=0.01)
-    flipped = first["affine"][:, :, :2].det() < 0
+    assert 0.1 <= first.values[:, 8].min() < 0.11
+    assert 1.99 < first.values[:, 8].max() <= 2
+    flipped = first.affine[:, :, :2].det() < 0
     assert abs(flipped.float().mean() - 0.5) < 0.02
-    angle = torch.atan2(-first["affine"][:, 0, 1], first["affine"][:, 1, 1])
+    angle = torch.atan2(-first.affine[:, 0, 1], first.affine[:, 1, 1])
     share = torch.histc(angle, 12) / n  # any angle, all alike
     assert (share - 1 / 12).abs().max() < 0.01
-    still = draw(POLICIES["a0"], 0, 0, 0, n, range(n))["affine"]
+    still = draw(POLICIES["a0"], 0, 0, 0, n, range(n)).affine
     assert (still[:, 0, 1] == 0).all()
+
+
+def test_a_large_batch_equals_its_chunks_and_each_sample_alone():
+    policy, n = POLICIES["a1+gray"], 150
+    crops = CROPS.repeat(10, 1, 1, 1)[:n]
+    whole = apply(crops, draw(policy, 0, 0, 0, n, range(n)), policy)
+    for i in range(0, n, 7):
+        one = apply(crops[i : i + 1], draw(policy, 0, 0, 0, n, range(i, i + 1)), policy)
+        assert torch.allclose(one[0], whole[i], atol=1e-5)

@@ -2,8 +2,14 @@
 
 `draw` decides everything, on the CPU, as a pure function of (seed, step, view, place in the global
 batch): whatever the number of ranks and workers, a sample meets the same augmentation. `apply`
-does the arithmetic, on the crops' device, with no data-dependent shape and no host sync.
+does the arithmetic, on the crops' device; which rows an operation touches is known on the CPU, so
+no shape waits for a GPU.
 """
+
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,9 +22,30 @@ from train.policy import Policy
 ATTEMPTS = 10  # of torchvision's RandomResizedCrop and RandomErasing to find a box that fits
 SINGLES = 20  # uniform numbers beside the attempts that a view takes
 GREY = (0.2989, 0.587, 0.114)  # torchvision's rgb_to_grayscale
+CPU_CHUNK = 64  # crops at once on a CPU, so that what is worked on stays in its cache
 
 
-Draws = dict[str, Tensor]
+class Draws(NamedTuple):
+    """One view's augmentations of N crops, on the CPU."""
+
+    affine: Tensor  # (N, 2, 3) float32, from the view to the crop, for torch's affine_grid
+    values: Tensor  # (N, 9) float32: 4 jitter factors; erased top, left, height, width; sigma
+    rows: list[Tensor]  # for each operation of `plan`, the rows it touches, ascending
+
+
+def plan(policy: Policy) -> list[tuple[Callable[[Tensor, Tensor], Tensor], slice]]:
+    """Return the operations after the geometry, in order, and the columns of values each reads.
+
+    Each sample meets its four jitters in an order of its own, so all four stand in all four turns.
+    """
+    jitter = [(o, slice(i, i + 1)) for i, o in enumerate((brightness, contrast, saturation, hue))]
+    return [
+        *jitter * 4,
+        (to_grey, slice(0)),
+        (partial(erase, value=policy.erase_value), slice(4, 8)),
+        (partial(blur, kernel=policy.blur_kernel), slice(8, 9)),
+        (solarize, slice(0)),
+    ]
 
 
 def draw(policy: Policy, view: int, seed: int, step: int, batch: int, rows: range) -> Draws:
@@ -31,20 +58,13 @@ def draw(policy: Policy, view: int, seed: int, step: int, batch: int, rows: rang
         step: of the run.
         batch: size of the global batch.
         rows: the places in it that are wanted.
-
-    Returns:
-        CPU tensors over the N rows: affine (N, 2, 3) from the view to the crop in normalised
-        coordinates; jitter (N, 4) factors; order: 16 index tensors, for each of 4 turns and each
-        of 4 operations the rows that have it then; grey, solarize (N,) bool; erase (N, 4) box as
-        top, left, height, width; sigma (N,), 0 where not blurred.
     """
     generator = np.random.Generator(np.random.Philox(key=[seed, step * 2 + view]))
     u = generator.random((batch, 4 * ATTEMPTS + SINGLES))[rows.start : rows.stop]  # (N, 60)
-    u = iter(np.split(u, [ATTEMPTS, 2 * ATTEMPTS, 3 * ATTEMPTS, 4 * ATTEMPTS], axis=1))
-    crop_area, crop_ratio, erase_area, erase_ratio, rest = u
-    one = iter(rest.T)  # (N,) each
+    attempts = np.split(u[:, : 4 * ATTEMPTS], 4, axis=1)  # (N, ATTEMPTS) each
+    one = iter(u[:, 4 * ATTEMPTS :].T)  # (N,) each
 
-    boxes = _boxes(crop_area, crop_ratio, policy.scale, policy.ratio, next(one), next(one))
+    boxes = _boxes(*attempts[:2], policy.scale, policy.ratio, next(one), next(one))
     none = boxes[:, 2] == 0  # no attempt fitted: the whole view (torchvision's central crop)
     boxes[none] = (0, 0, VIEW_PX, VIEW_PX)
     angle = 2 * np.pi * next(one) * policy.rotate
@@ -55,23 +75,21 @@ def draw(policy: Policy, view: int, seed: int, step: int, batch: int, rows: rang
     factors.append(_between(next(one), -h, h))
     turns = np.argsort(np.stack([next(one) for _ in range(4)], axis=1), axis=1)  # (N, 4)
     turns[next(one) >= policy.jitter_p] = -1
-    order = [torch.from_numpy(np.flatnonzero(turns[:, t] == o)) for t in range(4) for o in range(4)]
 
-    erase = _boxes(
-        erase_area, erase_ratio, policy.erase_scale, policy.erase_ratio, next(one), next(one), True
+    erased = _boxes(
+        *attempts[2:], policy.erase_scale, policy.erase_ratio, next(one), next(one), strict=True
     )
-    erase[next(one) >= policy.erase_p] = 0
+    erasing = (next(one) < policy.erase_p) & (erased[:, 2] > 0)
     sigma = _between(next(one), *policy.blur_sigma)
-    sigma[next(one) >= policy.blur_p[view]] = 0
-    return {
-        "affine": torch.from_numpy(_affine(boxes, angle, flip)),
-        "jitter": torch.from_numpy(np.stack(factors, axis=1).astype(np.float32)),
-        "order": order,
-        "grey": torch.from_numpy(next(one) < policy.grey_p),
-        "erase": torch.from_numpy(erase),
-        "sigma": torch.from_numpy(sigma.astype(np.float32)),
-        "solarize": torch.from_numpy(next(one) < policy.solarize_p[view]),
-    }
+    blurring = next(one) < policy.blur_p[view]
+    touched = [turns[:, turn] == operation for turn, operation in product(range(4), repeat=2)]
+    touched += [next(one) < policy.grey_p, erasing, blurring, next(one) < policy.solarize_p[view]]
+    values = np.column_stack([*factors, erased, sigma]).astype(np.float32)
+    return Draws(
+        torch.from_numpy(_affine(boxes, angle, flip)),
+        torch.from_numpy(values),
+        [torch.from_numpy(np.flatnonzero(t)) for t in touched],
+    )
 
 
 def _between(u: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -152,67 +170,87 @@ def apply(crops: Tensor, draws: Draws, policy: Policy) -> Tensor:
     Returns:
         (N, 3, 40, 40) float32 in [0, 1], on the crops' device.
     """
-    device = crops.device
-    on = {k: v.to(device, non_blocking=True) for k, v in draws.items() if k != "order"}
-    grid = F.affine_grid(on["affine"], [len(crops), 3, VIEW_PX, VIEW_PX], align_corners=False)
-    x = F.grid_sample(crops.float() / 255, grid, align_corners=False)  # (N, 3, 40, 40) bilinear
-    for i, rows in enumerate(draws["order"]):
-        if len(rows):  # known on the CPU
-            rows = rows.to(device, non_blocking=True)
-            x[rows] = JITTER[i % 4](x[rows], on["jitter"][rows, i % 4].view(-1, 1, 1, 1))
-    x = torch.where(on["grey"].view(-1, 1, 1, 1), grey(x), x)
-    x = torch.where(_inside(on["erase"]), policy.erase_value, x)
-    x = blur(x, on["sigma"], policy.blur_kernel)
-    if any(policy.solarize_p):
-        x = torch.where(on["solarize"].view(-1, 1, 1, 1) & (x >= 128 / 255), 1 - x, x)
+    if crops.device.type == "cpu" and len(crops) > CPU_CHUNK:
+        starts = range(0, len(crops), CPU_CHUNK)
+        chunks = [slice(a, a + CPU_CHUNK) for a in starts]
+        return torch.cat([apply(crops[c], _part(draws, c), policy) for c in chunks])
+    affine, values = (d.to(crops.device, non_blocking=True) for d in draws[:2])
+    grid = F.affine_grid(affine, [len(crops), 3, VIEW_PX, VIEW_PX], align_corners=False)
+    x = F.grid_sample(crops.float(), grid, align_corners=False)  # (N, 3, 40, 40), bilinear
+    x.mul_(1 / 255)
+    for (operation, columns), rows in zip(plan(policy), draws.rows, strict=True):
+        if len(rows):
+            rows = rows.to(crops.device, non_blocking=True)
+            x.index_copy_(0, rows, operation(x[rows], values[rows, columns]))
     return x
+
+
+def _part(draws: Draws, chunk: slice) -> Draws:
+    """Return the draws of a slice of the rows."""
+    ends = [np.searchsorted(rows.numpy(), (chunk.start, chunk.stop)) for rows in draws.rows]
+    rows = [r[a:b] - chunk.start for r, (a, b) in zip(draws.rows, ends, strict=True)]
+    return Draws(draws.affine[chunk], draws.values[chunk], rows)
 
 
 def grey(x: Tensor) -> Tensor:
     """Return the (N, 1, H, W) grey of (N, 3, H, W) images."""
     r, g, b = x.unbind(1)
-    return (GREY[0] * r + GREY[1] * g + GREY[2] * b)[:, None]
+    return (r * GREY[0]).add_(g, alpha=GREY[1]).add_(b, alpha=GREY[2])[:, None]
+
+
+# Operations on images (N, 3, H, W) in [0, 1] that they may write into, and their values (N, k).
+
+
+def to_grey(x: Tensor, _: Tensor) -> Tensor:
+    """Take the colour out."""
+    return grey(x).expand_as(x)
 
 
 def brightness(x: Tensor, factor: Tensor) -> Tensor:
-    """Blend (N, 3, H, W) images with black; factor (N, 1, 1, 1)."""
-    return (x * factor).clamp(0, 1)
+    """Blend with black; factor (N, 1)."""
+    return x.mul_(factor[..., None, None]).clamp_(0, 1)
 
 
 def contrast(x: Tensor, factor: Tensor) -> Tensor:
-    """Blend (N, 3, H, W) images with their mean grey; factor (N, 1, 1, 1)."""
-    return torch.lerp(grey(x).mean((1, 2, 3), keepdim=True), x, factor).clamp(0, 1)
+    """Blend with the image's mean grey; factor (N, 1)."""
+    mean = grey(x).mean((1, 2, 3))[:, None, None, None]
+    factor = factor[..., None, None]
+    return x.mul_(factor).add_(mean * (1 - factor)).clamp_(0, 1)
 
 
 def saturation(x: Tensor, factor: Tensor) -> Tensor:
-    """Blend (N, 3, H, W) images with their grey; factor (N, 1, 1, 1)."""
-    return torch.lerp(grey(x), x, factor).clamp(0, 1)
+    """Blend with the image's grey; factor (N, 1)."""
+    factor = factor[..., None, None]
+    pale = grey(x).mul_(1 - factor)
+    return x.mul_(factor).add_(pale).clamp_(0, 1)
 
 
 def hue(x: Tensor, shift: Tensor) -> Tensor:
-    """Turn the hue of (N, 3, H, W) images in HSV by a share (N, 1, 1, 1) of the circle."""
+    """Turn the hue in HSV; shift (N, 1), a share of the circle.
+
+    With hue h in sixths of the circle, value v and chroma c, a channel is v - c * f(h + o), where
+    o is 5, 3, 1 for red, green, blue and f a trapezium of period 6 about 2.
+    """
     r, g, b = x.unbind(1)  # (N, H, W)
-    value, low = x.amax(1), x.amin(1)
-    chroma = value - low
-    divisor = torch.where(chroma == 0, 1, chroma)
+    value = torch.maximum(torch.maximum(r, g), b)
+    chroma = value - torch.minimum(torch.minimum(r, g), b)
     sector = torch.where(
-        value == r,
-        (g - b) / divisor,
-        torch.where(value == g, 2 + (b - r) / divisor, 4 + (r - g) / divisor),
+        value == r, g - b, torch.where(value == g, b - r + 2 * chroma, r - g + 4 * chroma)
     )
-    sector = sector + 6 * shift.view(-1, 1, 1)  # (N, H, W), in sixths of the circle
-    offset = torch.tensor([5.0, 3.0, 1.0], device=x.device).view(1, 3, 1, 1)
-    k = (offset + sector[:, None]) % 6  # (N, 3, H, W)
-    return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp(0, 1)
+    sector.div_(chroma.clamp(min=1e-12)).add_(6 * shift[..., None])
+    offset = torch.tensor([3.0, 1.0, -1.0], device=x.device).view(1, 3, 1, 1)  # o - 2
+    k = sector[:, None] + offset  # (N, 3, H, W)
+    k.sub_(torch.round(k / 6).mul_(6)).abs_()  # distance from the trapezium's middle, 0 to 3
+    return k.neg_().add_(2).clamp_(0, 1).mul_(-chroma[:, None]).add_(value[:, None])
 
 
-def _inside(boxes: Tensor) -> Tensor:
-    """Return the (N, 1, 40, 40) bool masks of (N, 4) boxes top, left, height, width."""
-    top, left, height, width = boxes.view(-1, 4, 1, 1).unbind(1)  # (N, 1, 1) each
-    at = torch.arange(VIEW_PX, device=boxes.device)
+def erase(x: Tensor, box: Tensor, value: float) -> Tensor:
+    """Fill a box with a value; box (N, 4) top, left, height, width, px."""
+    top, left, height, width = box[..., None, None].unbind(1)  # (N, 1, 1) each
+    at = torch.arange(VIEW_PX, device=x.device)
     rows, columns = at.view(1, -1, 1), at.view(1, 1, -1)
-    mask = (rows >= top) & (rows < top + height) & (columns >= left) & (columns < left + width)
-    return mask[:, None]
+    inside = (rows >= top) & (rows < top + height) & (columns >= left) & (columns < left + width)
+    return x.masked_fill_(inside[:, None], value)
 
 
 def blur(x: Tensor, sigma: Tensor, kernel: int) -> Tensor:
@@ -222,12 +260,12 @@ def blur(x: Tensor, sigma: Tensor, kernel: int) -> Tensor:
 
     Args:
         x: (N, 3, H, H).
-        sigma: (N,) px; 0 leaves an image as it is.
+        sigma: (N, 1) px, above 0.
         kernel: odd number of taps.
     """
     side, half = x.shape[-1], kernel // 2
     taps = torch.arange(-half, half + 1, device=x.device)
-    weights = torch.exp(-0.5 * (taps / sigma[:, None].clamp(min=1e-3)) ** 2)  # (N, kernel)
+    weights = torch.exp(-0.5 * (taps / sigma) ** 2)  # (N, kernel)
     weights = weights / weights.sum(1, keepdim=True)
     reach = torch.arange(side, device=x.device)[:, None] + taps  # (side, kernel)
     reach = (side - 1) - ((side - 1) - reach.abs()).abs()  # reflected at both borders
@@ -236,4 +274,6 @@ def blur(x: Tensor, sigma: Tensor, kernel: int) -> Tensor:
     return band @ x @ band.transpose(2, 3)
 
 
-JITTER = (brightness, contrast, saturation, hue)  # the order of a policy's `jitter`
+def solarize(x: Tensor, _: Tensor) -> Tensor:
+    """Invert what is at least half bright (PIL's threshold 128)."""
+    return torch.where(x >= 128 / 255, 1 - x, x)
