@@ -26,6 +26,7 @@ class Slide:
     `whole` whether they are the slide's own.
 
     Attributes:
+        properties: OpenSlide's.
         damaged: (left, top, right, bottom) of each damaged tile met so far, px.
         fast: whether tiles are decoded here instead of by OpenSlide.
     """
@@ -45,7 +46,7 @@ class Slide:
         self._missing()
         self._open()
         self.width, self.height = self._slide.dimensions
-        properties = self._slide.properties
+        self.properties = properties = dict(self._slide.properties)
         self.mpp, self.mpp_source = (mpp, "given") if mpp else scale(self.path, properties)
         self.damaged: list[tuple[int, int, int, int]] = []
         self._cache: OrderedDict[tuple[int, int], np.ndarray | None] = OrderedDict()
