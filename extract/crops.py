@@ -12,15 +12,16 @@ from tqdm import tqdm
 from extract.morphology import DENSITY_COLUMNS, stain_density
 from extract.slide import Slide
 from shards.crop import cut, encode, inside, window_px
-from shards.schema import CODECS, CROP_PX, FATES, key
+from shards.schema import CODECS, CROP_PX, FATES, VIEW_PX, key
 from shards.stain import Stain
 from shards.write import TarWriter
 
 SQUARE_PX = 512  # the slide is gone through in squares of this side, level-0 px
 AREA_UM2 = (8.0, 600.0)  # a nucleus' area; below is debris, above a cluster or an artefact
 BLANK_LEVEL = 225  # a pixel is white when its darkest channel is at least this
-BLANK_SHARE = 0.9  # a crop is blank when this share of it is white
-BLUR_VARIANCE = 4.0  # of the Laplacian of a crop's grey, grey levels²; sharp ones are far above
+BLANK_SHARE = 0.9  # a crop is blank when this share of its view is white
+BLUR_SQUARE = 4.0  # mean square of the Laplacian of a view's grey levels; sharp ones are far above
+BATCH = 64  # crops cut, looked at and encoded while they are in the processor's cache
 
 KEPT, EDGE, SIZE, DUPLICATE, BLANK, BLUR, NOT_SAMPLED, UNREADABLE = range(len(FATES))
 
@@ -121,18 +122,21 @@ def write_crops(
         for here in _squares(chosen, xy):
             polygons = None if outlines is None or stain is None else outlines[here]
             left, top, region = _read_around(slide, xy[here], polygons)
-            crops = cut(region, xy[here] - (left, top), slide.mpp, CROP_PX)
-            fate[here] = _look(crops)
             readable = _readable(slide, xy[here])
             fate[here[~readable]] = UNREADABLE
             if polygons is not None:
                 found = stain_density(region, polygons, (left, top), stain)
                 density[here[readable]] = found[readable]
-            for nucleus, crop in zip(here, crops, strict=True):
-                if fate[nucleus] == KEPT:
-                    data = encode(crop, codec)
-                    offset[nucleus] = tar.add(f"{key(name, nucleus)}.{CODECS[codec]}", data)
-                    size[nucleus] = len(data)
+            here = here[readable]
+            for batch in np.split(here, range(BATCH, len(here), BATCH)):
+                crops = cut(region, xy[batch] - (left, top), slide.mpp, CROP_PX)
+                fate[batch] = _look(crops)
+                good = np.flatnonzero(fate[batch] == KEPT)
+                images = [encode(crops[i], codec) for i in good.tolist()]
+                batch = batch[good]
+                names = [f"{key(name, nucleus)}.{CODECS[codec]}" for nucleus in batch.tolist()]
+                offset[batch] = tar.extend(names, images)
+                size[batch] = [len(image) for image in images]
         room -= np.count_nonzero(fate[chosen] == KEPT)
     fate[waiting] = NOT_SAMPLED
     return Crops(offset, size, density, tar.close())
@@ -177,23 +181,32 @@ def _readable(slide: Slide, xy: np.ndarray) -> np.ndarray:
 
 
 def _look(crops: np.ndarray) -> np.ndarray:
-    """Tell which crops are blank or blurred, all at once: this must cost less than encoding.
+    """Tell which crops are blank or blurred by the pixels that a model sees of them.
 
     Args:
-        crops: (N, CROP_PX, CROP_PX, 3) uint8.
+        crops: (N, CROP_PX, CROP_PX, 3) uint8; few, or they leave the processor's cache.
 
     Returns:
         (N,) int8, KEPT, BLANK or BLUR.
     """
     fate = np.full(len(crops), KEPT, np.int8)
-    grey = cv2.cvtColor(crops.reshape(-1, CROP_PX, 3), cv2.COLOR_RGB2GRAY)  # one below the other
-    edges = cv2.Laplacian(grey, cv2.CV_16S).reshape(len(crops), -1)
-    edges = edges[:, CROP_PX:-CROP_PX].astype(np.float32)  # first and last rows have no neighbours
-    square = np.einsum("ij,ij->i", edges, edges) / edges.shape[1]
-    fate[square - edges.mean(axis=1) ** 2 < BLUR_VARIANCE] = BLUR
+    first, last = (CROP_PX - VIEW_PX) // 2, (CROP_PX + VIEW_PX) // 2
+    views = crops[:, first:last, first:last].copy()
+    grey = cv2.cvtColor(views.reshape(-1, VIEW_PX, 3), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    # The views lie one below the other as one long row; at their borders neighbours are wrong.
+    row, edges = grey.reshape(-1), np.zeros(grey.size, np.float32)
+    middle = edges[VIEW_PX:-VIEW_PX]
+    np.multiply(row[VIEW_PX:-VIEW_PX], -4, out=middle)
+    for step in (-VIEW_PX, -1, 1, VIEW_PX):
+        middle += row[VIEW_PX + step : len(row) - VIEW_PX + step]
+    square = edges.reshape(-1, VIEW_PX, VIEW_PX)
+    square[:, [0, -1]] = square[:, :, [0, -1]] = 0
+    edges = edges.reshape(len(crops), -1)
+    fate[np.einsum("ij,ij->i", edges, edges) < BLUR_SQUARE * (VIEW_PX - 2) ** 2] = BLUR
     # Grey is no darker than the darkest channel: only bright crops can be blank.
-    mean = cv2.reduce(grey.reshape(len(crops), -1), 1, cv2.REDUCE_AVG, dtype=cv2.CV_32F)[:, 0]
+    mean = grey.reshape(len(crops), -1).mean(axis=1)
     bright = np.flatnonzero(mean >= BLANK_LEVEL * BLANK_SHARE - 1)
-    white = crops[bright].min(axis=3) >= BLANK_LEVEL
-    fate[bright[white.mean(axis=(1, 2)) >= BLANK_SHARE]] = BLANK
+    if len(bright):
+        white = views[bright].min(axis=3) >= BLANK_LEVEL
+        fate[bright[white.mean(axis=(1, 2)) >= BLANK_SHARE]] = BLANK
     return fate
