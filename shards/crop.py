@@ -144,3 +144,25 @@ def decode(data: bytes | memoryview) -> np.ndarray:
     if bgr is None:
         raise ValueError(f"{len(data)} bytes that are no JPEG, PNG or WebP image")
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def decode_into(data: bytes | memoryview, out: np.ndarray) -> None:
+    """Decode an image into an array of its very size.
+
+    Args:
+        data: as for `decode`.
+        out: (H, W, 3) uint8, C-contiguous; holds anything after an error.
+
+    Raises:
+        ValueError: the bytes are no image, a broken one, or one of another size.
+    """
+    if bytes(data[:2]) == b"\xff\xd8":
+        found = simplejpeg.decode_jpeg(data, fastdct=False, fastupsample=False, buffer=out)
+        size = found.shape[:2]
+    else:
+        found = decode(data)
+        size = found.shape[:2]
+        if found.shape == out.shape:
+            out[:] = found
+    if size != out.shape[:2]:
+        raise ValueError(f"it is {size[1]}x{size[0]} px instead of {out.shape[1]}x{out.shape[0]}")

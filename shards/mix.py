@@ -1,231 +1,216 @@
-"""Mix the cells of all slides into shards: one global shuffle, bytes moved, never re-encoded."""
+"""Mix the cells of all slides into shards: one global shuffle, bytes moved, never re-encoded.
 
-import hashlib
+An external sort by destination. Pass 1 (shards/scatter.py) writes runs: what fits in memory,
+sorted. Pass 2 (shards/gather.py) takes each shard's slice out of every run. The join writes the
+index and, last, `dataset.json`. Parts share out runs and shards; each unit of work is a file that
+is whole or absent and a function of the cells and settings alone, so neither a kill nor a second
+copy can do harm, and whoever comes last finishes.
+"""
+
 import json
 import logging
-import os
+import shutil
+from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from shards.crop import decode
-from shards.read import FORMAT
-from shards.schema import CODECS, CROP_PX, INDEX_COLUMNS, MPP, VIEW_PX, key
-from shards.write import BLOCK, TarWriter, atomic
+from shards.cells import kept_cells
+from shards.colour import colour_statistics
+from shards.dataset import FORMAT, digest
+from shards.gather import is_made, mark_path, read_facts, shard_name, write_shards
+from shards.plan import Plan, make_plan
+from shards.read import Shards
+from shards.scatter import run_path, write_run
+from shards.schema import CROP_PX, INDEX_COLUMNS, MPP
+from shards.write import atomic
 
-STATISTICS_CROPS = 10_000  # of the first shard, from which the channels' mean and sd are taken
+__all__ = ["kept_cells", "mix"]
+MEMORY = 0.8  # GB by default
+INDEX_ROWS = 65_536  # of a row group at most, unless a shard holds more
 
 log = logging.getLogger(__name__)
 
 
-def mix(cells: Path, out: Path, samples_per_shard: int, seed: int, overwrite: bool = False) -> dict:
+def mix(
+    cells: Path,
+    out: Path,
+    samples_per_shard: int,
+    seed: int,
+    overwrite: bool = False,
+    selection: Path | None = None,
+    part: int = 0,
+    parts: int = 1,
+    memory: float = MEMORY,
+) -> dict | None:
     """Shuffle the kept crops of all finished slides into `out`, and describe them there.
 
-    The result is a function of the cells and the seed. `dataset.json` is written last: it is the
-    commit mark, and a run that finds it for the same cells and settings does nothing.
+    The result is a function of the cells, the selection and the seed. `dataset.json` is written
+    last: it is the commit mark, and a run that finds it for the same cells and settings does
+    nothing.
 
     Args:
         cells: what extract wrote.
         out: made if absent.
         samples_per_shard: crops in a tar; the last one may hold fewer.
         seed: of the shuffle.
-        overwrite: replace a data set made of other cells or with other settings.
+        overwrite: replace what `out` holds.
+        selection: what `select` wrote: only these cells.
+        part: which of `parts` this is, from 0; it does its share of the work that can be done.
+        parts: how many share the work.
+        memory: GB that may be taken, beside Python's own 0.2.
 
     Returns:
-        What `dataset.json` holds.
+        What `dataset.json` holds; None where other parts have work left, which is logged.
 
     Raises:
         FileNotFoundError: no such folder, or no finished slide in it.
         ValueError: no crops, crops that differ in codec, a damaged tar, or another data set in
             `out` and `overwrite` is not set.
     """
-    if samples_per_shard < 1:
-        raise ValueError(f"--samples-per-shard {samples_per_shard}: at least 1 is needed")
-    slides, table = kept_cells(cells)
-    source = {
-        "cells": [s["slide"] for s in slides],
-        "samples_per_shard": samples_per_shard,
-        "seed": seed,
-        "digest": _digest(slides),
-    }
-    if (out / "dataset.json").exists():
-        found = json.loads((out / "dataset.json").read_text())
-        if found.get("source") == source and not overwrite:
-            log.info("%s already holds these %d cells, mixed so", out, found["samples"])
-            return found
-        if not overwrite:
-            raise ValueError(
-                f"{out} holds shards of other cells or settings; name another --out, or give "
-                "--overwrite to replace them"
-            )
-    out.mkdir(parents=True, exist_ok=True)
-    for old in [out / "dataset.json", out / "index.parquet", *out.glob("train-*.tar")]:
-        old.unlink(missing_ok=True)
-
-    codecs = {s["codec"] for s in slides}
-    if len(codecs) > 1:
-        raise ValueError(f"{cells} holds crops of several codecs ({', '.join(sorted(codecs))})")
-    codec = codecs.pop()
-    table = table.take(np.random.default_rng(seed).permutation(len(table)))
-    described, offsets, statistics = [], [], {}
-    for start in tqdm(range(0, len(table), samples_per_shard), "mix", unit="shard", disable=None):
-        part = table.slice(start, samples_per_shard)
-        path = out / f"train-{len(described):06d}.tar"
-        images = _read_images(cells, part, slides, codec)
-        sha256, part_offsets = _write_shard(path, images)
-        statistics = statistics or channel_statistics(list(images.values())[:STATISTICS_CROPS])
-        described.append(
-            {
-                "name": path.name,
-                "samples": len(part),
-                "bytes": path.stat().st_size,
-                "sha256": sha256,
-            }
+    if not 0 <= part < parts:
+        raise ValueError(f"--part {part} --parts {parts}: parts count from 0 to {parts - 1}")
+    if overwrite and parts > 1:
+        raise ValueError(
+            "--overwrite would delete what the other parts have made: run it once without --part, "
+            f"or delete {out}, and start the parts without it"
         )
-        offsets.append(part_offsets)
-    _write_index(out, table, slides, np.concatenate(offsets), samples_per_shard)
+    plan = make_plan(cells, selection, samples_per_shard, seed, memory)
+    found = _finished(plan, out, overwrite)
+    if found:
+        return found
+    work = _start(plan, out, overwrite, memory)
+    try:
+        return _work(plan, out, work, part, parts)
+    except FileNotFoundError:
+        found = _finished(plan, out, overwrite=False)  # another copy ended and cleared away
+        if not found:
+            raise
+        return found
+
+
+def _finished(plan: Plan, out: Path, overwrite: bool) -> dict | None:
+    """Return the data set that is there already if it is this one."""
+    if not (out / "dataset.json").exists() or overwrite:
+        return None
+    found = json.loads((out / "dataset.json").read_text())
+    if found.get("source") != plan.source:
+        raise ValueError(
+            f"{out} holds shards of other cells or settings; name another --out, or give "
+            "--overwrite to replace them"
+        )
+    log.info("%s already holds these %d cells, mixed so", out, found["samples"])
+    shutil.rmtree(out / ".mix", ignore_errors=True)  # a kill may have left it
+    return found
+
+
+def _start(plan: Plan, out: Path, overwrite: bool, memory: float) -> Path:
+    """Make the work folder, which remembers what it is for; return it."""
+    work = out / ".mix"
+    if overwrite:
+        for old in [out / "dataset.json", out / "index.parquet", *out.glob("train-*.tar")]:
+            old.unlink(missing_ok=True)
+        shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True, exist_ok=True)
+    path, now = work / "plan.json", {"source": plan.source, "memory": memory}
+    if not path.exists():
+        with atomic(path, "w") as file:
+            json.dump(now, file)
+    elif json.loads(path.read_text()) != now:
+        raise ValueError(
+            f"{out} holds an unfinished mix of other cells or settings (or another --memory); "
+            "finish it as it was begun, name another --out, or give --overwrite"
+        )
+    return work
+
+
+def _work(plan: Plan, out: Path, work: Path, part: int, parts: int) -> dict | None:
+    """Do a part's share of each pass as far as the files allow."""
+
+    def share(units: Iterable, name: str, of: int) -> Iterable:
+        total = len(range(part, of, parts))
+        return tqdm(islice(units, part, None, parts), name, total, unit=name, disable=None)
+
+    for number in share(range(len(plan.runs)), "run", len(plan.runs)):
+        if not run_path(work, number).is_file():
+            write_run(plan, number, work)
+    if _left(plan.runs, lambda n: run_path(work, n).is_file(), "pass 1", "run"):
+        return None
+    for group in share(plan.groups, "group", len(plan.groups)):
+        write_shards(plan, group, out, work)
+    if _left(range(plan.shards), lambda n: is_made(out, work, n), "pass 2", "shard"):
+        return None
+    return _join(plan, out, work)
+
+
+def _left(units: Iterable, is_done: Callable[[int], bool], what: str, unit: str) -> bool:
+    """Tell whether work of other parts is left, and say so."""
+    left = [n for n, _ in enumerate(units) if not is_done(n)]
+    if left:
+        log.info(
+            "%s: this part is done; other parts have %d %ss left. Run the same command again when "
+            "they have ended (any part, or without --part to do all that is left)",
+            *(what, len(left), unit),
+        )
+    return bool(left)
+
+
+def _join(plan: Plan, out: Path, work: Path) -> dict:
+    """Check that nothing was lost or doubled, write the index and the description."""
+    facts = [read_facts(mark_path(work, n)) for n in range(plan.shards)]
+    before = [read_facts(run_path(work, n))["checksum"] for n in range(len(plan.runs))]
+    total, moved = (
+        sum(int(c, 16) for c in sums) % 2**64 for sums in (before, [f["checksum"] for f in facts])
+    )
+    samples = sum(f["shard"]["samples"] for f in facts)
+    if (samples, moved) != (plan.samples, total):
+        raise ValueError(
+            f"{plan.samples} cells of checksum {total:016x} went in, {samples} of {moved:016x} "
+            f"came out: cells were lost, doubled or changed; delete {work} and mix again"
+        )
+    for stray in out.glob("train-*.tar"):
+        if stray.name > shard_name(plan.shards - 1):
+            stray.unlink(missing_ok=True)
+    _write_index(plan, out, work)
     info = {
         "format": FORMAT,
-        "samples": len(table),
-        "slides": len(slides),
-        "projects": sorted({s["project"] for s in slides if s["project"]}),
-        "codec": codec,
+        "samples": samples,
+        "slides": len(plan.slides),
+        "projects": sorted({s["project"] for s in plan.slides if s["project"]}),
+        "codec": plan.slides[0]["codec"],
         "patch_px": CROP_PX,
         "mpp": MPP,
-        "seed": seed,
-        **statistics,
-        "shards": described,
-        "source": source,
+        "seed": plan.seed,
+        "checksum": f"{total:016x}",
+        "shards": [f["shard"] for f in facts],
+        "source": plan.source,
     }
+    info |= colour_statistics(Shards(out, info=info), plan.seed)
     with atomic(out / "dataset.json", "w") as file:
         json.dump(info, file, indent=1)
+    shutil.rmtree(work, ignore_errors=True)
+    for stale in out.glob(".*.tmp"):  # of runs that were killed
+        stale.unlink(missing_ok=True)
     return info
 
 
-def kept_cells(cells: Path) -> tuple[list[dict], pa.Table]:
-    """Gather the kept nuclei of every finished slide.
-
-    Returns:
-        One dict a slide, sorted by id (slide, project, codec, sha256 of its tar, cells), and a
-        table of all kept nuclei: the index' columns but for shard and offset, and slide_number,
-        source_offset (in the slide's tar).
-    """
-    if not cells.is_dir():
-        raise FileNotFoundError(f"no folder {cells}; make it with `python extract/main.py`")
-    slides, tables, outcomes = [], [], {}
-    for path in sorted(cells.glob("*.json")):
-        record = json.loads(path.read_text())
-        outcomes[record["outcome"]] = outcomes.get(record["outcome"], 0) + 1
-        if record["outcome"] != "done" or not record["fates"]["kept"]:
-            continue
-        columns = ["nucleus", "x", "y", "area_um2", "label", "offset", "size"]
-        table = pq.read_table(
-            path.with_suffix(".parquet"),
-            columns=[*columns, "fate"],
-            filters=[("fate", "=", "kept")],
-        ).select(columns)
-        if len(table) != record["fates"]["kept"]:
-            raise ValueError(
-                f"{path.with_suffix('.parquet')} holds {len(table)} kept nuclei but {path.name} "
-                f"says {record['fates']['kept']}; extract that slide again"
-            )
-        number = pa.array(np.full(len(table), len(slides), np.int32))
-        table = table.rename_columns([*columns[:-2], "source_offset", "size"])
-        tables.append(table.append_column("slide_number", number))
-        slides.append(
-            {
-                "slide": record["slide"],
-                "project": record["project"],
-                "codec": record["settings"]["codec"],
-                "sha256": record["sha256"],
-                "cells": len(table),
-            }
-        )
-    if not slides:
-        raise FileNotFoundError(
-            f"{cells} holds no finished slide with cells (outcomes: {outcomes or 'none'}); "
-            "run `python extract/main.py SLIDES --out …` first, or read its failures"
-        )
-    return slides, pa.concat_tables(tables)
-
-
-def _digest(slides: list[dict]) -> str:
-    """Return a sha256 over which crops go in."""
-    return hashlib.sha256(json.dumps(slides, sort_keys=True).encode()).hexdigest()
-
-
-def _read_images(cells: Path, part: pa.Table, slides: list[dict], codec: str) -> dict[str, bytes]:
-    """Return the encoded crops of some rows, member name -> bytes, in the rows' order.
-
-    Each is checked against the name in its tar header: a tar that is not the one its table
-    describes would otherwise give a stranger's bytes.
-    """
-    numbers, nuclei = part["slide_number"].to_numpy(), part["nucleus"].to_numpy()
-    starts, sizes = part["source_offset"].to_numpy(), part["size"].to_numpy()
-    names = [
-        f"{key(slides[s]['slide'], n)}.{CODECS[codec]}"
-        for s, n in zip(numbers, nuclei, strict=True)
-    ]
-    images = dict.fromkeys(names, b"")
-    by_place = np.lexsort([starts, numbers])  # slide by slide, front to back
-    for rows in np.split(by_place, np.flatnonzero(np.diff(numbers[by_place])) + 1):
-        path = cells / f"{slides[numbers[rows[0]]]['slide']}.tar"
-        with open(path, "rb") as tar:
-            for i in rows:
-                member = os.pread(tar.fileno(), BLOCK + int(sizes[i]), int(starts[i]) - BLOCK)
-                if (
-                    member[:100].rstrip(b"\0") != names[i].encode()
-                    or len(member) < BLOCK + sizes[i]
-                ):
-                    raise ValueError(
-                        f"{path}: no {names[i]} of {sizes[i]} bytes at {starts[i]}; the tar is "
-                        "damaged or of another run: delete it and extract that slide again"
-                    )
-                images[names[i]] = member[BLOCK:]
-    return images
-
-
-def _write_shard(path: Path, images: dict[str, bytes]) -> tuple[str, list[int]]:
-    """Write one tar; return its sha256 and the offsets of the images."""
-    with atomic(path) as file:
-        tar = TarWriter(file)
-        offsets = [tar.add(name, data) for name, data in images.items()]
-        return tar.close(), offsets
-
-
-def _write_index(
-    out: Path, table: pa.Table, slides: list[dict], offsets: np.ndarray, samples_per_shard: int
-) -> None:
-    """Write `index.parquet`: a row a sample, in shard order."""
-    number = table["slide_number"].combine_chunks()
-    index = pa.table(
-        {
-            "shard": np.arange(len(table), dtype=np.int32) // samples_per_shard,
-            "offset": offsets,
-            "size": table["size"],
-            "slide": pa.array([s["slide"] for s in slides]).take(number),
-            "project": pa.array([s["project"] for s in slides], pa.string()).take(number),
-            **{name: table[name] for name in ("nucleus", "x", "y", "area_um2", "label")},
-        }
-    )
-    with atomic(out / "index.parquet") as file:
-        pq.write_table(index.cast(INDEX_COLUMNS), file)
-
-
-def channel_statistics(images: list[bytes]) -> dict[str, list[float]]:
-    """Return the mean and sd of each channel over the crops' central view, pixels in [0, 1].
-
-    Paper leaves open: over which pixels; here: over those the model can see, VIEW_PX square.
-    """
-    low = (CROP_PX - VIEW_PX) // 2
-    view = slice(low, low + VIEW_PX)
-    total, squares = np.zeros(3), np.zeros(3)
-    for image in images:
-        pixels = decode(image)[view, view].reshape(-1, 3) / 255.0
-        total += pixels.mean(0)
-        squares += (pixels**2).mean(0)
-    mean = total / len(images)
-    return {"mean": mean.tolist(), "std": np.sqrt(squares / len(images) - mean**2).tolist()}
+def _write_index(plan: Plan, out: Path, work: Path) -> None:
+    """Write `index.parquet`: a row a sample, in shard order, some whole shards a row group."""
+    together = max(1, INDEX_ROWS // plan.samples_per_shard)
+    schema = INDEX_COLUMNS.with_metadata({"lemon": json.dumps({"digest": digest(plan.source)})})
+    with (
+        atomic(out / "index.parquet") as file,
+        pq.ParquetWriter(file, schema, write_statistics=False) as writer,
+    ):
+        for start in range(0, plan.shards, together):
+            tables = []
+            for number in range(start, min(start + together, plan.shards)):
+                with pa.memory_map(str(mark_path(work, number))) as mark:
+                    table = pa.ipc.open_file(mark).read_all()
+                    # Dictionaries differ from shard to shard; as one table they are unified.
+                    tables.append(table.replace_schema_metadata(schema.metadata))
+                    table = pa.concat_tables(tables).unify_dictionaries()
+            writer.write_table(table, row_group_size=len(table))

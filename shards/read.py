@@ -1,118 +1,184 @@
 """Read shards: decoded crops at any rows of the index, or any WebDataset tar in a stream.
 
-shards = Shards("shards/")
+shards = Shards("shards/")  # or https://…, s3://…, pipe:…
 crops = shards.read([0, 17, 4])  # (3, 3, 60, 60) uint8
 """
 
-import json
+import logging
 import mmap
+import os
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shards.crop import decode
+from shards.crop import decode, decode_into
+from shards.dataset import read_info
+from shards.index import Index
+from shards.remote import Mirror, is_remote
 from shards.schema import INDEX_COLUMNS
 
-FORMAT = 1  # of dataset.json
+OPEN = 256  # shards mapped at a time
+CHUNK = 64  # crops transposed together, while they are in the processor's cache
+
+log = logging.getLogger(__name__)
 
 
 class Shards:
     """A data set of crops: `dataset.json`, `index.parquet` and the tars they describe.
 
-    Opened lazily and pickled by its path alone, so data workers map the tars themselves.
+    Index and tars are read as they are needed, and pickled by path alone, so data workers map the
+    tars themselves and no process holds the whole index.
     """
 
-    def __init__(self, folder: str | Path):
+    def __init__(
+        self, folder: str | Path, info: dict | None = None, cache: str | Path | None = None
+    ):
         """Open a folder that `shards/main.py mix` wrote.
+
+        Args:
+            folder: its path, or a URL that webdataset can open (`https://`, `s3://`, `pipe:`), see
+                shards/remote.py.
+            info: what `dataset.json` will hold, where it is not written yet.
+            cache: folder for what is fetched from a URL; None: in the system's temporary folder.
 
         Raises:
             FileNotFoundError: no such folder, or no data set in it.
             ValueError: its files do not belong together.
         """
-        self.folder = Path(folder)
-        self.info = _read_info(self.folder)
-        index = pq.read_table(self.folder / "index.parquet", columns=["shard", "offset", "size"])
-        self._shard = index["shard"].to_numpy()
-        self._offset = index["offset"].to_numpy()
-        self._size = index["size"].to_numpy()
-        if len(index) != self.info["samples"]:
-            raise ValueError(
-                f"{self.folder}/index.parquet has {len(index)} rows but dataset.json says "
-                f"{self.info['samples']} samples: they are of two data sets; mix again"
-            )
-        for shard in self.info["shards"]:
-            path = self.folder / shard["name"]
-            found = path.stat().st_size if path.is_file() else "no file"
-            if found != shard["bytes"]:
-                raise ValueError(f"{path}: {found}, expected {shard['bytes']} bytes; mix again")
-        self._maps: dict[int, mmap.mmap] = {}
+        self._mirror = Mirror(str(folder), cache) if is_remote(folder) else None
+        self.folder = self._mirror.folder if self._mirror else Path(folder)
+        self.info = info or read_info(self.folder)
+        self.samples = [shard["samples"] for shard in self.info["shards"]]
+        self._index = Index(self.folder, self.info)
+        self._maps: OrderedDict[int, memoryview] = OrderedDict()
+        if not self._mirror:
+            for number in range(len(self.samples)):
+                self._check_size(number)
 
     def __len__(self) -> int:
-        return len(self._shard)
+        return len(self._index)
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"_maps": {}}
+        return self.__dict__ | {"_maps": OrderedDict()}
 
     @property
-    def index(self):
-        """The whole index as a pyarrow table, columns as in shards/schema.py INDEX_COLUMNS."""
+    def index(self) -> pa.Table:
+        """The whole index, columns as in shards/schema.py INDEX_COLUMNS."""
         return pq.read_table(self.folder / "index.parquet", schema=INDEX_COLUMNS)
 
     def data(self, row: int) -> memoryview:
         """Return the encoded image of one row of the index."""
-        shard = int(self._shard[row])
-        if shard not in self._maps:
-            with open(self.folder / self.info["shards"][shard]["name"], "rb") as file:
-                self._maps[shard] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        start = int(self._offset[row])
-        return memoryview(self._maps[shard])[start : start + int(self._size[row])]
+        shard, offset, size = (int(column[0]) for column in self._index.locate(np.array([row])))
+        return self._map(shard)[offset : offset + size]
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
+    def read(self, rows: np.ndarray, skipped: list[tuple[int, str]] | None = None) -> np.ndarray:
         """Return the decoded crops at the given rows of the index.
 
         Args:
             rows: (N,) integers.
+            skipped: None refuses a broken crop. A list is told of each, its row and what was
+                found, and the crop is replaced by the next whole one of its shard: still a
+                function of the rows alone, and no rank gets fewer samples.
 
         Returns:
             (N, 3, patch_px, patch_px) uint8.
 
         Raises:
+            IndexError: a row that is not there.
             ValueError: a crop does not decode or has another size; names its shard and row.
         """
+        rows = np.asarray(rows, np.int64)
         side = self.info["patch_px"]
-        crops = np.empty((len(rows), side, side, 3), np.uint8)
-        for i, row in enumerate(rows):
+        crops = np.empty((len(rows), 3, side, side), np.uint8)
+        scratch = np.empty((CHUNK, side, side, 3), np.uint8)
+        places = zip(*(column.tolist() for column in self._index.locate(rows)), strict=True)
+        for i, (shard, offset, size) in enumerate(places):
             try:
-                crops[i] = decode(self.data(row))
+                decode_into(self._map(shard)[offset : offset + size], scratch[i % CHUNK])
             except ValueError as error:
-                name = self.info["shards"][int(self._shard[row])]["name"]
-                raise ValueError(
-                    f"{self.folder / name}: the crop of index row {row} at byte "
-                    f"{self._offset[row]} is broken ({error}); mix again"
-                ) from error
-        return np.ascontiguousarray(crops.transpose(0, 3, 1, 2))  # (N, 3, side, side)
+                row = int(rows[i])
+                message = (
+                    f"{self._name(shard)}: the crop of index row {row} at byte "
+                    f"{offset} is broken ({error})"
+                )
+                if skipped is None:
+                    raise ValueError(
+                        f"{message}; `python shards/main.py verify` lists all faults; mix again, "
+                        "or let training skip broken crops"
+                    ) from error
+                log.warning("%s; the next whole one takes its place", message)
+                skipped.append((row, message))
+                scratch[i % CHUNK] = self._next_whole(row, shard)
+            done = i + 1
+            if done % CHUNK == 0 or done == len(rows):
+                low = (i // CHUNK) * CHUNK
+                _to_planes(scratch[: done - low], crops[low:done])
+        return crops
+
+    def advise(self, shards: list[int]) -> None:
+        """Have shards read ahead: from disk by the system, from a URL at once."""
+        for number in shards:
+            if self._mirror:
+                self._path(number)
+            elif hasattr(os, "posix_fadvise"):
+                with open(self._path(number), "rb") as file:
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+
+    def _next_whole(self, row: int, shard: int) -> np.ndarray:
+        """Return the first crop after a row, round its shard, that decodes, (side, side, 3)."""
+        first = int(np.sum(self.samples[:shard], dtype=np.int64))
+        crop = np.empty((self.info["patch_px"],) * 2 + (3,), np.uint8)
+        for step in range(1, self.samples[shard]):
+            try:
+                decode_into(self.data(first + (row - first + step) % self.samples[shard]), crop)
+            except ValueError:
+                continue
+            return crop
+        raise ValueError(f"{self._name(shard)}: no crop is whole; mix again")
+
+    def _map(self, shard: int) -> memoryview:
+        """Return the bytes of a shard."""
+        view = self._maps.get(shard)
+        if view is None:
+            path = self._path(shard)
+            self._check_size(shard)  # reading beyond a mapping's end would kill the process
+            with open(path, "rb") as file:
+                view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            if len(self._maps) >= OPEN:
+                self._maps.popitem(last=False)
+            self._maps[shard] = view
+        return view
+
+    def _path(self, shard: int) -> Path:
+        """Return a shard's file, fetched if need be."""
+        described = self.info["shards"][shard]
+        if self._mirror:
+            return self._mirror.fetch(described["name"], described["bytes"], described["sha256"])
+        return self.folder / described["name"]
+
+    def _name(self, shard: int) -> str:
+        """Return a shard's path for messages."""
+        return f"{self.folder / self.info['shards'][shard]['name']}"
+
+    def _check_size(self, shard: int) -> None:
+        described = self.info["shards"][shard]
+        path = self.folder / described["name"]
+        found = path.stat().st_size if path.is_file() else "no file"
+        if found != described["bytes"]:
+            raise ValueError(f"{path}: {found}, expected {described['bytes']} bytes; mix again")
 
 
-def _read_info(folder: Path) -> dict:
-    """Return `dataset.json`, checked."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder}; make it with `python shards/main.py mix`")
-    path = folder / "dataset.json"
-    if not path.is_file() or not (folder / "index.parquet").is_file():
-        raise FileNotFoundError(
-            f"{folder} holds no finished shards (no dataset.json or no index.parquet); "
-            "make them with `python shards/main.py mix cells/ --out shards/`"
-        )
-    try:
-        info = json.loads(path.read_text())
-        form = info["format"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no data set's description: {error!r}") from error
-    if form != FORMAT:
-        raise ValueError(f"{path} is of format {form}; this code reads {FORMAT}: mix again")
-    return info
+def _to_planes(crops: np.ndarray, out: np.ndarray) -> None:
+    """Copy (N, H, W, 3) to (N, 3, H, W)."""
+    n = len(crops)
+    planes = out.reshape(n, 3, -1)
+    pairs = [0, 0, 1, 1, 2, 2]  # channel 0 to plane 0, …
+    cv2.mixChannels([crops.reshape(n, -1, 3)], [planes[:, c] for c in range(3)], pairs)
 
 
 def stream(urls: str | list[str]) -> Iterator[tuple[str, np.ndarray]]:
@@ -123,6 +189,9 @@ def stream(urls: str | list[str]) -> Iterator[tuple[str, np.ndarray]]:
 
     Yields:
         The key and (H, W, 3) uint8 RGB. Nothing is unpickled.
+
+    Raises:
+        ValueError: a sample holds anything but one image.
     """
     import webdataset
 
@@ -130,7 +199,10 @@ def stream(urls: str | list[str]) -> Iterator[tuple[str, np.ndarray]]:
         webdataset.SimpleShardList(urls), webdataset.tarfile_to_samples()
     )
     for sample in source:
-        images = [sample[e] for e in ("jpg", "png", "webp") if e in sample]
-        if len(images) != 1:
-            raise ValueError(f"{sample['__url__']}: {sample['__key__']} holds {len(images)} images")
-        yield sample["__key__"], decode(images[0])
+        members = [name for name in sample if not name.startswith("__")]
+        if len(members) != 1 or members[0] not in ("jpg", "png", "webp"):
+            raise ValueError(
+                f"{sample['__url__']}: {sample['__key__']} holds {', '.join(members)} instead of "
+                "one image; nothing else is read, least of all unpickled"
+            )
+        yield sample["__key__"], decode(sample[members[0]])

@@ -1,12 +1,11 @@
 """Batches: item `step` of the data set is this rank's part of the global batch of that step."""
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from shards.order import sample_order
 from shards.read import Shards
+from shards.stream import Stream
 from train.augment import Draws, draw
 from train.distributed import World
 from train.policy import Policy
@@ -31,17 +30,12 @@ class Batches(Dataset):
             batch: size of the global batch.
             rows: this rank's places in it.
         """
-        self.shards, self.policy, self.seed, self.batch, self.rows = (
-            shards,
-            policy,
-            seed,
-            batch,
-            rows,
-        )
+        self.policy, self.seed, self.batch, self.rows = policy, seed, batch, rows
+        rank, ranks = rows.start // len(rows), batch // len(rows)
+        self.stream = Stream(shards, batch, rank, ranks, seed)
 
     def __getitem__(self, step: int) -> Batch:
-        positions = step * self.batch + np.asarray(self.rows)
-        crops = self.shards.read(sample_order(positions, len(self.shards), self.seed))
+        crops = self.stream.read(step)
         views = [draw(self.policy, v, self.seed, step, self.batch, self.rows) for v in (0, 1)]
         return torch.from_numpy(crops), views
 

@@ -1,0 +1,85 @@
+"""What a cells folder holds: its finished slides, and the kept nuclei of each."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+KEPT_COLUMNS = ["nucleus", "x", "y", "area_um2", "label", "offset", "size"]
+
+
+def finished_slides(cells: Path) -> list[dict]:
+    """Read which slides have cells, from their outcomes alone.
+
+    Returns:
+        One dict a slide, sorted by id: slide, project, codec, sha256 of its tar, cells.
+
+    Raises:
+        FileNotFoundError: no such folder, or no finished slide with cells in it.
+    """
+    if not cells.is_dir():
+        raise FileNotFoundError(f"no folder {cells}; make it with `python extract/main.py`")
+    slides, outcomes = [], {}
+    for path in sorted(cells.glob("*.json")):
+        record = json.loads(path.read_text())
+        outcomes[record["outcome"]] = outcomes.get(record["outcome"], 0) + 1
+        if record["outcome"] != "done" or not record["fates"]["kept"]:
+            continue
+        slides.append(
+            {
+                "slide": record["slide"],
+                "project": record["project"],
+                "codec": record["settings"]["codec"],
+                "sha256": record["sha256"],
+                "cells": record["fates"]["kept"],
+            }
+        )
+    if not slides:
+        raise FileNotFoundError(
+            f"{cells} holds no finished slide with cells (outcomes: {outcomes or 'none'}); "
+            "run `python extract/main.py SLIDES --out …` first, or read its failures"
+        )
+    return slides
+
+
+def kept_nuclei(cells: Path, slide: dict, columns: list[str] | None = None) -> pa.Table:
+    """Return the kept nuclei of one slide, in the order of its table.
+
+    Args:
+        cells: the folder.
+        slide: as `finished_slides` gives it.
+        columns: of KEPT_COLUMNS; None: all.
+
+    Raises:
+        ValueError: the table is not the one its outcome describes.
+    """
+    path = cells / f"{slide['slide']}.parquet"
+    columns = columns or KEPT_COLUMNS
+    kept = pq.read_table(path, columns=[*columns, "fate"], filters=[("fate", "=", "kept")])
+    if len(kept) != slide["cells"]:
+        raise ValueError(
+            f"{path} holds {len(kept)} kept nuclei but {slide['slide']}.json says "
+            f"{slide['cells']}; extract that slide again"
+        )
+    return kept.select(columns)
+
+
+def kept_cells(cells: Path) -> tuple[list[dict], pa.Table]:
+    """Gather the kept nuclei of every finished slide in memory, about 50 bytes each.
+
+    Returns:
+        The slides as `finished_slides` gives them, and a table of all their kept nuclei: nucleus,
+        x, y, area_um2, label, source_offset (in the slide's tar), size, slide_number.
+    """
+    slides = finished_slides(cells)
+    tables = []
+    for number, slide in enumerate(slides):
+        table = kept_nuclei(cells, slide)
+        column = pa.array(np.full(len(table), number, np.int32))
+        tables.append(table.append_column("slide_number", column))
+    table = pa.concat_tables(tables)
+    return slides, table.rename_columns(
+        [*KEPT_COLUMNS[:-2], "source_offset", "size", "slide_number"]
+    )

@@ -1,0 +1,93 @@
+"""Colour statistics of a data set: the channels, and the LAB templates of RandStainNA.
+
+Both over the crops' central view, which is what the model sees. LAB here is CIE L*a*b* of sRGB
+under D65 in floating point (L 0 to 100, a and b signed), as OpenCV's float conversion and
+scikit-image give it; RandStainNA's code takes OpenCV's 8-bit form, (2.55 L, a + 128, b + 128).
+"""
+
+import cv2
+import numpy as np
+
+from shards.schema import CROP_PX, VIEW_PX
+
+SAMPLE = 10_000  # crops, the first of the data set: mixing made them a random sample
+COMPONENTS = (1, 10)  # the paper's gmm1 and gmm10
+CROPS_A_COMPONENT = 10  # fewer crops get fewer components
+LAB_SPACE = "CIE L*a*b*, D65, L 0..100, float; vector: mean L a b, sd L a b of a crop's view"
+
+
+def colour_statistics(shards, seed: int) -> dict:
+    """Describe the colours of a sample of a data set.
+
+    Args:
+        shards: the data set, a shards.read.Shards.
+        seed: of the mixtures' start.
+
+    Returns:
+        `mean`, `std` (3 floats each, of pixels in [0, 1]) and `stain`: space, crops, and for each
+        of gmm1 and gmm10 weights (K,), means (K, 6) and covariances (K, 6, 6).
+    """
+    vectors = []
+    low = (CROP_PX - VIEW_PX) // 2
+    total, squares, count = np.zeros(3), np.zeros(3), min(SAMPLE, len(shards))
+    for start in range(0, count, 1000):
+        crops = shards.read(np.arange(start, min(start + 1000, count)))
+        views = crops[:, :, low : low + VIEW_PX, low : low + VIEW_PX]
+        pixels = views / 255.0
+        total += pixels.mean((2, 3)).sum(0)
+        squares += (pixels**2).mean((2, 3)).sum(0)
+        vectors.append(lab_statistics(views.transpose(0, 2, 3, 1)))
+    mean = total / count
+    return {
+        "mean": mean.tolist(),
+        "std": np.sqrt(squares / count - mean**2).tolist(),
+        "stain": {"space": LAB_SPACE, "crops": count}
+        | {f"gmm{k}": mixture(np.concatenate(vectors), k, seed) for k in COMPONENTS},
+    }
+
+
+def lab_statistics(views: np.ndarray) -> np.ndarray:
+    """Return the mean and sd of each LAB channel of each crop.
+
+    RandStainNA (Shen et al. 2022) describes an image by these six numbers.
+
+    Args:
+        views: (N, H, W, 3) uint8 RGB.
+
+    Returns:
+        (N, 6) float64: mean L, a, b, then sd L, a, b.
+    """
+    n, height, width, _ = views.shape
+    rgb = np.ascontiguousarray(views).reshape(n * height, width, 3).astype(np.float32) / 255
+    lab = cv2.cvtColor(rgb, cv2.COLOR_RGB2LAB).reshape(n, -1, 3).astype(np.float64)
+    return np.concatenate([lab.mean(1), lab.std(1)], axis=1)
+
+
+def mixture(vectors: np.ndarray, components: int, seed: int) -> dict[str, list]:
+    """Fit a Gaussian mixture with full covariances.
+
+    Paper leaves open: how gmm1 and gmm10 are fitted; here: over the joint 6-vector, so that the
+    draws keep the correlation of a crop's brightness, hue and contrast. One component's mean and
+    variances are RandStainNA's own template.
+
+    Args:
+        vectors: (N, 6).
+        components: K; fewer where there are not CROPS_A_COMPONENT different vectors for each.
+        seed: of the k-means start.
+
+    Returns:
+        weights (K,), means (K, 6), covariances (K, 6, 6).
+    """
+    from sklearn.mixture import GaussianMixture  # slow to import, and only mixing needs it
+
+    different = len(np.unique(vectors, axis=0))
+    components = min(components, max(1, different // CROPS_A_COMPONENT))
+    if len(vectors) == 1:
+        vectors = np.repeat(vectors, 2, axis=0)
+    model = GaussianMixture(components, random_state=seed % 2**32, max_iter=1000).fit(vectors)
+    order = np.argsort(-model.weights_, kind="stable")
+    return {
+        "weights": model.weights_[order].tolist(),
+        "means": model.means_[order].tolist(),
+        "covariances": model.covariances_[order].tolist(),
+    }

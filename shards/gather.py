@@ -1,0 +1,152 @@
+"""Pass 2 of a mix: take the cells of some shards out of all runs, write the tars.
+
+A finished shard is `train-000000.tar` in the data set and `shard-000000.arrow` in the work folder,
+its rows of the index: its commit mark, renamed into place last.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from shards.fingerprint import block_numbers, checksum, fingerprint, member_blocks
+from shards.plan import Plan
+from shards.scatter import run_path
+from shards.schema import INDEX_COLUMNS
+from shards.write import BLOCK, atomic
+
+CLOSING = bytes(2 * BLOCK)  # ends a tar
+
+
+def shard_name(number: int) -> str:
+    """Return the file name of a shard."""
+    return f"train-{number:06d}.tar"
+
+
+def mark_path(work: Path, number: int) -> Path:
+    """Return the commit mark of a shard."""
+    return work / f"shard-{number:06d}.arrow"
+
+
+def read_facts(path: Path) -> dict:
+    """Return what a run's or a shard's commit mark says beside its rows."""
+    with pa.memory_map(str(path)) as file:
+        metadata = pa.ipc.open_file(file).schema.metadata
+    return {k.decode(): json.loads(v) if v[:1] == b"{" else v.decode() for k, v in metadata.items()}
+
+
+def is_made(out: Path, work: Path, number: int) -> bool:
+    """Tell whether a shard is finished."""
+    mark, tar = mark_path(work, number), out / shard_name(number)
+    return (
+        mark.is_file()
+        and tar.is_file()
+        and tar.stat().st_size == read_facts(mark)["shard"]["bytes"]
+    )
+
+
+def write_shards(plan: Plan, group: range, out: Path, work: Path) -> None:
+    """Write those shards of a group that are not finished.
+
+    Raises:
+        ValueError: the runs do not hold each cell of the group once, byte by byte: a disk error.
+    """
+    missing = [s for s in group if not is_made(out, work, s)]
+    if not missing:
+        return
+    first, last = plan.samples_of(missing[0]).start, plan.samples_of(missing[-1]).stop
+    table, blocks = _collect(plan, first, last, work)
+    order = np.argsort(table["position"].to_numpy(), kind="stable")
+    table = table.take(order)
+    if not np.array_equal(table["position"].to_numpy(), np.arange(first, last)):
+        raise ValueError(
+            f"{work} lacks cells of shards {missing[0]} to {missing[-1]}, or holds some twice: "
+            f"delete {work} and mix again"
+        )
+    for number in missing:
+        samples = plan.samples_of(number)
+        rows = table.slice(samples.start - first, len(samples))
+        _write_shard(plan, number, rows, blocks, out, work)
+
+
+def _collect(plan: Plan, first: int, last: int, work: Path) -> tuple[pa.Table, np.ndarray]:
+    """Read the cells of places [first, last) from all runs.
+
+    Returns:
+        Their rows, `start` counting in what was read, and (M, 512) uint8 blocks.
+    """
+    slices = []
+    for number in range(len(plan.runs)):
+        path = run_path(work, number)
+        with pa.memory_map(str(path)) as file:
+            table = pa.ipc.open_file(file).read_all()
+            low, high = np.searchsorted(table["position"].to_numpy(), [first, last]).tolist()
+            # Copied, for the mapping ends here.
+            rows = table.slice(low, high - low).take(np.arange(high - low))
+        slices.append((path.with_suffix(".bin"), rows))
+    counts = [int(member_blocks(rows["size"].to_numpy()).sum()) for _, rows in slices]
+    blocks = np.empty((sum(counts), BLOCK), np.uint8)
+    tables, at = [], 0
+    for (path, rows), count in zip(slices, counts, strict=True):
+        if not count:
+            continue
+        begin = rows["start"][0].as_py()
+        with open(path, "rb") as file:
+            file.seek(begin * BLOCK)
+            if file.readinto(blocks[at : at + count].data) != count * BLOCK:
+                raise ValueError(f"{path} is cut short: delete {work} and mix again")
+        starts = rows["start"].to_numpy() - begin + at
+        tables.append(rows.set_column(1, "start", pa.array(starts)))
+        at += count
+    return pa.concat_tables(tables).combine_chunks(), blocks
+
+
+def _write_shard(
+    plan: Plan, number: int, rows: pa.Table, blocks: np.ndarray, out: Path, work: Path
+) -> None:
+    """Write one tar and its commit mark."""
+    counts = member_blocks(rows["size"].to_numpy())
+    members = blocks[block_numbers(rows["start"].to_numpy(), counts)]
+    hashes = fingerprint(members, counts)
+    damaged = np.flatnonzero(hashes != rows["fingerprint"].to_numpy())
+    if len(damaged):
+        slide = plan.slides[rows["slide_number"][damaged[0]].as_py()]["slide"]
+        raise ValueError(
+            f"{len(damaged)} cells changed between reading and writing, the first nucleus "
+            f"{rows['nucleus'][damaged[0]]} of {slide}: the disk or memory is bad; delete {work} "
+            "and mix again"
+        )
+    digest = hashlib.sha256(members.data)
+    digest.update(CLOSING)
+    path = out / shard_name(number)
+    with atomic(path) as file:
+        file.write(members.data)
+        file.write(CLOSING)
+    shard = {
+        "name": path.name,
+        "samples": len(rows),
+        "bytes": members.nbytes + len(CLOSING),
+        "sha256": digest.hexdigest(),
+    }
+    facts = {"shard": json.dumps(shard), "checksum": f"{checksum(hashes):016x}"}
+    index = _index(plan, number, rows, np.cumsum(counts) - counts).replace_schema_metadata(facts)
+    with atomic(mark_path(work, number)) as file, pa.ipc.new_file(file, index.schema) as writer:
+        writer.write_table(index)
+
+
+def _index(plan: Plan, number: int, rows: pa.Table, starts: np.ndarray) -> pa.Table:
+    """Return a shard's rows of the index; `starts` are the members' first blocks in the tar."""
+    slide = rows["slide_number"].combine_chunks()
+    return pa.table(
+        {
+            "shard": np.full(len(rows), number, np.int32),
+            "offset": (starts + 1) * BLOCK,
+            "size": rows["size"],
+            "slide": pa.array([s["slide"] for s in plan.slides]).take(slide),
+            "project": pa.array([s["project"] for s in plan.slides], pa.string()).take(slide),
+            **{name: rows[name] for name in ("nucleus", "x", "y", "area_um2", "label")},
+            "fingerprint": rows["fingerprint"],
+        }
+    ).cast(INDEX_COLUMNS)
