@@ -193,16 +193,19 @@ def stream(urls: str | list[str]) -> Iterator[tuple[str, np.ndarray]]:
     Raises:
         ValueError: a sample holds anything but one image.
     """
-    import webdataset
+    from webdataset import gopen
+    from webdataset.shardlists import expand_urls
+    from webdataset.tariterators import group_by_keys, tar_file_expander
 
-    source = webdataset.DataPipeline(
-        webdataset.SimpleShardList(urls), webdataset.tarfile_to_samples()
-    )
-    for sample in source:
-        members = [name for name in sample if not name.startswith("__")]
-        if len(members) != 1 or members[0] not in ("jpg", "png", "webp"):
-            raise ValueError(
-                f"{sample['__url__']}: {sample['__key__']} holds {', '.join(members)} instead of "
-                "one image; nothing else is read, least of all unpickled"
-            )
-        yield sample["__key__"], decode(sample[members[0]])
+    for url in [
+        u for each in ([urls] if isinstance(urls, str) else urls) for u in expand_urls(each)
+    ]:
+        with gopen(url) as file:
+            for sample in group_by_keys(tar_file_expander([{"url": url, "stream": file}])):
+                members = [name for name in sample if not name.startswith("__")]
+                if len(members) != 1 or members[0] not in ("jpg", "png", "webp"):
+                    raise ValueError(
+                        f"{url}: {sample['__key__']} holds {', '.join(members)} instead of one "
+                        "image; nothing else is read, least of all unpickled"
+                    )
+                yield sample["__key__"], decode(sample[members[0]])
