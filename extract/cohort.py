@@ -1,7 +1,14 @@
 """Extract many slides, each in a process of its own, so that a bad one takes no other down."""
 
+import ctypes
+import logging
 import multiprocessing
 import os
+import re
+import signal
+import sys
+import time
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -10,6 +17,14 @@ from tqdm import tqdm
 
 from extract.ledger import Settings, is_finished, read_outcome, record_outcome
 from extract.slides import Entry
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+STALE_S = 3600.0  # a temporary file that nobody has written to for so long is a killed run's
+TEMPORARY = re.compile(r"\..+\.(tar|parquet|json)\.\w+\.tmp")
+CANNOT_WRITE = os.EX_IOERR  # exit code of a child that could not even write its outcome
+PR_SET_PDEATHSIG = 1  # of prctl(2)
+
+log = logging.getLogger(__name__)
 
 
 def extract_cohort(
@@ -36,44 +51,103 @@ def extract_cohort(
         raise ValueError(f"--out {out} cannot be made: {error.strerror}") from error
     if not os.access(out, os.W_OK):
         raise ValueError(f"--out {out} cannot be written to")
+    _sweep(out)
     waiting = [e for e in entries if overwrite or not is_finished(out, e, settings)][::-1]
-    # A server process that has imported the work forks a child a slide: a clean start each time,
-    # without paying the imports each time.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["extract.job"])
+    lost: dict[str, dict] = {}  # records that could not be written
     running: dict[int, tuple[BaseProcess, Entry]] = {}
+    context, lent = _context()
     progress = tqdm(
         total=len(entries), initial=len(entries) - len(waiting), desc="slides", disable=None
     )
-    with progress:
+    try:
         while waiting or running:
             while waiting and len(running) < workers:
                 entry = waiting.pop()
+                if not overwrite and is_finished(out, entry, settings):
+                    progress.update()  # by another process that was given the same part
+                    continue
                 (out / f"{entry.slide}.json").unlink(missing_ok=True)
-                process = context.Process(target=_work, args=(entry, out, settings))
+                process = context.Process(target=_work, args=(entry, out, settings, lent))
                 process.start()
                 running[process.sentinel] = (process, entry)
             for sentinel in wait(list(running)):
                 process, entry = running.pop(sentinel)
                 process.join()
                 if read_outcome(out, entry.slide) is None:
-                    record_outcome(out, entry, settings, "failed", _death(process.exitcode))
+                    lost |= _record_death(out, entry, settings, process.exitcode)
                 progress.update()
-    return [read_outcome(out, entry.slide) for entry in entries]
+    finally:
+        progress.close()
+        for process, _ in running.values():  # after an interrupt: leave no orphans
+            process.terminate()
+    return [lost.get(e.slide) or read_outcome(out, e.slide) for e in entries]
 
 
-def _work(entry: Entry, out: Path, settings: Settings) -> None:
+def _context() -> tuple[multiprocessing.context.ForkServerContext, list[str]]:
+    """Start the server process that has imported the work and forks a child a slide.
+
+    A clean start each time, without paying the imports each time. Slides are the parallelism: a
+    child's numerical libraries get one thread, which they take from the server's environment.
+
+    Returns:
+        The context, and the variables that programs started by a child should not inherit.
+    """
+    lent = [name for name in THREADS if name not in os.environ]
+    os.environ.update(dict.fromkeys(lent, "1"))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["extract.job"])
+    forkserver.ensure_running()
+    for name in lent:
+        del os.environ[name]
+    return context, lent
+
+
+def _work(entry: Entry, out: Path, settings: Settings, lent: list[str]) -> None:
     """Extract one slide, in the child."""
     import cv2
+    import pyarrow as pa
 
     from extract.job import extract_slide
 
-    cv2.setNumThreads(1)  # the slides are the parallelism
-    extract_slide(entry, out, settings)
+    if sys.platform == "linux":  # if the run is killed the server ends, and with it this child
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    for name in lent:
+        os.environ.pop(name, None)
+    cv2.setNumThreads(1)
+    pa.set_cpu_count(1)
+    try:
+        extract_slide(entry, out, settings)
+    except OSError as error:
+        print(f"{entry.slide}: its outcome cannot be written: {error}", file=sys.stderr)
+        sys.exit(CANNOT_WRITE)
 
 
-def _death(exitcode: int) -> str:
-    """Say how a child ended that left no outcome."""
+def _record_death(out: Path, entry: Entry, settings: Settings, exitcode: int) -> dict[str, dict]:
+    """Record a slide whose child left no outcome; return the record by name if that fails too."""
     if exitcode < 0:
-        return f"its process was killed by signal {-exitcode} (9 is often lack of memory)"
-    return f"its process ended with exit code {exitcode}; the traceback is in the log"
+        reason = f"its process was killed by signal {-exitcode} (9 is often lack of memory)"
+    elif exitcode == CANNOT_WRITE:
+        reason = f"its outcome could not be written to {out} (is the disk full?)"
+    else:
+        reason = f"its process ended with exit code {exitcode}; the traceback is in the log"
+    try:
+        record_outcome(out, entry, settings, "failed", reason)
+    except OSError:
+        return {entry.slide: {"slide": entry.slide, "outcome": "failed", "reason": reason}}
+    return {}
+
+
+def _sweep(out: Path) -> None:
+    """Remove temporary files that killed runs left behind.
+
+    Another run may be writing to the same folder: only files that nobody has touched for long go.
+    Should one belong to a suspended run after all, that run's slide fails and is done again.
+    """
+    for path in out.glob(".*.tmp"):
+        try:
+            stale = TEMPORARY.fullmatch(path.name) and path.stat().st_mtime < time.time() - STALE_S
+            if stale:
+                path.unlink()
+                log.info("removed %s, left behind by a killed run", path)
+        except FileNotFoundError:
+            continue  # renamed or swept by another run

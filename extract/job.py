@@ -18,7 +18,8 @@ from extract.morphology import DENSITY_COLUMNS, SHAPE_COLUMNS, shape
 from extract.segment import rays
 from extract.segment.detections import BATCH, Detections, Outlines
 from extract.slide import Slide, not_40x
-from extract.slides import Entry
+from extract.slides import Entry, check_download
+from extract.status import fault
 from extract.tiles import segment_by_tiles
 from shards.schema import CELL_COLUMNS, FATES, MPP
 from shards.stain import Stain
@@ -42,6 +43,7 @@ def extract_slide(entry: Entry, out: Path, settings: Settings) -> dict:
     """
     start = time.perf_counter()
     try:
+        check_download(entry)
         slide = Slide(entry.path, entry.mpp)
         reason = None if settings.any_scale else not_40x(slide)
         if reason:
@@ -49,6 +51,9 @@ def extract_slide(entry: Entry, out: Path, settings: Settings) -> dict:
         segment = SEGMENTERS[settings.segmenter]
         detections, stain, about = segment(slide, entry, settings, out / SEGMENTATIONS)
         facts = _write_cells(slide, detections, stain, entry, out, settings, about["version"])
+        wrong = fault(out, {"slide": entry.slide, "settings": asdict(settings), **facts})
+        if wrong:
+            raise ValueError(f"what was written does not add up: {wrong}")
     except (ValueError, OSError) as error:
         return record_outcome(out, entry, settings, "failed", f"{type(error).__name__}: {error}")
     return record_outcome(
@@ -118,6 +123,7 @@ def _write_cells(
     described = {
         "slide": entry.slide,
         "project": entry.project,
+        "case": entry.case,
         "mpp": slide.mpp,
         "crop_mpp": MPP,
         "segmenter": settings.segmenter,
@@ -134,6 +140,9 @@ def _write_cells(
         "fates": dict(zip(FATES, counts.tolist(), strict=True)),
         "damaged": slide.damaged,
         "sha256": crops.sha256,
+        "bytes": {
+            kind: (out / f"{entry.slide}.{kind}").stat().st_size for kind in ("tar", "parquet")
+        },
     }
 
 

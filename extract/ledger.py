@@ -38,7 +38,9 @@ def record_outcome(
     record = {
         "slide": entry.slide,
         "project": entry.project,
+        "case": entry.case,
         "path": str(entry.path.absolute()),
+        "size": entry.size,
         "given_mpp": entry.mpp,
         "outcome": outcome,
         "reason": reason,
@@ -76,8 +78,10 @@ def is_finished(out: Path, entry: Entry, settings: Settings) -> bool:
     same = record["settings"] == asdict(settings) and record["given_mpp"] == entry.mpp
     if record["outcome"] == "skipped":
         return same
-    if not all((out / f"{entry.slide}.{kind}").is_file() for kind in ("tar", "parquet")):
-        return False
+    for kind, size in record["bytes"].items():
+        path = out / f"{entry.slide}.{kind}"
+        if not path.is_file() or path.stat().st_size != size:
+            return False
     if not same:
         was = record["settings"] | {"mpp": record["given_mpp"]}
         now = asdict(settings) | {"mpp": entry.mpp}

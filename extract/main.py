@@ -3,8 +3,12 @@ r"""Find the nuclei of slides and cut them out: slides in, cells out.
     python extract/main.py slides.csv --out cells/
     python extract/main.py /data/slides --out cells/ --workers 8
     python extract/main.py slide.svs --out cells/ --mpp 0.25
+    python extract/main.py gdc_manifest.txt --slides-root /data/tcga \
+        --sample-sheet gdc_sample_sheet.tsv --out cells/
     python extract/main.py slides.csv --out cells/ --part $SLURM_ARRAY_TASK_ID \
         --parts $SLURM_ARRAY_TASK_COUNT
+    python extract/main.py status cells/ slides.csv     # what became of each; what to resubmit
+    python extract/main.py sheet cells/ --out sheets/   # a page to look at
 
 A rerun continues: what is done is passed over, what failed is tried again. Exit code 0: all done
 (slides skipped with a reason are done); 1: some failed (listed); 2: the input cannot be used.
@@ -17,11 +21,13 @@ if __name__ == "__main__":  # import from the clone's root, not from this folder
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import argparse
+import logging
+from collections import Counter
 from pathlib import Path
 
 from extract.cohort import extract_cohort
 from extract.ledger import Settings
-from extract.slides import list_slides
+from extract.slides import Entry, list_slides
 from shards.schema import CODECS
 
 SEGMENTERS = ("rays",)  # keys of extract.job.SEGMENTERS, whose import takes a second
@@ -29,15 +35,24 @@ SEGMENTERS = ("rays",)  # keys of extract.job.SEGMENTERS, whose import takes a s
 
 def main() -> int:
     """Run the command line and return its exit code."""
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    commands = {"status": status, "sheet": sheet}
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    try:
+        return commands[name](sys.argv[2:]) if name in commands else extract(sys.argv[1:])
+    except (FileNotFoundError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def extract(words: list[str]) -> int:
+    """Run the plain command, which extracts."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "slides", type=Path, help="folder, CSV (path[,slide_id,project,mpp]) or slide"
-    )
+    add_slides(parser)
     parser.add_argument("--out", type=Path, required=True, help="the cells folder")
     parser.add_argument("--segmenter", choices=SEGMENTERS, default="rays")
-    parser.add_argument("--mpp", type=float, help="µm/px of slides for which the CSV gives none")
     parser.add_argument("--any-scale", action="store_true", help="take slides that are not 40X")
     parser.add_argument("--cells-per-slide", type=int, help="keep so many, drawn at random")
     parser.add_argument("--codec", choices=CODECS, default="jpeg", help="of the crops")
@@ -46,13 +61,11 @@ def main() -> int:
     parser.add_argument("--parts", type=int, default=1, help="into how many the list is cut")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--overwrite", action="store_true", help="extract finished slides anew")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     if not 0 <= arguments.part < arguments.parts:
         parser.error(f"--part {arguments.part} of --parts {arguments.parts}: count from 0")
     if arguments.workers < 1:
         parser.error(f"--workers {arguments.workers}: at least 1 is needed")
-    if arguments.mpp is not None and arguments.mpp <= 0:
-        parser.error(f"--mpp {arguments.mpp}: µm/px, above 0")
     if arguments.cells_per_slide is not None and arguments.cells_per_slide < 1:
         parser.error(f"--cells-per-slide {arguments.cells_per_slide}: at least 1")
     settings = Settings(
@@ -62,15 +75,42 @@ def main() -> int:
         cells_per_slide=arguments.cells_per_slide,
         any_scale=arguments.any_scale,
     )
-    try:
-        entries = list_slides(arguments.slides, arguments.mpp)[arguments.part :: arguments.parts]
-        records = extract_cohort(
-            entries, arguments.out, settings, arguments.workers, arguments.overwrite
-        )
-    except (FileNotFoundError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    entries = listed(arguments, parser)[arguments.part :: arguments.parts]
+    records = extract_cohort(
+        entries, arguments.out, settings, arguments.workers, arguments.overwrite
+    )
     return summarise(records, arguments.out)
+
+
+def add_slides(parser: argparse.ArgumentParser, needed: bool = True) -> None:
+    """Add the flags that say which slides."""
+    parser.add_argument(
+        "slides",
+        type=Path,
+        nargs=None if needed else "?",
+        help="folder, CSV (path[,slide_id,project,mpp,case]), GDC manifest or slide",
+    )
+    parser.add_argument("--slides-root", type=Path, help="where gdc-client put a manifest's files")
+    parser.add_argument("--sample-sheet", type=Path, help="of the GDC: gives project and case")
+    parser.add_argument(
+        "--frozen", action="store_true", help="take TS, BS and MS slides of folders and manifests"
+    )
+    parser.add_argument("--verify-md5", action="store_true", help="of manifests; reads every byte")
+    parser.add_argument("--mpp", type=float, help="µm/px of slides for which the CSV gives none")
+
+
+def listed(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Entry]:
+    """List the slides that the flags of `add_slides` name."""
+    if arguments.mpp is not None and arguments.mpp <= 0:
+        parser.error(f"--mpp {arguments.mpp}: µm/px, above 0")
+    return list_slides(
+        arguments.slides,
+        arguments.mpp,
+        arguments.slides_root,
+        arguments.sample_sheet,
+        arguments.frozen,
+        arguments.verify_md5,
+    )
 
 
 def summarise(records: list[dict], out: Path) -> int:
@@ -93,6 +133,56 @@ def summarise(records: list[dict], out: Path) -> int:
         + (f" = {counts}" if counts else "")
     )
     return 1 if outcomes["failed"] else 0
+
+
+def status(words: list[str]) -> int:
+    """Say what became of every slide; return 1 if any is to be submitted again."""
+    from extract.status import AGAIN, describe, survey, write_status
+
+    parser = argparse.ArgumentParser(
+        prog="main.py status",
+        description="Check the cells of every slide against its record, print a table, and write "
+        "slides.parquet, slides.csv and resubmit.csv. Exit code 1: some are to be resubmitted.",
+    )
+    parser.add_argument("cells", type=Path, help="folder that extract wrote")
+    add_slides(parser, needed=False)
+    parser.add_argument("--out", type=Path, help="folder of the tables [<cells>-status]")
+    parser.add_argument("--digests", action="store_true", help="read the tars whole: SHA-256")
+    arguments = parser.parse_args(words)
+    out = arguments.out or arguments.cells.with_name(f"{arguments.cells.resolve().name}-status")
+    entries = listed(arguments, parser) if arguments.slides else None
+    rows = survey(arguments.cells, entries, arguments.digests)
+    write_status(rows, out)
+    print(describe(rows))
+    counts = Counter(row["outcome"] for row in rows)
+    again = sum(counts[outcome] for outcome in AGAIN)
+    if entries is None:
+        print("slides that left no record are not known here: name the list of slides as well")
+    if again:
+        print(f"to resubmit: python extract/main.py {out}/resubmit.csv --out {arguments.cells}")
+    if counts["broken"]:
+        print("broken ones are done anew with --overwrite")
+    return 1 if again else 0
+
+
+def sheet(words: list[str]) -> int:
+    """Write the page to look at."""
+    from extract.contact_sheet import write_sheet
+
+    parser = argparse.ArgumentParser(
+        prog="main.py sheet",
+        description="Write one HTML page that shows what was extracted: nuclei on each slide, "
+        "outlines at full resolution, crops kept and dropped, counts.",
+    )
+    parser.add_argument("cells", type=Path, help="folder that extract wrote")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the page")
+    parser.add_argument("--slides", type=int, default=40, help="show so many, drawn at random")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args(words)
+    if arguments.slides < 1:
+        parser.error(f"--slides {arguments.slides}: at least 1")
+    print(write_sheet(arguments.cells, arguments.out, arguments.slides, arguments.seed))
+    return 0
 
 
 if __name__ == "__main__":

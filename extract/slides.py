@@ -1,12 +1,18 @@
-"""Which slides to extract: a folder, a CSV, or one slide."""
+"""Which slides to extract: a folder, a CSV, a GDC manifest, or one slide."""
 
 import csv
-from dataclasses import dataclass
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from extract import gdc
 from shards.schema import check_slide_id
 
 SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -17,31 +23,58 @@ class Entry:
     path: Path
     project: str | None = None  # e.g. TCGA-BRCA
     mpp: float | None = None  # µm/px at level 0; None: what the slide says
+    case: str | None = None  # the patient
+    size: int | None = None  # bytes the file must have; None: not known
+    md5: str | None = None  # that it must have; None: not to be checked
 
 
-def list_slides(source: Path, mpp: float | None = None) -> list[Entry]:
-    """List the slides of a folder (searched in depth), a CSV, or one slide, sorted by id.
+def list_slides(
+    source: Path,
+    mpp: float | None = None,
+    slides_root: Path | None = None,
+    sample_sheet: Path | None = None,
+    frozen: bool = False,
+    verify_md5: bool = False,
+) -> list[Entry]:
+    """List the slides of a folder (searched in depth), a CSV, a GDC manifest, or one slide.
+
+    The list is sorted by id, so that it is cut into the same parts whatever the order on disk. A
+    slide that a CSV or manifest names and that is not there stays in the list, to be recorded as
+    failed. Frozen sections are left out of folders and manifests; a CSV's rows are taken as given.
 
     Args:
-        source: a folder; a CSV with the columns path and, optionally, slide_id, project, mpp
-            (paths relative to the CSV's folder); or a slide.
+        source: a folder; a CSV with the columns path and, optionally, slide_id, project, mpp, case,
+            size, md5 (paths relative to the CSV's folder); a GDC manifest; or a slide.
         mpp: µm/px for the slides to which the CSV gives none.
+        slides_root: the folder into which gdc-client downloaded the manifest's files.
+        sample_sheet: of the GDC, for project and case.
+        frozen: take frozen sections too.
+        verify_md5: have the files' MD5 checked where the source gives one.
 
     Raises:
-        FileNotFoundError: no such path, no slides in it, or a listed slide is absent.
+        FileNotFoundError: no such path, no slides in it, or none of the listed slides is there.
         ValueError: a CSV without a path column, an id that cannot be used, an id twice.
     """
     if not source.exists():
-        raise FileNotFoundError(f"no such folder, CSV or slide: {source}")
+        raise FileNotFoundError(f"no such folder, CSV, manifest or slide: {source}")
     if source.is_dir():
-        paths = sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES)
-        if not paths:
-            raise FileNotFoundError(f"no slides ({' '.join(SUFFIXES)}) in {source}")
-        entries = [Entry(_default_id(path), path, mpp=mpp) for path in paths]
+        entries = _read_folder(source, frozen)
+    elif source.suffix.lower() in SUFFIXES:
+        entries = [Entry(_default_id(source), source)]
+    elif gdc.is_manifest(source):
+        if slides_root is None:
+            raise ValueError(
+                f"{source} is a GDC manifest: say with --slides-root where its files are"
+            )
+        entries = _read_manifest(source, slides_root, frozen)
     elif source.suffix.lower() == ".csv":
-        entries = _read_csv(source, mpp)
+        entries = _read_csv(source)
     else:
-        entries = [Entry(_default_id(source), source, mpp=mpp)]
+        entries = [Entry(_default_id(source), source)]  # of a kind unknown here; OpenSlide will say
+    sheet = gdc.read_sheet(sample_sheet) if sample_sheet else {}
+    entries = [_complete(entry, sheet, mpp, verify_md5) for entry in entries]
+    if sheet and (strangers := sum(e.project is None for e in entries)):
+        log.warning("%d slides have no project: %s does not name them", strangers, sample_sheet)
     seen: dict[str, Path] = {}
     for entry in entries:
         check_slide_id(entry.slide)
@@ -54,35 +87,158 @@ def list_slides(source: Path, mpp: float | None = None) -> list[Entry]:
     return sorted(entries, key=lambda e: e.slide)
 
 
+def check_download(entry: Entry) -> None:
+    """Compare a slide's file with what its source says of it; an absent file is not judged here.
+
+    Raises:
+        ValueError: the size or the MD5 is another.
+    """
+    if not entry.path.is_file():
+        return
+    size = entry.path.stat().st_size
+    if entry.size is not None and size != entry.size:
+        raise ValueError(
+            f"{entry.path} has {size} bytes instead of {entry.size}; download it again"
+        )
+    if entry.md5 is not None:
+        with open(entry.path, "rb") as file:
+            found = hashlib.file_digest(file, "md5").hexdigest()
+        if found != entry.md5.lower():
+            raise ValueError(
+                f"{entry.path} has MD5 {found} instead of {entry.md5}; download it again"
+            )
+
+
 def _default_id(path: Path) -> str:
     """Return the file's name up to its first period."""
     return path.name.split(".")[0]
 
 
-def _read_csv(source: Path, mpp: float | None) -> list[Entry]:
+def _complete(
+    entry: Entry, sheet: Mapping[str, gdc.Sample], mpp: float | None, verify_md5: bool
+) -> Entry:
+    """Add what sheet, command line and the file's name say to what the source said."""
+    sample = sheet.get(entry.path.parent.name) or sheet.get(entry.path.name)
+    return replace(
+        entry,
+        project=entry.project or (sample.project if sample else None),
+        case=entry.case or (sample.case if sample else None) or gdc.case_of(entry.path.name),
+        mpp=entry.mpp or mpp,
+        md5=entry.md5 if verify_md5 else None,
+    )
+
+
+def _read_folder(source: Path, frozen: bool) -> list[Entry]:
+    """List the slides in a folder and those below it."""
+    paths = [p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
+    partial = sum(1 for _ in source.rglob("*.partial"))
+    if partial:
+        log.warning("%s: %d unfinished downloads (*.partial) left out", source, partial)
+    if not paths:
+        raise FileNotFoundError(f"no slides ({' '.join(SUFFIXES)}) in {source}")
+    kept = paths if frozen else [p for p in paths if not gdc.is_frozen(p.name)]
+    _say_frozen(source, len(paths) - len(kept), len(kept))
+    return [Entry(_default_id(path), path) for path in kept]
+
+
+def _read_manifest(source: Path, root: Path, frozen: bool) -> list[Entry]:
+    """List the slides of a GDC manifest."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"--slides-root {root} is no folder")
+    files = [f for f in gdc.read_manifest(source) if f.name.lower().endswith(SUFFIXES)]
+    if not files:
+        raise FileNotFoundError(f"{source} lists no slides ({' '.join(SUFFIXES)})")
+    kept = files if frozen else [f for f in files if not gdc.is_frozen(f.name)]
+    _say_frozen(source, len(files) - len(kept), len(kept))
+    entries = [
+        Entry(_default_id(path), path, size=file.size, md5=file.md5)
+        for file in kept
+        for path in [gdc.find(file, root)]
+    ]
+    _say_absent(source, entries, f"below --slides-root {root}")
+    return entries
+
+
+def _say_frozen(source: Path, left_out: int, kept: int) -> None:
+    """Say how many frozen sections were left out.
+
+    Raises:
+        FileNotFoundError: nothing else is there.
+    """
+    if left_out and not kept:
+        raise FileNotFoundError(f"{source} holds frozen sections only; --frozen takes them")
+    if left_out:
+        log.warning("%s: %d frozen sections left out (--frozen takes them)", source, left_out)
+
+
+def _say_absent(source: Path, entries: list[Entry], where: str) -> None:
+    """Say how many of the listed slides are not there.
+
+    Raises:
+        FileNotFoundError: not one is.
+    """
+    absent = [entry for entry in entries if not entry.path.exists()]
+    if len(absent) == len(entries):
+        raise FileNotFoundError(
+            f"{source}: none of its {len(entries)} slides is there, the first "
+            f"{absent[0].path} ({where})"
+        )
+    if absent:
+        log.warning(
+            "%s: %d of %d slides are not there, the first %s; they will be recorded as failed",
+            source,
+            len(absent),
+            len(entries),
+            absent[0].path,
+        )
+
+
+def _read_csv(source: Path) -> list[Entry]:
     """Read a CSV of slides."""
     with open(source, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         if "path" not in (reader.fieldnames or []):
             raise ValueError(
                 f"{source} has no path column (it has {', '.join(reader.fieldnames or ['none'])}); "
-                "needed: path; optional: slide_id, project, mpp"
+                "needed: path; optional: slide_id, project, mpp, case, size, md5"
             )
         rows = list(reader)
     if not rows:
         raise FileNotFoundError(f"{source} lists no slides")
     entries = []
     for number, row in enumerate(rows, start=2):
+        if not row["path"]:
+            raise ValueError(f"{source}, line {number}: the path is empty")
         path = source.parent / row["path"]
-        if not path.exists():
-            raise FileNotFoundError(
-                f"{source}, line {number}: no slide {path} (paths count from the CSV's folder)"
+        scale = _number(row.get("mpp"), "mpp", f"{source}, line {number}")
+        size = _number(row.get("size"), "size", f"{source}, line {number}")
+        entries.append(
+            Entry(
+                slide=row.get("slide_id") or _default_id(path),
+                path=path,
+                project=row.get("project") or None,
+                mpp=scale,
+                case=row.get("case") or None,
+                size=None if size is None else int(size),
+                md5=row.get("md5") or None,
             )
-        given = row.get("mpp") or mpp
-        try:
-            scale = float(given) if given else None
-        except ValueError as error:
-            raise ValueError(f"{source}, line {number}: mpp {given!r} is no number") from error
-        slide = row.get("slide_id") or _default_id(path)
-        entries.append(Entry(slide, path, row.get("project") or None, scale))
+        )
+    _say_absent(source, entries, "paths count from the CSV's folder")
     return entries
+
+
+def _number(text: str | None, column: str, where: str) -> float | None:
+    """Return the number in a cell, None of an empty one.
+
+    Raises:
+        ValueError: it is none above 0.
+    """
+    if not text:
+        return None
+    try:
+        number = float(text)
+    except ValueError as error:
+        raise ValueError(f"{where}: {column} {text!r} is no number") from error
+    if not 0 < number < float("inf"):
+        raise ValueError(f"{where}: {column} {text} is not above 0")
+    return number

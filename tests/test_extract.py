@@ -40,7 +40,7 @@ def test_a_csv_gives_ids_projects_and_scales(tmp_path):
     [
         ("slide\nx.svs\n", "no path column"),
         ("path\n", "lists no slides"),
-        ("path\nnone.svs\n", r"line 2: no slide .*none\.svs"),
+        ("path\nnone.svs\n", r"none of its 1 slides is there, the first .*none\.svs"),
         ("path,mpp\nx.svs,fine\n", "mpp 'fine' is no number"),
         ("path,slide_id\nx.svs,a.b\n", "slide id 'a.b' cannot be used"),
         ("path,slide_id\nx.svs,a\ny.svs,a\n", r"two slides have the id a: .*x\.svs and .*y\.svs"),
@@ -61,7 +61,7 @@ def test_bad_paths_and_ids_end_with_a_word_before_any_work(run_stage, tmp_path):
         (tmp_path / "twice" / name).touch()
     out = tmp_path / "cells"
     for source, message in [
-        ("none", "no such folder, CSV or slide"),
+        ("none", "no such folder, CSV, manifest or slide"),
         ("empty", "no slides ("),
         ("twice", "two slides have the id same"),
     ]:
