@@ -6,6 +6,7 @@ the seam and the later one that covers an earlier one is marked a duplicate.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ from extract.slide import Slide
 from extract.tissue import tissue_mask
 from shards.crop import window_px
 from shards.schema import MPP
-from shards.stain import Stain, macenko
+from shards.stain import Stain, lab_statistics, macenko
 
 CORE_PX = 1024  # side of a tile without its margin, px at MPP
 MARGIN_PX = 64  # 16 µm: no nucleus whose centroid is in the core reaches beyond it
@@ -99,7 +100,7 @@ def tissue_tiles(slide: Slide, tissue: np.ndarray) -> Iterator[tuple[int, int, i
 
 
 def estimate_stain(slide: Slide, tissue: np.ndarray, seed: int) -> Stain:
-    """Estimate a slide's stain from the pixels of some regions of its tissue.
+    """Estimate a slide's stain and colour from the pixels of some regions of its tissue.
 
     Args:
         slide: open.
@@ -116,7 +117,9 @@ def estimate_stain(slide: Slide, tissue: np.ndarray, seed: int) -> Stain:
         x = min(max(x, 0), slide.width - width)
         y = min(max(y, 0), slide.height - height)
         pixels.append(slide.read(x, y, width, height)[::2, ::2].reshape(-1, 3))
-    return macenko(np.concatenate(pixels))
+    pixels = np.concatenate(pixels)
+    mean, sd = lab_statistics(pixels)
+    return replace(macenko(pixels), lab_mean=mean, lab_sd=sd)
 
 
 def _segment_tile(

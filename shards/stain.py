@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 WHITE = 240  # transmitted light of empty glass, grey value (torchstain's Io)
@@ -29,11 +30,15 @@ class Stain:
         matrix: (2, 3) float64, unit rows over RGB: haematoxylin, eosin.
         max_concentration: (2,) float64, their 99th percentiles over the slide's tissue.
         fallback: whether the matrix is the reference because none could be estimated.
+        lab_mean, lab_sd: (3,) float64 of the tissue's pixels in CIE L*a*b* (sRGB, D65; L 0 to 100,
+            a and b signed); None where they were not measured.
     """
 
     matrix: np.ndarray
     max_concentration: np.ndarray
     fallback: bool
+    lab_mean: np.ndarray | None = None
+    lab_sd: np.ndarray | None = None
 
 
 def optical_density(rgb: np.ndarray) -> np.ndarray:
@@ -77,6 +82,20 @@ def macenko(pixels: np.ndarray) -> Stain:
     if fallback:  # of a single stain the other's percentile is near 0: no scale to divide by
         high = np.maximum(high, REFERENCE_MAX / 4)
     return Stain(matrix, high, fallback)
+
+
+def lab_statistics(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and sd of L*, a*, b* (as in `Stain`) over the pixels but glass, (3,) each.
+
+    Args:
+        pixels: (N, 3) uint8 RGB; glass is what absorbs less than MIN_DENSITY in every channel.
+    """
+    pixels = pixels[:: max(1, len(pixels) // MAX_PIXELS)]
+    stained = pixels[(optical_density(pixels) >= MIN_DENSITY).any(axis=1)]
+    if not len(stained):
+        stained = pixels
+    lab = cv2.cvtColor(stained[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
+    return lab.mean(axis=0, dtype=np.float64), lab.std(axis=0, dtype=np.float64)
 
 
 def concentrations(rgb: np.ndarray, stain: Stain) -> np.ndarray:

@@ -9,10 +9,11 @@ from skimage.measure import regionprops_table
 
 from demo.paint import paint, write_slide
 from extract.crops import BLANK, BLUR, KEPT, NOT_SAMPLED, draw, settle_fates, write_crops
-from extract.morphology import outlines, shape
+from extract.morphology import outlines, shape, stain_density
 from extract.scale import scale
 from extract.slide import Slide
 from extract.slides import Entry, list_slides
+from shards.stain import REFERENCE, REFERENCE_MAX, Stain, concentrations, lab_statistics
 
 # ---- lists of slides -----------------------------------------------------------------------------
 
@@ -191,3 +192,36 @@ def test_blank_and_blurred_crops_are_dropped(tmp_path):
     assert fate[:2].tolist() == [BLANK, BLUR]
     assert ((crops.offset >= 0) == (fate == KEPT)).all()
     assert ((crops.size > 0) == (fate == KEPT)).all()
+
+
+def test_densities_are_those_of_the_pixels_inside(tmp_path):
+    """Against a plain loop over pixels and shapely's own test of what lies inside."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(40, 240, (80, 90, 3), dtype=np.uint8)
+    stain = Stain(REFERENCE, REFERENCE_MAX, fallback=True)
+    circle = shapely.buffer(shapely.Point(530.3, 240.6), 9.7)
+    star = shapely.Polygon([(501.2, 205.5), (560.7, 212.1), (520.4, 221.9), (548.8, 268.3)])
+    beyond = shapely.buffer(shapely.Point(498.5, 201.5), 6.2)  # partly off the image
+    nothing = shapely.buffer(shapely.Point(520.5, 230.5), 0.1)  # between pixel centres
+    polygons = np.array([circle, None, star, beyond, nothing], object)
+    found = stain_density(image, polygons, (500, 200), stain)
+    values = concentrations(image, stain)
+    y, x = np.mgrid[:80, :90]
+    for polygon, row in zip(polygons, found, strict=True):
+        if polygon in (None, nothing):
+            assert np.isnan(row).all()
+            continue
+        inside = values[shapely.contains_xy(polygon, x + 500, y + 200)].astype(np.float64)
+        assert np.allclose(row[0::2], inside.mean(0), atol=1e-5)
+        assert np.allclose(row[1::2], inside.std(0), atol=1e-5)
+
+
+def test_lab_is_cie_lab():
+    from skimage.color import rgb2lab
+
+    pixels = np.random.default_rng(0).integers(0, 200, (5000, 3), dtype=np.uint8)
+    glass = np.full((5000, 3), 243, np.uint8)
+    mean, sd = lab_statistics(np.concatenate([pixels, glass]))
+    theirs = rgb2lab(pixels)  # OpenCV interpolates in a table
+    assert np.allclose(mean, theirs.mean(0), atol=0.1)
+    assert np.allclose(sd, theirs.std(0), atol=0.1)
