@@ -1,11 +1,11 @@
 """Colour statistics of a data set: the channels, and the LAB templates of RandStainNA.
 
 Both over the crops' central view, which is what the model sees. LAB here is CIE L*a*b* of sRGB
-under D65 in floating point (L 0 to 100, a and b signed), as OpenCV's float conversion and
-scikit-image give it; RandStainNA's code takes OpenCV's 8-bit form, (2.55 L, a + 128, b + 128).
+under D65 (2°) in floating point, L 0 to 100, a and b signed, as scikit-image's rgb2lab gives it;
+RandStainNA's code takes OpenCV's 8-bit form, about (2.55 L, a + 128, b + 128). OpenCV's float
+form is faster but interpolates in tables: it is 0.09 too dark on average.
 """
 
-import cv2
 import numpy as np
 
 from shards.schema import CROP_PX, VIEW_PX
@@ -13,6 +13,13 @@ from shards.schema import CROP_PX, VIEW_PX
 SAMPLE = 10_000  # crops, the first of the data set: mixing made them a random sample
 COMPONENTS = (1, 10)  # the paper's gmm1 and gmm10
 CROPS_A_COMPONENT = 10  # fewer crops get fewer components
+LEVELS = np.arange(256) / 255
+# sRGB's 8-bit values to linear light (IEC 61966-2-1), and from there to XYZ over the white point.
+LINEAR = np.where(LEVELS > 0.04045, ((LEVELS + 0.055) / 1.055) ** 2.4, LEVELS / 12.92)
+XYZ = np.array(
+    [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
+)
+WHITE = np.array([0.95047, 1.0, 1.08883])
 LAB_SPACE = "CIE L*a*b*, D65, L 0..100, float; vector: mean L a b, sd L a b of a crop's view"
 
 
@@ -57,10 +64,23 @@ def lab_statistics(views: np.ndarray) -> np.ndarray:
     Returns:
         (N, 6) float64: mean L, a, b, then sd L, a, b.
     """
-    n, height, width, _ = views.shape
-    rgb = np.ascontiguousarray(views).reshape(n * height, width, 3).astype(np.float32) / 255
-    lab = cv2.cvtColor(rgb, cv2.COLOR_RGB2LAB).reshape(n, -1, 3).astype(np.float64)
+    lab = to_lab(views).reshape(len(views), -1, 3)
     return np.concatenate([lab.mean(1), lab.std(1)], axis=1)
+
+
+def to_lab(rgb: np.ndarray) -> np.ndarray:
+    """Convert sRGB to CIE L*a*b* (D65).
+
+    Args:
+        rgb: (..., 3) uint8.
+
+    Returns:
+        (..., 3) float64.
+    """
+    t = LINEAR[rgb] @ (XYZ / WHITE[:, None]).T
+    f = np.where(t > 0.008856, np.cbrt(t), 7.787 * t + 16 / 116)
+    x, y, z = np.moveaxis(f, -1, 0)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
 
 
 def mixture(vectors: np.ndarray, components: int, seed: int) -> dict[str, list]:

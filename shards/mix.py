@@ -9,8 +9,10 @@ copy can do harm, and whoever comes last finishes.
 
 import json
 import logging
+import secrets
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -103,7 +105,7 @@ def _finished(plan: Plan, out: Path, overwrite: bool) -> dict | None:
             "--overwrite to replace them"
         )
     log.info("%s already holds these %d cells, mixed so", out, found["samples"])
-    shutil.rmtree(out / ".mix", ignore_errors=True)  # a kill may have left it
+    _clear(out / ".mix")  # a kill may have left it
     return found
 
 
@@ -113,7 +115,7 @@ def _start(plan: Plan, out: Path, overwrite: bool, memory: float) -> Path:
     if overwrite:
         for old in [out / "dataset.json", out / "index.parquet", *out.glob("train-*.tar")]:
             old.unlink(missing_ok=True)
-        shutil.rmtree(work, ignore_errors=True)
+        _clear(work)
     work.mkdir(parents=True, exist_ok=True)
     path, now = work / "plan.json", {"source": plan.source, "memory": memory}
     if not path.exists():
@@ -191,10 +193,20 @@ def _join(plan: Plan, out: Path, work: Path) -> dict:
     info |= colour_statistics(Shards(out, info=info), plan.seed)
     with atomic(out / "dataset.json", "w") as file:
         json.dump(info, file, indent=1)
-    shutil.rmtree(work, ignore_errors=True)
+    _clear(work)
     for stale in out.glob(".*.tmp"):  # of runs that were killed
-        stale.unlink(missing_ok=True)
+        shutil.rmtree(stale, ignore_errors=True) if stale.is_dir() else stale.unlink(
+            missing_ok=True
+        )
     return info
+
+
+def _clear(work: Path) -> None:
+    """Delete the work folder; a kill meanwhile leaves no half of it that looks whole."""
+    doomed = work.with_name(f".mix.{secrets.token_hex(4)}.tmp")
+    with suppress(FileNotFoundError):
+        work.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _write_index(plan: Plan, out: Path, work: Path) -> None:
