@@ -15,12 +15,13 @@ import pyarrow.parquet as pq
 from extract.crops import settle_fates, write_crops
 from extract.ledger import Settings, record_outcome
 from extract.morphology import DENSITY_COLUMNS, SHAPE_COLUMNS, shape
-from extract.segment import rays
+from extract.segment import hoverfast, imported, rays
 from extract.segment.detections import BATCH, Detections, Outlines
+from extract.segment.masks import find_mask
 from extract.slide import Slide, not_40x
 from extract.slides import Entry, check_download
 from extract.status import fault
-from extract.tiles import segment_by_tiles
+from extract.tiles import estimate_stain, find_tissue, segment_by_tiles, within
 from shards.schema import CELL_COLUMNS, FATES, MPP
 from shards.stain import Stain
 from shards.write import atomic
@@ -165,11 +166,39 @@ def _rays(
     slide: Slide, entry: Entry, settings: Settings, work: Path
 ) -> tuple[Detections, Stain | None, dict]:
     """Find nuclei with the built-in segmenter."""
-    return *segment_by_tiles(slide, rays.segment, settings.seed), {"version": rays.VERSION}
+    mask = find_mask(settings.masks, slide, entry)
+    found = segment_by_tiles(slide, rays.segment, settings.seed, mask)
+    return *found, {"version": rays.VERSION}
+
+
+def _hoverfast(
+    slide: Slide, entry: Entry, settings: Settings, work: Path
+) -> tuple[Detections, Stain | None, dict]:
+    """Find nuclei with HoverFast, in a process of its own."""
+    mask = find_mask(settings.masks, slide, entry)
+    asked, run = settings.hoverfast, settings.run
+    found, about = hoverfast.segment(slide, entry, asked, run, mask, work)
+    if mask is not None:
+        found = found.where(within(mask, found.xy, slide))
+    return found, _stain(slide, settings.seed), about
+
+
+def _import(
+    slide: Slide, entry: Entry, settings: Settings, work: Path
+) -> tuple[Detections, Stain | None, dict]:
+    """Take the nuclei that another program has segmented."""
+    found, about = imported.segment(slide, entry, settings.imported)
+    return found, _stain(slide, settings.seed), about
+
+
+def _stain(slide: Slide, seed: int) -> Stain | None:
+    """Estimate the stain of a slide that others have segmented; None: no tissue."""
+    tissue = find_tissue(slide)
+    return estimate_stain(slide, tissue, seed) if tissue.any() else None
 
 
 # name -> from an open slide, its entry, the settings and a folder for files in between to the
 # nuclei, the slide's stain, and what to record of how they came about (version, remarks, …)
 SEGMENTERS: dict[
     str, Callable[[Slide, Entry, Settings, Path], tuple[Detections, Stain | None, dict]]
-] = {"rays": _rays}
+] = {"rays": _rays, "hoverfast": _hoverfast, "import": _import}

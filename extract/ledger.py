@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from extract.segment.options import HoverFast, Import, Run
 from extract.slides import Entry
 from shards.write import atomic
 
@@ -19,6 +20,14 @@ class Settings:
     seed: int
     cells_per_slide: int | None  # None: all
     any_scale: bool  # take slides that are not 40X
+    masks: str | None = None  # where nuclei are sought
+    hoverfast: HoverFast | None = None
+    imported: Import | None = None
+    run: Run | None = None  # how HoverFast is run: determines nothing
+
+    def determining(self) -> dict:
+        """Return all that determines a slide's files."""
+        return {name: value for name, value in asdict(self).items() if name != "run"}
 
 
 def record_outcome(
@@ -44,7 +53,7 @@ def record_outcome(
         "given_mpp": entry.mpp,
         "outcome": outcome,
         "reason": reason,
-        "settings": asdict(settings),
+        "settings": settings.determining(),
         **facts,
     }
     with atomic(out / f"{entry.slide}.json", "w") as file:
@@ -75,7 +84,7 @@ def is_finished(out: Path, entry: Entry, settings: Settings) -> bool:
     record = read_outcome(out, entry.slide)
     if record is None or record["outcome"] == "failed":
         return False
-    same = record["settings"] == asdict(settings) and record["given_mpp"] == entry.mpp
+    same = record["settings"] == settings.determining() and record["given_mpp"] == entry.mpp
     if record["outcome"] == "skipped":
         return same
     for kind, size in record["bytes"].items():
@@ -84,7 +93,7 @@ def is_finished(out: Path, entry: Entry, settings: Settings) -> bool:
             return False
     if not same:
         was = record["settings"] | {"mpp": record["given_mpp"]}
-        now = asdict(settings) | {"mpp": entry.mpp}
+        now = settings.determining() | {"mpp": entry.mpp}
         changed = ", ".join(
             f"{k} {was.get(k)} is now {now[k]}" for k in now if was.get(k) != now[k]
         )

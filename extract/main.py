@@ -7,6 +7,9 @@ r"""Find the nuclei of slides and cut them out: slides in, cells out.
         --sample-sheet gdc_sample_sheet.tsv --out cells/
     python extract/main.py slides.csv --out cells/ --part $SLURM_ARRAY_TASK_ID \
         --parts $SLURM_ARRAY_TASK_COUNT
+    python extract/main.py slides.csv --out cells/ --segmenter import --from segmentations/
+    python extract/main.py slides.csv --out cells/ --segmenter hoverfast \
+        --hoverfast-command "apptainer exec --nv hoverfast.sif HoverFast" --hoverfast-model M.pth
     python extract/main.py status cells/ slides.csv     # what became of each; what to resubmit
     python extract/main.py sheet cells/ --out sheets/   # a page to look at
 
@@ -27,10 +30,15 @@ from pathlib import Path
 
 from extract.cohort import extract_cohort
 from extract.ledger import Settings
+from extract.segment.flags import add_flags, read_flags
 from extract.slides import Entry, list_slides
 from shards.schema import CODECS
 
-SEGMENTERS = ("rays",)  # keys of extract.job.SEGMENTERS, whose import takes a second
+SEGMENTERS = (
+    "rays",
+    "hoverfast",
+    "import",
+)  # keys of extract.job.SEGMENTERS, whose import takes a second
 
 
 def main() -> int:
@@ -61,6 +69,7 @@ def extract(words: list[str]) -> int:
     parser.add_argument("--parts", type=int, default=1, help="into how many the list is cut")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--overwrite", action="store_true", help="extract finished slides anew")
+    add_flags(parser)
     arguments = parser.parse_args(words)
     if not 0 <= arguments.part < arguments.parts:
         parser.error(f"--part {arguments.part} of --parts {arguments.parts}: count from 0")
@@ -74,8 +83,11 @@ def extract(words: list[str]) -> int:
         seed=arguments.seed,
         cells_per_slide=arguments.cells_per_slide,
         any_scale=arguments.any_scale,
+        **read_flags(arguments, parser),
     )
     entries = listed(arguments, parser)[arguments.part :: arguments.parts]
+    if settings.imported and len(entries) > 1 and Path(settings.imported.source).is_file():
+        parser.error(f"--from {settings.imported.source} is one file, but there are many slides")
     records = extract_cohort(
         entries, arguments.out, settings, arguments.workers, arguments.overwrite
     )

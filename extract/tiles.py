@@ -67,7 +67,7 @@ def segment_by_tiles(
         )  # (N,) px beyond the core; a seam runs half a pixel outside it
         near = outside <= reach
         if mask is not None:
-            near &= _within(mask, centre, slide)
+            near &= within(mask, centre, slide)
         polygons.append(found[near])
         owners.append(np.full(near.sum(), number))
         seams.append(outside[near])
@@ -147,7 +147,7 @@ def _segment_tile(
     )
 
 
-def _within(mask: np.ndarray, xy: np.ndarray, slide: Slide) -> np.ndarray:
+def within(mask: np.ndarray, xy: np.ndarray, slide: Slide) -> np.ndarray:
     """Tell which points (N, 2) of a slide a mask over it marks, (N,) bool."""
     size = np.array([slide.width, slide.height])
     column, row = ((np.clip(xy, 0, size - 1) + 0.5) / size * mask.shape[::-1]).astype(int).T

@@ -79,18 +79,23 @@ class Outlines:
     def __len__(self) -> int:
         return len(self.start) - 1
 
-    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+    def take(self, rows: slice | np.ndarray) -> "Outlines":
+        """Return some of the outlines, packed."""
         rows = np.arange(len(self))[rows]
         lengths = np.diff(self.start)[rows]
         starts = _starts(lengths)
         place = np.repeat(self.start[rows] - starts[:-1], lengths) + np.arange(starts[-1])
-        polygons = np.full(len(rows), None, object)
-        some = lengths > 0
+        return Outlines(self.points[place], starts)
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        taken = self.take(rows)
+        polygons = np.full(len(taken), None, object)
+        some = taken.present
         if some.any():
-            rings = _starts(lengths[some])
+            rings = _starts(np.diff(taken.start)[some])
             polygons[some] = shapely.from_ragged_array(
                 shapely.GeometryType.POLYGON,
-                self.points[place].astype(np.float64),
+                taken.points.astype(np.float64),
                 (rings, np.arange(len(rings))),
             )
         return polygons
@@ -137,6 +142,31 @@ class Outlines:
 
 
 @dataclass(frozen=True)
+class Rings:
+    """Some nuclei as a file gives them, in its own units.
+
+    Attributes:
+        points: (K, 2) float64, ring after ring, open or closed.
+        lengths: (N,) points of each nucleus: 1 where the file gives a place without an outline.
+        labels: (N,) classes or None.
+    """
+
+    points: np.ndarray
+    lengths: np.ndarray
+    labels: list[str | None]
+
+    def outlines(self, scale: float) -> tuple[Outlines, np.ndarray]:
+        """Return the outlines and the (N, 2) centres, the file's numbers times `scale`."""
+        points = self.points * scale
+        outlines = Outlines.pack_rings(points, self.lengths)
+        xy, bare = outlines.centres(), ~outlines.present
+        if bare.any():  # the mean of what points there are
+            sums = np.add.reduceat(points, _starts(self.lengths)[:-1])
+            xy[bare] = sums[bare] / self.lengths[bare, None]
+        return outlines, xy
+
+
+@dataclass(frozen=True)
 class Detections:
     """The nuclei of a slide, in level-0 px.
 
@@ -151,6 +181,11 @@ class Detections:
     xy: np.ndarray
     duplicate: np.ndarray
     labels: list[str | None] | None = None
+
+    def where(self, keep: np.ndarray) -> "Detections":
+        """Return the nuclei that (N,) bool marks."""
+        labels = self.labels and [self.labels[i] for i in np.flatnonzero(keep)]
+        return Detections(self.polygons.take(keep), self.xy[keep], self.duplicate[keep], labels)
 
 
 def _starts(lengths: np.ndarray) -> np.ndarray:

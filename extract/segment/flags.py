@@ -1,0 +1,119 @@
+"""The flags of the segmenters that are not our own."""
+
+import argparse
+import hashlib
+import shlex
+from pathlib import Path
+
+from extract.segment.options import ORIGINS, HoverFast, Import, Run
+
+SPEED = {"-n", "--n_process", "-g", "--batch_gpu", "-r", "--batch_mem"}
+MAGNIFICATION = {"-l", "--magnification"}
+OURS = {"-o", "--outdir", "-m", "--model_path", "-b", "--binmask_dir"}
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `--segmenter hoverfast` and `--segmenter import`."""
+    parser.add_argument(
+        "--masks",
+        help="where nuclei are sought (rays, hoverfast): a folder with an image a slide, or a "
+        "pattern, e.g. 'histoqc/*/*_mask_use.png'",
+    )
+    hoverfast = parser.add_argument_group("--segmenter hoverfast")
+    hoverfast.add_argument(
+        "--hoverfast-command",
+        default="HoverFast",
+        help="how it is called, e.g. 'apptainer exec --nv hoverfast.sif HoverFast'",
+    )
+    hoverfast.add_argument("--hoverfast-model", help="its checkpoint, .pth")
+    hoverfast.add_argument(
+        "--hoverfast-options",
+        default="",
+        help="further options of `HoverFast infer_wsi`, e.g. '-n 4 -g 8' or '-l 20'",
+    )
+    hoverfast.add_argument(
+        "--hoverfast-limit", type=float, default=Run.limit_s, help="seconds a slide may take"
+    )
+    hoverfast.add_argument(
+        "--hoverfast-stall",
+        type=float,
+        default=Run.stall_s,
+        help="seconds it may go without CPU time and output",
+    )
+    hoverfast.add_argument(
+        "--hoverfast-at-once",
+        type=int,
+        default=1,
+        help="slides it works on at once; the other --workers cut crops meanwhile",
+    )
+    imported = parser.add_argument_group("--segmenter import")
+    imported.add_argument(
+        "--from",
+        dest="source",
+        help="segmentations: a folder, a pattern, e.g. 'cellvit/*/cells.json', or one slide's file",
+    )
+    imported.add_argument(
+        "--from-mpp",
+        type=float,
+        help="µm in a unit of their coordinates: 1 where they are µm; default: px of level 0",
+    )
+    imported.add_argument(
+        "--from-origin",
+        choices=ORIGINS,
+        help="where they count from, if the slide has bounds and the file does not tell",
+    )
+
+
+def read_flags(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
+    """Return the fields of Settings that the flags of `add_flags` determine."""
+    a = arguments
+    if a.segmenter == "import":
+        if not a.source:
+            parser.error("--segmenter import needs --from: the segmentations' folder")
+        if a.masks:
+            parser.error("--masks are for segmenters; an imported segmentation is taken as it is")
+        if a.from_mpp is not None and a.from_mpp <= 0:
+            parser.error(f"--from-mpp {a.from_mpp}: µm, above 0")
+        return {"imported": Import(a.source, a.from_mpp, a.from_origin)}
+    if a.source or a.from_mpp or a.from_origin:
+        parser.error("--from, --from-mpp and --from-origin belong to --segmenter import")
+    if a.segmenter != "hoverfast":
+        return {"masks": a.masks}
+    if not a.hoverfast_model:
+        parser.error("--segmenter hoverfast needs --hoverfast-model: HoverFast's .pth")
+    if min(a.hoverfast_limit, a.hoverfast_stall, a.hoverfast_at_once) <= 0:
+        parser.error("--hoverfast-limit, --hoverfast-stall and --hoverfast-at-once: above 0")
+    magnification, others, speed = _split(shlex.split(a.hoverfast_options), parser)
+    return {
+        "masks": a.masks,
+        "hoverfast": HoverFast(_fingerprint(a.hoverfast_model), magnification, others),
+        "run": Run(
+            a.hoverfast_command,
+            a.hoverfast_model,
+            speed,
+            a.hoverfast_limit,
+            a.hoverfast_stall,
+            a.hoverfast_at_once,
+        ),
+    }
+
+
+def _split(words: list[str], parser: argparse.ArgumentParser) -> tuple[float, str, str]:
+    """Tell HoverFast's magnification, its options of consequence, and those of its speed apart."""
+    magnification, others, speed = HoverFast.magnification, [], []
+    if len(words) % 2:
+        parser.error("--hoverfast-options are pairs of an option and its value, e.g. '-n 4 -g 8'")
+    for option, value in zip(words[0::2], words[1::2], strict=True):
+        if option in OURS or not option.startswith("-"):
+            parser.error(f"--hoverfast-options: {option} is not for you to set; we set it")
+        if option in MAGNIFICATION:
+            magnification = float(value)
+        else:
+            (speed if option in SPEED else others).extend([option, value])
+    return magnification, shlex.join(others), shlex.join(speed)
+
+
+def _fingerprint(model: str) -> str:
+    """Return a checkpoint's sha256, or its path where it lies in a container."""
+    path = Path(model)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else model

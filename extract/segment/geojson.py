@@ -1,0 +1,99 @@
+"""Nuclei in GeoJSON: HoverFast's, QuPath's, CellViT's and HEST's.
+
+- HoverFast: an array of Features, one a line; `object_type`, a centroid within the geometry.
+- QuPath: a FeatureCollection or an array; a cell's nucleus stands in `nucleusGeometry`; an object
+  may be a MultiPolygon and have holes.
+- CellViT and HEST: an array with one MultiPolygon or MultiPoint Feature a class (or chunk), which
+  holds thousands of nuclei.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from extract.segment.detections import Rings
+from extract.segment.items import Block
+
+NO_CLASS = ("Nuclei", "_chunked")  # names (or their ends) that say nothing of a nucleus' class
+ONE_OBJECT = ("cell", "detection")  # QuPath's types of which every Feature is a single nucleus
+AREAS, PLACES = ("Polygon", "MultiPolygon"), ("Point", "MultiPoint")
+
+
+def read_features(blocks: Iterable[Block]) -> Iterator[Rings]:
+    """Yield the nuclei of Features, in the file's order; other geometries are no nuclei.
+
+    Args:
+        blocks: of Features.
+
+    Raises:
+        ValueError: something in the array is no Feature.
+    """
+    for block in blocks:
+        arrays, single, labels = [], [], []
+        places = []
+        for item in block.items:
+            try:
+                geometry = item.get("nucleusGeometry") or item["geometry"]
+                kind = geometry["type"]
+                if kind not in AREAS and kind not in PLACES:
+                    continue
+                arrays.append(geometry["coordinates"])
+                properties = item.get("properties") or {}
+                label = (properties.get("classification") or {}).get("name")
+                of = properties.get("objectType") or properties.get("object_type")
+            except (KeyError, TypeError, AttributeError) as error:
+                raise ValueError(f"an object is no GeoJSON Feature: {str(item)[:120]}") from error
+            single.append(of in ONE_OBJECT or "nucleusGeometry" in item)
+            labels.append(None if not label or label.endswith(NO_CLASS) else label)
+            places.append(kind in PLACES)
+        if arrays:
+            yield _rings(block, np.array(arrays), np.array(single), np.array(places), labels)
+
+
+def _rings(
+    block: Block,
+    arrays: np.ndarray,
+    single: np.ndarray,
+    places: np.ndarray,
+    labels: list[str | None],
+) -> Rings:
+    """Find the outer rings of F features.
+
+    Args:
+        block: with the features' coordinates.
+        arrays: (F,) number of each feature's array of coordinates.
+        single: (F,) whether it is one nucleus, however many polygons it has.
+        places: (F,) whether its positions are nuclei without outlines.
+        labels: (F,) of each.
+    """
+    feature = np.full(len(block.start) - 1, -1)  # of each array; -1: not asked for
+    feature[arrays - block.base] = np.arange(len(arrays))
+    owner = np.repeat(feature, np.diff(block.start))  # (V,) feature of each vertex
+    is_place = (owner >= 0) & places[owner]
+    ends = np.flatnonzero((block.closes >= 2) | is_place)  # of rings, and places are rings of one
+    firsts = np.concatenate([[0], ends[:-1] + 1])
+    # A ring is an outer one where its array begins, or after the end of a polygon.
+    outer = (np.diff(owner[ends], prepend=-2) != 0) | (block.closes[firsts - 1] >= 3)
+    outer = (outer | is_place[ends]) & (owner[ends] >= 0)
+    firsts, ends = firsts[outer], ends[outer]
+    of = owner[ends]
+    parts = np.bincount(of, minlength=len(arrays))
+    several = single & (parts > 1)
+    if several.any():
+        keep = ~several[of]
+        for f in np.flatnonzero(several):
+            mine = np.flatnonzero(of == f)
+            keep[max(mine, key=lambda r: _area(block.xy[firsts[r] : ends[r] + 1]))] = True
+        firsts, ends, of = firsts[keep], ends[keep], of[keep]
+    lengths = ends + 1 - firsts
+    marks = np.zeros(len(block.xy) + 1, np.int8)
+    marks[firsts] += 1
+    marks[ends + 1] -= 1
+    points = block.xy[np.cumsum(marks[:-1]) > 0]
+    return Rings(points, lengths, [labels[f] for f in of])
+
+
+def _area(ring: np.ndarray) -> float:
+    """Return the area within a ring (K, 2)."""
+    x, y = ring.T
+    return abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2

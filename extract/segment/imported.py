@@ -1,0 +1,146 @@
+"""Take the nuclei that another program has segmented: `--segmenter import --from DIR`."""
+
+from pathlib import Path
+
+import numpy as np
+import shapely
+from scipy.spatial import cKDTree
+
+from extract.crops import AREA_UM2
+from extract.segment.detections import Detections, Outlines
+from extract.segment.duplicates import find_duplicates
+from extract.segment.matching import find_file
+from extract.segment.nuclei_file import NucleiFile, open_nuclei
+from extract.segment.options import Import
+from extract.slide import Slide
+from extract.slides import Entry
+
+OUTSIDE = 0.01  # share of nuclei outside the slide from which on it is another slide's file
+NEAREST_UM = 3.0  # nuclei whose nearest neighbours are nearer, at the median, are too small
+SAMPLE = 2_000  # nuclei by which the scale is judged
+
+
+def segment(slide: Slide, entry: Entry, asked: Import) -> tuple[Detections, dict]:
+    """Read a slide's nuclei from the file that belongs to it.
+
+    Args:
+        slide: open.
+        entry: of it.
+        asked: where the files are and what their numbers mean.
+
+    Returns:
+        The nuclei, and what to record: version (the file's kind), file, remarks.
+
+    Raises:
+        FileNotFoundError: no file belongs to the slide.
+        ValueError: several do; the file cannot be read; its scale or origin cannot be known, or
+            its nuclei do not fit the slide.
+    """
+    path = find_file(Path(asked.source), entry, "--from")
+    file = open_nuclei(path)
+    mpp = asked.mpp or file.mpp
+    if file.unsure and not asked.mpp:
+        raise ValueError(f"{path}: {file.unsure}")
+    origin = asked.origin or file.origin
+    left, top = bounds(slide)
+    if (left or top) and origin is None:
+        raise ValueError(
+            f"{path}: a {file.kind} may count from the corner of the slide or from that of the "
+            f"part that was scanned (OpenSlide's bounds, here at {left}, {top}; QuPath does); "
+            "say which: --from-origin slide or --from-origin bounds"
+        )
+    detections = gather(file, mpp / slide.mpp if mpp else 1.0, bounds(slide, origin), slide.mpp)
+    remarks = _check(detections, slide, path, explicit=asked.mpp is not None)
+    if mpp:
+        remarks.append(f"coordinates taken as units of {mpp:g} µm")
+    if origin == "bounds" and (left or top):
+        remarks.append(f"coordinates counted from the slide's bounds at {left}, {top}")
+    return detections, {"version": file.kind, "file": str(path.absolute()), "remarks": remarks}
+
+
+def bounds(slide: Slide, origin: str | None = "bounds") -> tuple[int, int]:
+    """Return where OpenSlide's bounds begin, level-0 px; (0, 0) for another origin."""
+    if origin != "bounds":
+        return 0, 0
+    x, y = (slide.properties.get(f"openslide.bounds-{axis}", 0) for axis in "xy")
+    return int(x), int(y)
+
+
+def gather(file: NucleiFile, scale: float, origin: tuple[int, int], mpp: float) -> Detections:
+    """Read all nuclei of a file into level-0 px of the full frame, duplicates marked.
+
+    Args:
+        file: open.
+        scale: level-0 px in a unit of its numbers.
+        origin: (x, y) from where they count, level-0 px.
+        mpp: of the slide, µm/px.
+    """
+    parts, centres, labels = [], [np.empty((0, 2))], []
+    known: dict[str | None, str | None] = {}  # one string a class, not one a nucleus
+    for rings in file.nuclei:
+        outlines, xy = rings.outlines(scale)
+        if any(origin):
+            outlines.points += np.float32(origin)
+            xy += origin
+        parts.append(outlines)
+        centres.append(xy)
+        labels += [known.setdefault(label, label) for label in rings.labels]
+    outlines, xy = Outlines.join(parts), np.concatenate(centres)
+    named = labels if any(label is not None for label in known) else None
+    return Detections(outlines, xy, find_duplicates(outlines, xy, mpp), named)
+
+
+def _check(detections: Detections, slide: Slide, path: Path, explicit: bool) -> list[str]:
+    """Say what of the nuclei does not fit the slide.
+
+    Args:
+        detections: in the slide's px.
+        slide: open.
+        path: of the file, for errors.
+        explicit: whether the scale was given, so that a doubtful one is only remarked upon.
+
+    Raises:
+        ValueError: they lie outside it, or their scale cannot be right.
+    """
+    remarks, xy = [], detections.xy
+    if not len(xy):
+        return ["the file holds no nuclei"]
+    outside = ((xy < -0.5) | (xy > (slide.width - 0.5, slide.height - 0.5))).any(axis=1).sum()
+    if outside > OUTSIDE * len(xy):
+        (left, top), (right, bottom) = xy.min(axis=0), xy.max(axis=0)
+        raise ValueError(
+            f"{path}: {outside} of {len(xy)} nuclei lie outside the slide ({slide.width}x"
+            f"{slide.height} px at {slide.mpp:.4g} µm/px; they reach from {left:.0f}, {top:.0f} "
+            f"to {right:.0f}, {bottom:.0f}): another slide's file, or coordinates of another "
+            "scale (--from-mpp says how many µm a unit is)"
+        )
+    if outside:
+        remarks.append(f"{outside} nuclei lie outside the slide (fate: edge)")
+    doubt = _doubtful_scale(detections, slide.mpp)
+    if doubt and not explicit:
+        raise ValueError(
+            f"{path}: {doubt}: its coordinates are hardly px of level 0; say with --from-mpp how "
+            f"many µm a unit is (1 for µm; {slide.mpp:.4g} to take them as level-0 px after all)"
+        )
+    if doubt:
+        remarks.append(doubt)
+    bare = len(xy) - int(detections.polygons.present.sum())
+    if bare:
+        remarks.append(f"{bare} nuclei are places without outlines: no area, no fate by size")
+    return remarks
+
+
+def _doubtful_scale(detections: Detections, mpp: float) -> str:
+    """Say why the nuclei's sizes or distances cannot be right, or nothing."""
+    chosen = np.random.default_rng(0).permutation(len(detections.xy))
+    present = detections.polygons.present
+    drawn = np.sort(chosen[present[chosen]][:SAMPLE])
+    if len(drawn):
+        area = np.median(shapely.area(detections.polygons[drawn])) * mpp**2
+        if not AREA_UM2[0] <= area <= AREA_UM2[1]:
+            return f"its outlines are {area:.3g} µm² at the median, no nucleus' size"
+    elif len(chosen) > 1:
+        near = cKDTree(detections.xy).query(detections.xy[chosen[:SAMPLE]], k=2)[0][:, 1]
+        if np.median(near) * mpp < NEAREST_UM:
+            return f"its nuclei are {np.median(near) * mpp:.2g} µm apart at the median"
+    return ""

@@ -1,0 +1,229 @@
+"""The objects of a long JSON array, a block at a time, their coordinates as numpy arrays.
+
+Nearly all of a segmentation's text is coordinates. They are cut out of the text before it is
+parsed, and all those of a block are converted at once, so that no list is made of any vertex; what
+is left is short, and is parsed by orjson. A single feature may hold a whole slide (CellViT and HEST
+write one MultiPolygon a class): its coordinates, too, are taken up piece by piece.
+"""
+
+import gc
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import orjson
+
+HEADER_BYTES = 1 << 25  # the array of objects must begin within the first 32 MB
+
+_ROOT = re.compile(rb'"(?:features|cells)"\s*:\s*\[')
+_OPEN = re.compile(rb'"(?:coordinates|contour)"\s*:\s*(?=\[)')
+# A whole array: what follows it is the end of its object or another key.
+_ARRAY = re.compile(rb'("(?:coordinates|contour)"\s*:\s*)(\[[^"}]*\])(?=\s*(?:,\s*"|\}))')
+_END = re.compile(rb'["}]')
+_MARK = re.compile(rb'"(?:coordinates|contour)"\s*:\s*[0-9]')
+_SPACE = b" \n\r\t"
+_ESCAPED = re.compile(rb"\\.", re.DOTALL)
+_STEP = np.zeros(256, np.int8)
+_STEP[list(b"{[")], _STEP[list(b"}]")] = 1, -1
+_STRUCTURE = _STEP != 0
+_STRUCTURE[ord('"')] = True
+_COMMAS = bytes.maketrans(b";", b",")
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some consecutive objects of the array.
+
+    Attributes:
+        header: what stands before the array, e.g. CellViT's type_map.
+        items: the objects; the value of each `coordinates` and `contour` is an array's number.
+        base: number of the first array here.
+        start: (A + 1,) array a's vertices are xy[start[a - base] : start[a - base + 1]].
+        xy: (V, 2) float64.
+        closes: (V,) how many brackets close after each vertex: 1 within a ring, 2 at its end, 3 at
+            the end of a polygon, 4 at the end of a MultiPolygon.
+    """
+
+    header: dict
+    items: list[dict]
+    base: int
+    start: np.ndarray
+    xy: np.ndarray
+    closes: np.ndarray
+
+
+def read_items(chunks: Iterable[bytes]) -> Iterator[Block]:
+    """Yield the objects of a JSON array, or of the array `features` or `cells` of an object.
+
+    Args:
+        chunks: the text, in pieces of any length.
+
+    Raises:
+        ValueError: it is no such JSON, or ends before the array does.
+    """
+    chunks = iter(chunks)
+    header, text = _read_header(chunks)
+    known = _parse(header + _closing(header), "before its objects")
+    known = known if isinstance(known, dict) else {}
+    arrays, skeleton, ended = _Arrays(), b"", False
+    while not ended:
+        chunk = next(chunks, None)
+        ended = chunk is None
+        taken, text = arrays.take(text + (chunk or b""), ended)
+        skeleton += taken
+        last, closed = _last_object(skeleton)
+        if last:
+            items = _parse(b"[" + skeleton[:last].strip(_SPACE + b",") + b"]", "in its objects")
+            if not all(type(item) is dict for item in items):
+                raise ValueError("its array holds something other than objects")
+            skeleton = skeleton[last:]
+            yield Block(known, items, *arrays.give(kept=len(_MARK.findall(skeleton))))
+        if closed:
+            break
+    else:
+        raise ValueError("it ends in the middle of its objects: it is truncated")
+    rest = (skeleton + text + b"".join(chunks)).lstrip(_SPACE)
+    if not rest.startswith(b"]"):
+        raise ValueError("its array holds something other than objects")
+    _parse(header + rest, "after its objects")
+
+
+class _Arrays:
+    """The coordinates cut out of the text and not yet handed on with their objects."""
+
+    def __init__(self):
+        self._inside = False  # within an array whose end is still to come
+        self._count = 0  # arrays begun
+        self._lengths: list[np.ndarray] = []  # vertices of each array
+        self._xy: list[np.ndarray] = []
+        self._closes: list[np.ndarray] = []
+
+    def take(self, text: bytes, ended: bool) -> tuple[bytes, bytes]:
+        """Cut the coordinates out of some text.
+
+        Returns:
+            The text with a number in the place of each array, and what must wait for more text.
+        """
+        pieces, continued = [], self._inside
+        if self._inside:
+            end = _END.search(text)
+            cut = text.rfind(b"]", 0, end.start()) + 1 if end else text.rfind(b"],") + 1
+            if cut:
+                pieces.append(text[:cut])
+            if not end:
+                self._convert(pieces, continued)
+                return b"", text[cut + 1 :] if cut else text
+            text, self._inside = text[cut:], False
+        *whole, rest = _ARRAY.split(text)
+        skeleton = []
+        for between, key in zip(whole[0::3], whole[1::3], strict=True):
+            skeleton.append(b"%b%b%d" % (between, key, self._count))
+            self._count += 1
+        self._convert(pieces + whole[2::3], continued)
+        opened = _OPEN.search(rest)
+        if opened:
+            skeleton.append(b"%b%d" % (rest[: opened.end()], self._count))
+            self._count, self._inside = self._count + 1, True
+            self._lengths.append(np.zeros(1, np.int64))
+            return b"".join(skeleton), rest[opened.end() :]
+        # A key may be cut in two: it begins after the last comma or brace.
+        hold = len(rest) if ended else max(rest.rfind(b"{"), rest.rfind(b","), 0)
+        return b"".join([*skeleton, rest[:hold]]), rest[hold:]
+
+    def give(self, kept: int) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+        """Hand on all arrays but the last `kept`: base, start, xy, closes of Block."""
+        lengths = np.concatenate([np.empty(0, np.int64), *self._lengths])
+        xy = np.concatenate([np.empty((0, 2)), *self._xy])
+        closes = np.concatenate([np.empty(0, np.int8), *self._closes])
+        base, given = self._count - len(lengths), len(lengths) - kept
+        start = np.concatenate([[0], np.cumsum(lengths[:given])])
+        end = start[-1]
+        self._lengths, self._xy, self._closes = [lengths[given:]], [xy[end:]], [closes[end:]]
+        return base, start, xy[:end], closes[:end]
+
+    def _convert(self, pieces: list[bytes], continued: bool) -> None:
+        """Convert the text of some arrays; the first may continue the last one before."""
+        if not pieces:
+            return
+        text = b";".join(pieces).translate(None, _SPACE)
+        raw = np.frombuffer(text, np.uint8)
+        close = np.flatnonzero(raw == ord("]"))
+        before = raw[close - 1]
+        runs = np.flatnonzero(before != ord("]"))  # one a vertex, or an empty pair of brackets
+        vertex = before[runs] != ord("[")
+        ends = close[runs][vertex]
+        closes = np.diff(runs, append=len(close))[vertex].astype(np.int8)
+        stops = np.append(np.flatnonzero(raw == ord(";")), len(raw))
+        lengths = np.diff(np.searchsorted(ends, stops), prepend=0)
+        flat = text.translate(_COMMAS, b"[]")
+        if not vertex.all():
+            flat = re.sub(rb",+", b",", flat).strip(b",")
+        numbers = np.array(_parse(b"[" + flat + b"]", "in its coordinates"))
+        dimensions = len(numbers) // max(len(ends), 1)
+        if numbers.dtype.kind not in "if" or len(numbers) != len(ends) * dimensions:
+            raise ValueError("its coordinates are not all pairs of numbers")
+        if len(ends) and dimensions not in (2, 3):
+            raise ValueError(f"its positions have {dimensions} coordinates, not 2 or 3")
+        if continued:
+            self._lengths[-1][-1] += lengths[0]
+            lengths = lengths[1:]
+        self._lengths.append(lengths)
+        self._xy.append(numbers.reshape(len(ends), -1)[:, :2] if len(ends) else np.empty((0, 2)))
+        self._closes.append(closes)
+
+
+def _read_header(chunks: Iterator[bytes]) -> tuple[bytes, bytes]:
+    """Return what stands before the first object, and the text read after it."""
+    text = b""
+    for chunk in chunks:
+        text = (text + chunk).lstrip(b"\xef\xbb\xbf" + _SPACE)  # a byte order mark is no JSON
+        if text.startswith(b"["):
+            return text[:1], text[1:]
+        for found in _ROOT.finditer(text):
+            header = text[: found.end()]
+            try:
+                orjson.loads(header + b"]}")
+            except orjson.JSONDecodeError:
+                continue  # the word stands deeper, or in a string
+            return header, text[found.end() :]
+        if len(text) > HEADER_BYTES:
+            break
+    raise ValueError("it holds no JSON array of objects, nor an object with `features` or `cells`")
+
+
+def _closing(header: bytes) -> bytes:
+    """Return the brackets that close what the header opened."""
+    return b"]}" if header.startswith(b"{") else b"]"
+
+
+def _last_object(skeleton: bytes) -> tuple[int, bool]:
+    """Return where the last whole object of the array ends, and whether the array ends, too."""
+    if b"\\" in skeleton:
+        skeleton = _ESCAPED.sub(b"__", skeleton)
+    raw = np.frombuffer(skeleton, np.uint8)
+    at = np.flatnonzero(_STRUCTURE[raw])
+    signs = raw[at]
+    inside_string = np.cumsum(signs == ord('"')) % 2 == 1
+    step = np.where(inside_string, 0, _STEP[signs])
+    depth = np.cumsum(step)
+    over = np.flatnonzero(depth < 0)
+    stop = over[0] if len(over) else len(at)
+    ends = np.flatnonzero((step[:stop] < 0) & (depth[:stop] == 0))
+    return (int(at[ends[-1]]) + 1 if len(ends) else 0), bool(len(over))
+
+
+def _parse(text: bytes, where: str) -> list | dict:
+    """Parse JSON, saying where in the file it is wrong."""
+    # Thousands of dicts are born and none dies: the collector would look at them all, many times,
+    # for a third of the time.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        near = text[max(error.pos - 20, 0) : error.pos + 20].decode(errors="replace")
+        raise ValueError(f"it is no JSON {where} ({error.msg}) at {near!r}") from error
+    finally:
+        if collecting:
+            gc.enable()

@@ -1,0 +1,61 @@
+"""Masks of where nuclei are sought, as HistoQC writes them: an image over the whole slide."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from extract.segment.imported import bounds
+from extract.segment.matching import find_file
+from extract.slide import Slide
+from extract.slides import Entry
+
+STRETCH = 0.05  # by which a mask's sides may be to each other otherwise than the slide's
+
+
+def find_mask(masks: str | None, slide: Slide, entry: Entry) -> np.ndarray | None:
+    """Read the mask that belongs to a slide, (H, W) bool; None where no masks are given.
+
+    Args:
+        masks: folder, or a pattern such as `histoqc/*/*_mask_use.png`.
+        slide: open.
+        entry: of it.
+
+    Raises:
+        FileNotFoundError: no mask belongs to the slide.
+        ValueError: several do, or it is no image, or of other proportions than the slide.
+    """
+    if masks is None:
+        return None
+    path = find_file(Path(masks), entry, "--masks")
+    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if image is None:
+        raise ValueError(f"{path} is no image that OpenCV can read, so no mask")
+    stretch = image.shape[1] / image.shape[0] * slide.height / slide.width
+    if not 1 - STRETCH < stretch < 1 + STRETCH:
+        raise ValueError(
+            f"{path} is {image.shape[1]}x{image.shape[0]} px, of other proportions than the slide "
+            f"({slide.width}x{slide.height} px): another slide's mask?"
+        )
+    return image > 0
+
+
+def write_reduced(mask: np.ndarray, slide: Slide, path: Path) -> None:
+    """Write the part of a mask within OpenSlide's bounds, reduced by a whole number.
+
+    HoverFast takes the number that its width is nearest to for the reduction.
+
+    Args:
+        mask: (H, W) bool over the whole slide.
+        slide: open.
+        path: of the PNG.
+    """
+    left, top = bounds(slide)
+    width = int(slide.properties.get("openslide.bounds-width", slide.width))
+    height = int(slide.properties.get("openslide.bounds-height", slide.height))
+    reduction = max(round(slide.width / mask.shape[1]), 1)
+    x = (np.arange(0, width, reduction) + left + reduction / 2) * mask.shape[1] / slide.width
+    y = (np.arange(0, height, reduction) + top + reduction / 2) * mask.shape[0] / slide.height
+    columns = np.minimum(x.astype(int), mask.shape[1] - 1)
+    rows = np.minimum(y.astype(int), mask.shape[0] - 1)
+    cv2.imwrite(str(path), mask[rows[:, None], columns].astype(np.uint8) * 255)

@@ -1,0 +1,35 @@
+"""What a user may ask of the segmenters that are not our own."""
+
+from dataclasses import dataclass
+
+ORIGINS = ("slide", "bounds")
+
+
+@dataclass(frozen=True)
+class Import:
+    """Segmentations that are there already."""
+
+    source: str  # folder, pattern or file
+    mpp: float | None = None  # µm in a unit of their coordinates; None: level-0 px
+    origin: str | None = None  # of ORIGINS: the full frame, or OpenSlide's bounds
+
+
+@dataclass(frozen=True)
+class HoverFast:
+    """What determines the nuclei that HoverFast finds."""
+
+    model: str  # sha256, or the path where the model lies in a container
+    magnification: float = 40.0  # HoverFast's -l
+    options: str = ""  # further ones of `HoverFast infer_wsi`, as on a command line
+
+
+@dataclass(frozen=True)
+class Run:
+    """How HoverFast is run; of no consequence for what it finds."""
+
+    command: str  # e.g. `apptainer exec --nv hoverfast.sif HoverFast`
+    model: str  # path
+    options: str = ""  # of its speed: -n, -g, -r
+    limit_s: float = 6 * 3600.0  # wall clock of one attempt
+    stall_s: float = 900.0  # of an attempt without CPU time and without output
+    at_once: int = 1  # on this machine, in this run
