@@ -108,13 +108,15 @@ class _Arrays:
         pieces, continued = [], self._inside
         if self._inside:
             end = _END.search(text)
-            cut = text.rfind(b"]", 0, end.start()) + 1 if end else text.rfind(b"],") + 1
-            if cut:
-                pieces.append(text[:cut])
             if not end:
-                self._convert(pieces, continued)
-                return b"", text[cut + 1 :] if cut else text
-            text, self._inside = text[cut:], False
+                # Up to where the last position seen begins: what comes before is whole.
+                whole = text[: max(text.rfind(b"["), 0)].rstrip(b"[" + _SPACE)
+                if whole.endswith(b","):
+                    self._convert([whole[:-1]], continued)
+                    text = text[len(whole) :]
+                return b"", text
+            cut = text.rfind(b"]", 0, end.start()) + 1
+            pieces, text, self._inside = [text[:cut]], text[cut:], False
         *whole, rest = _ARRAY.split(text)
         skeleton = []
         for between, key in zip(whole[0::3], whole[1::3], strict=True):
@@ -168,7 +170,8 @@ class _Arrays:
         if continued:
             self._lengths[-1][-1] += lengths[0]
             lengths = lengths[1:]
-        self._lengths.append(lengths)
+        if len(lengths):
+            self._lengths.append(lengths)
         self._xy.append(numbers.reshape(len(ends), -1)[:, :2] if len(ends) else np.empty((0, 2)))
         self._closes.append(closes)
 

@@ -88,4 +88,4 @@ def _unsnap(data: bytes, size: int) -> Iterator[bytes]:
     except OSError as error:
         raise ValueError(f"its snappy is damaged or incomplete ({error})") from error
     for start in range(0, size, CHUNK):
-        yield content.slice(start, CHUNK).to_pybytes()
+        yield bytes(memoryview(content)[start : start + CHUNK])
