@@ -39,6 +39,13 @@ class Config:
     log_every: int = 10  # steps between lines of log.jsonl
     checkpoint_every: int = 500  # steps between checkpoints
     keep: int = 2  # newest checkpoints that stay
+    keep_every: int = 0  # steps; a checkpoint at a multiple of them stays for good; 0: none does
+    two_pass: int = 0  # views at once in the two-pass step for big batches; 0: the plain step
+    activation_checkpointing: bool = False  # recompute activations: less memory, a third slower
+    compile: bool = False  # torch.compile the encoders; needs a C++ compiler on CPU
+    probe: str = ""  # folder that `evaluate/main.py prepare` wrote, probed by k-NN as it trains
+    probe_every: int = 500  # steps between probes
+    time_limit_hours: float = 0.0  # of a job, for --dry-run's advice; 0: none
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be meant."""
@@ -49,10 +56,10 @@ class Config:
         for name in ("batch", "epoch_samples", "hidden", "projection", "log_every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{_flag(name)} {getattr(self, name)}: at least 1")
-        for name in ("epochs", "lr", "temperature", "checkpoint_every"):
+        for name in ("epochs", "lr", "temperature", "checkpoint_every", "probe_every"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{_flag(name)} {getattr(self, name)}: above 0")
-        for name in ("weight_decay", "warmup_epochs", "workers", "seed"):
+        for name in ("weight_decay", "warmup_epochs", "workers", "seed", "keep_every", "two_pass"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{_flag(name)} {getattr(self, name)}: at least 0")
         if not 0 <= self.momentum <= 1:
@@ -88,7 +95,21 @@ class Config:
 
 
 # Settings that change nothing in the result, so that a resumed run may change them.
-FREE = ("data", "out", "workers", "log_every", "checkpoint_every", "keep")
+FREE = (
+    "data",
+    "out",
+    "workers",
+    "log_every",
+    "checkpoint_every",
+    "keep",
+    "keep_every",
+    "two_pass",
+    "activation_checkpointing",
+    "compile",
+    "probe",
+    "probe_every",
+    "time_limit_hours",
+)
 
 
 def parse(arguments: list[str], description: str) -> tuple[Config, argparse.Namespace]:
@@ -110,17 +131,28 @@ def parse(arguments: list[str], description: str) -> tuple[Config, argparse.Name
     )
     parser.add_argument("--config", type=Path, help="config.json whose settings are the defaults")
     parser.add_argument("--overwrite", action="store_true", help="start the run anew")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and end")
+    parser.add_argument(
+        "--accumulate", type=int, default=1, help="refused: see what the error says"
+    )
     comments = dict(re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(Config), re.M))
     for field in fields(Config):
+        kind = {"action": argparse.BooleanOptionalAction} if field.type is bool else {}
         parser.add_argument(
             _flag(field.name),
-            type=field.type,
+            **kind or {"type": field.type},
             default=argparse.SUPPRESS,
             help=comments[field.name]
             + ("" if field.default is MISSING else f"; default {field.default}"),
         )
     flags = vars(parser.parse_args(arguments))
-    rest = argparse.Namespace(overwrite=flags.pop("overwrite"))
+    rest = argparse.Namespace(**{k: flags.pop(k) for k in ("overwrite", "dry_run")})
+    if flags.pop("accumulate") != 1:
+        raise ValueError(
+            "--accumulate: gradient accumulation would compare each image with the negatives of "
+            "its own part only, a smaller batch in disguise; --two-pass N computes the whole "
+            "batch's loss N images at a time"
+        )
     path = flags.pop("config")
     settings = (read_settings(path) if path else {}) | flags
     missing = [_flag(f.name) for f in fields(Config) if f.default is MISSING]

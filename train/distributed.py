@@ -4,11 +4,12 @@ A process started without torchrun is a group of one, so that nothing else has t
 """
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,17 @@ class _Sum(torch.autograd.Function):
 def sum_over_ranks(x: Tensor) -> Tensor:
     """Sum a tensor over the ranks, differentiably."""
     return _Sum.apply(x)
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace each gradient by its mean over the ranks, in one exchange."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    sizes = [g.numel() for g in gradients]
+    for gradient, mean in zip(gradients, flat.split(sizes), strict=True):
+        gradient.copy_(mean.view_as(gradient))
 
 
 def any_rank(flag: bool) -> bool:

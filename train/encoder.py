@@ -94,7 +94,13 @@ def _initialise(model: nn.Module) -> None:
 
 
 def save_encoder(
-    model: nn.Module, folder: Path, mean: list[float], std: list[float], mpp: float, **facts
+    model: nn.Module,
+    folder: Path,
+    mean: list[float],
+    std: list[float],
+    mpp: float,
+    state: dict[str, Tensor] | None = None,
+    **facts: object,
 ) -> None:
     """Write `model.safetensors` and `config.json` into a folder, each atomically.
 
@@ -104,6 +110,7 @@ def save_encoder(
         mean: of the three channels, of images in [0, 1].
         std: likewise.
         mpp: scale of the images, µm/px.
+        state: weights to write instead of the model's present ones.
         facts: what else the reader should know: network (student or teacher), step, run.
     """
     from safetensors.torch import save_file
@@ -120,8 +127,8 @@ def save_encoder(
         **facts,
     }
     weights, text = folder / "model.safetensors.tmp", folder / "config.json.tmp"
-    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    save_file(state, weights)
+    state = model.state_dict() if state is None else state
+    save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, weights)
     text.write_text(json.dumps(config, indent=1) + "\n")
     os.replace(weights, folder / "model.safetensors")
     os.replace(text, folder / "config.json")

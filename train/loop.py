@@ -2,8 +2,9 @@
 
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,14 +13,21 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from shards.read import Shards
+from shards.schema import VIEW_PX
 from train import augment, run, schedule
 from train.batches import Batch, Batches, loader
+from train.checkpoint import Saver
 from train.config import Config
 from train.distributed import World, any_rank
 from train.encoder import build_encoder
+from train.flops import matmul_peak, training_flops
+from train.guard import Guard
+from train.knn import Knn
 from train.moco import MoCo
 from train.policy import POLICIES, Policy
 from train.record import Record
+from train.twopass import two_pass
+from train.watch import Watch, health
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)  # not USR1: it kills torchrun
 
@@ -38,29 +46,29 @@ def train(config: Config, world: World, overwrite: bool = False) -> bool:
         True when the run is finished, False when a signal stopped it.
 
     Raises:
-        FileNotFoundError: no shards.
+        FileNotFoundError: no shards, or no benchmark to probe.
         ValueError: the settings do not fit the data, the ranks, or the run to be resumed.
         Diverged: the loss is infinite or no number.
+        Collapsed: the embeddings have collapsed.
     """
-    shards = Shards(config.data)
+    shards, out = Shards(config.data), Path(config.out)
     if config.batch % world.size or config.batch < 2 * world.size:
         raise ValueError(
             f"--batch {config.batch} is for all ranks together: it must be a multiple of the "
             f"{world.size} ranks and give each at least 2 images"
         )
-    run.prepare(config, world, overwrite)
+    knn = Knn(Path(config.probe), VIEW_PX) if config.probe and world.rank == 0 else None
+    run.prepare(config, shards.info, world, overwrite)
     model = build_model(config).to(world.device)
-    if world.device.type == "cpu":  # there the fused attention's backward is slow at 26 tokens
-        for block in [*model.encoder.blocks, *model.teacher_encoder.blocks]:
-            block.attn.fused_attn = False
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad],
         lr=0.0,  # set at every step
         weight_decay=config.weight_decay,
         fused=True,
     )
-    start = run.resume(Path(config.out), model, optimizer)
-    ddp = DistributedDataParallel(model, gradient_as_bucket_view=True)  # no buffers to sync
+    start = run.resume(out, model, optimizer)
+    tune(model, config, world.device)
+    step_once = _stepper(model, config, world.device)
 
     part = config.batch // world.size
     rows = range(world.rank * part, (world.rank + 1) * part)  # of the global batch
@@ -70,7 +78,11 @@ def train(config: Config, world: World, overwrite: bool = False) -> bool:
     mean, std = (
         torch.tensor(shards.info[k], device=world.device).view(1, 3, 1, 1) for k in ("mean", "std")
     )
-    log.info(_summary(config, world, shards, model))
+    log.info(summary(config, world, shards, model))
+    cost, peak = step_flops(model), matmul_peak(world.device, config.precision) * world.size
+    record = Record(out, start, config.batch, world.rank, cost, peak)
+    guard, watch = Guard(config, world, batches), Watch()
+    saver = Saver(out, config.keep, config.keep_every)
     progress = tqdm(
         total=config.steps,
         initial=start,
@@ -78,8 +90,7 @@ def train(config: Config, world: World, overwrite: bool = False) -> bool:
         unit="step",
         disable=True if world.rank else None,
     )
-    record = Record(Path(config.out), start, config.batch, world.rank)
-    with progress, closing(record), _stop_signals() as stop:
+    with closing(saver), progress, closing(record), _stop_signals() as stop:
         loaded = record.timed(loader(batches, steps, world, config.workers))
         for step, batch in zip(steps, loaded, strict=True):
             lr = schedule.learning_rate(step, config.steps, config.warmup_steps, config.peak_lr)
@@ -87,12 +98,9 @@ def train(config: Config, world: World, overwrite: bool = False) -> bool:
             for group in optimizer.param_groups:
                 group["lr"] = lr
             views = (make_views(batch, policy, world.device) - mean) / std
-            with torch.autocast(
-                world.device.type, torch.bfloat16, enabled=config.precision == "bf16"
-            ):
-                result = ddp(views, momentum)
             optimizer.zero_grad(set_to_none=True)
-            result["loss"].backward()
+            result = step_once(views, momentum)
+            guard.note(step, result["loss"])
             optimizer.step()
 
             done = step + 1
@@ -100,17 +108,66 @@ def train(config: Config, world: World, overwrite: bool = False) -> bool:
             stopping = any_rank(bool(stop))
             saving = stopping or done % config.checkpoint_every == 0 or done == config.steps
             if saving or done % config.log_every == 0:
+                scalars = {k: result[k] for k in ("loss", "accuracy")} | health(result["embedding"])
                 epoch = done / config.steps_per_epoch
-                line = record.write(done, result, epoch=epoch, lr=lr, momentum=momentum)
+                line = record.write(done, scalars, epoch=epoch, lr=lr, momentum=momentum)
                 progress.set_postfix(loss=f"{line['loss']:.3f}")
+                guard.check(line["loss"])
+                if done > config.warmup_steps:
+                    watch.look(done, line)
             if saving and world.rank == 0:
-                run.save(config, shards.info, done, model, optimizer)
+                run.save(saver, config, shards.info, done, model, optimizer)
             if stopping:
                 log.info(
                     "stopped by signal %s after step %d; the same command continues", stop, done
                 )
                 return done == config.steps
+            if knn and (done % config.probe_every == 0 or done == config.steps):
+                record.add("probe", knn.score(model.encoder, mean, std), done)
     return True
+
+
+def tune(model: MoCo, config: Config, device: torch.device) -> None:
+    """Set what changes speed and memory, not results."""
+    encoders = (model.encoder, model.teacher_encoder)
+    if device.type == "cpu":  # there the fused attention's backward is slow at 26 tokens
+        for encoder in encoders:
+            for block in encoder.blocks:
+                block.attn.fused_attn = False
+    elif config.precision == "bf16":
+        torch.set_float32_matmul_precision("high")  # TF32 where autocast leaves fp32
+    if config.activation_checkpointing:
+        model.encoder.set_grad_checkpointing(True)
+    if config.compile:
+        for encoder in encoders:
+            encoder.compile()
+
+
+def _stepper(
+    model: MoCo, config: Config, device: torch.device
+) -> Callable[[Tensor, float], dict[str, Tensor]]:
+    """Return what does a step's forward and backward pass, gradients averaged over the ranks."""
+    autocast = partial(
+        torch.autocast, device.type, torch.bfloat16, enabled=config.precision == "bf16"
+    )
+    if config.two_pass:
+        return partial(two_pass, model, chunk=config.two_pass, autocast=autocast)
+    ddp = DistributedDataParallel(model, gradient_as_bucket_view=True)  # no buffers to sync
+
+    def plain(views: Tensor, momentum: float) -> dict[str, Tensor]:
+        with autocast():
+            result = ddp(views, momentum)
+        result["loss"].backward()
+        return result
+
+    return plain
+
+
+def step_flops(model: MoCo) -> int:
+    """Return the floating-point operations of a step for one image of its batch."""
+    heads = (*model.projector.parameters(), *model.predictor.parameters())
+    weights = sum(p.numel() for p in heads if p.ndim == 2)
+    return training_flops(model.teacher_encoder, VIEW_PX, weights)
 
 
 def build_model(config: Config) -> MoCo:
@@ -143,7 +200,7 @@ def _stop_signals() -> Iterator[list[str]]:
             signal.signal(number, handler)
 
 
-def _summary(config: Config, world: World, shards: Shards, model: MoCo) -> str:
+def summary(config: Config, world: World, shards: Shards, model: MoCo) -> str:
     """Say what is about to be trained on what."""
     millions = sum(p.numel() for p in model.encoder.parameters()) / 1e6
     return (

@@ -4,9 +4,13 @@ r"""Train an encoder on shards of nuclei.
     torchrun --nproc-per-node=2 train/main.py --data shards/ --out runs/first \
         --encoder vit_ti8 --batch 128 --epochs 4 --warmup-epochs 1 --epoch-samples 10000
     python train/main.py --config runs/first/config.json --out runs/second --seed 1
+    python train/main.py --data shards/ --out runs/lemon --dry-run --time-limit-hours 20
+    python train/main.py plot runs/first runs/second --out curves.png
+    python train/main.py views --data shards/ --out views.png
 
 The same command continues a run that was stopped or killed. SIGTERM, SIGUSR2 and Ctrl-C save and
-stop. Exit code 0: finished or stopped; 1: diverged; 2: the settings or the data cannot be used.
+stop. Exit code 0: finished or stopped; 1: diverged or collapsed; 2: the settings or the data
+cannot be used.
 """
 
 import os
@@ -15,40 +19,87 @@ import sys
 if __name__ == "__main__":  # import from the clone's root, not from this folder
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
+import argparse
 import logging
+from pathlib import Path
 
-from train.config import parse
+from train.config import Config, parse
+from train.policy import POLICIES
 
 
 def main() -> int:
     """Run the command line and return its exit code."""
     try:
+        command = COMMANDS.get(sys.argv[1] if len(sys.argv) > 1 else "")
+        if command:
+            command(sys.argv[2:])
+            return 0
         config, flags = parse(sys.argv[1:], __doc__)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        return run(config, flags)
+    except (FileNotFoundError, ValueError) as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr)
         return 2
 
+
+def run(config: Config, flags: argparse.Namespace) -> int:
+    """Train, or say what training would take."""
     from train.distributed import start, stop  # torch takes seconds: not for --help
+    from train.guard import Diverged
     from train.loop import train
-    from train.record import Diverged
+    from train.plan import describe
+    from train.watch import Collapsed
 
     world = start()
     level = logging.WARNING if world.rank else logging.INFO
     logging.basicConfig(format="%(message)s", level=level)
     try:
-        train(config, world, flags.overwrite)
-    except (FileNotFoundError, ValueError) as error:
-        if world.rank == 0:
-            print(f"error: {error}", file=sys.stderr)
-        return 2
-    except Diverged as error:
-        if world.rank == 0:
-            print(f"error: {error}", file=sys.stderr)
+        if flags.dry_run:
+            description = describe(config, world.size, world.device)
+            if world.rank == 0:
+                print(description)
+        else:
+            train(config, world, flags.overwrite)
+    except (Diverged, Collapsed) as error:
+        print(f"error: rank {world.rank}: {error}", file=sys.stderr)
         return 1
     finally:
         stop()
     return 0
 
+
+def plot(arguments: list[str]) -> None:
+    """Draw the curves of runs."""
+    parser = argparse.ArgumentParser(prog="train/main.py plot", description=plot.__doc__)
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--out", type=Path, help="PNG; the first run's curves.png by default")
+    options = parser.parse_args(arguments)
+    from train.plot import plot as draw_curves
+
+    out = options.out or options.runs[0] / "curves.png"
+    draw_curves(options.runs, out)
+    print(out)
+
+
+def views(arguments: list[str]) -> None:
+    """Draw a contact sheet of views (paper, Fig. 5)."""
+    parser = argparse.ArgumentParser(prog="train/main.py views", description=views.__doc__)
+    parser.add_argument("--data", required=True, help="folder of shards")
+    parser.add_argument("--policy", nargs="+", default=list(POLICIES), metavar="P")
+    parser.add_argument("--cells", type=int, default=8)
+    parser.add_argument("--views", type=int, default=4, help="of each cell and policy")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, help="PNG")
+    options = parser.parse_args(arguments)
+    from train.sheet import write_sheet
+
+    write_sheet(
+        options.data, options.policy, options.cells, options.views, options.seed, options.out
+    )
+    print(options.out)
+
+
+COMMANDS = {"plot": plot, "views": views}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -54,32 +54,44 @@ class MoCo(nn.Module):
         """Return the loss of a batch, after moving the teacher towards the student.
 
         Queries come from the student before, keys from the teacher after the move; the student
-        does not change in between, so the official order is kept.
+        does not change in between, so the official order is kept. Both views go through the
+        backbone at once, since it looks at each image alone.
 
         Args:
             views: (2 * N, 3, H, W): the N first views, then the N second ones.
             momentum: of the teacher.
 
         Returns:
-            loss, with gradient; and without: accuracy (share of queries whose nearest key is
-            their own) and spread (mean sd of the unit queries' coordinates, times √D: near 1
-            when they fill the sphere, 0 when they have collapsed).
+            As of `compare`.
         """
-        # One pass over both views in the backbone, which looks at each image alone; one a view in
-        # the heads, whose BatchNorm looks at all.
-        y1, y2 = self.encoder(views).chunk(2)  # (N, D) each
-        q1, q2 = self.predictor(self.projector(y1)), self.predictor(self.projector(y2))
+        embedded = self.encoder(views)  # (2 * N, D)
         with torch.no_grad():
             self.follow(momentum)
-            t1, t2 = self.teacher_encoder(views).chunk(2)
+            taught = self.teacher_encoder(views)
+        return self.compare(embedded, taught)
+
+    def compare(self, embedded: Tensor, taught: Tensor) -> dict[str, Tensor]:
+        """Return the loss of embedded views: heads, and each query against all keys.
+
+        Args:
+            embedded: (2 * N, D) by the student's encoder, first views, then second.
+            taught: (2 * N, D) by the teacher's.
+
+        Returns:
+            loss, with gradient; accuracy, the share of queries whose nearest key is their own; and
+            embedding (N, D), the student's of the first views, for the collapse watch.
+        """
+        y1, y2 = embedded.chunk(2)  # one pass a view in the heads, whose BatchNorm looks at all
+        q1, q2 = self.predictor(self.projector(y1)), self.predictor(self.projector(y2))
+        with torch.no_grad():
+            t1, t2 = taught.chunk(2)
             k1, k2 = self.teacher_projector(t1), self.teacher_projector(t2)
         loss1, accuracy1 = contrast(q1, k2, self.temperature)
         loss2, accuracy2 = contrast(q2, k1, self.temperature)
-        spread = F.normalize(q1.detach(), dim=1).std(0).mean() * q1.shape[1] ** 0.5
         return {
             "loss": loss1 + loss2,
             "accuracy": (accuracy1 + accuracy2) / 2,
-            "spread": spread,
+            "embedding": y1.detach(),
         }
 
     def follow(self, momentum: float) -> None:

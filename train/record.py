@@ -1,7 +1,6 @@
 """What a run tells: log.jsonl, TensorBoard, and how fast it goes."""
 
 import json
-import math
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,14 +12,12 @@ from torch import Tensor
 from shards.write import atomic
 
 
-class Diverged(Exception):
-    """The loss is infinite or no number."""
-
-
 class Record:
     """Write a line of values now and then; only rank 0 writes, all ranks average."""
 
-    def __init__(self, out: Path, start: int, batch: int, rank: int):
+    def __init__(
+        self, out: Path, start: int, batch: int, rank: int, flops_per_image: float, peak: float
+    ):
         """Open the log, without the lines of steps that are done again.
 
         Args:
@@ -28,8 +25,11 @@ class Record:
             start: steps done.
             batch: images in a global batch.
             rank: of this process.
+            flops_per_image: of a training step.
+            peak: FLOP/s of all ranks together in a large matrix product.
         """
         self.batch, self.rank = batch, rank
+        self.flops_per_image, self.peak = flops_per_image, peak
         self._since, self._steps, self._waited = time.perf_counter(), 0, 0.0
         self._path, self._board = out / "log.jsonl", None
         if rank > 0:
@@ -63,19 +63,23 @@ class Record:
             result: scalars of this rank.
             values: what is the same on all ranks.
 
-        Raises:
-            Diverged: the loss is infinite or no number, on all ranks alike.
+        Returns:
+            The line.
         """
         means = torch.stack([v.detach().float() for v in result.values()])
         dist.all_reduce(means)
         means = (means / dist.get_world_size()).tolist()  # waits for the device
         now = time.perf_counter()
         took = now - self._since
+        rate = self._steps * self.batch / took
         line = {
             "step": step,
             **dict(zip(result, means, strict=True)),
             **values,
-            "images_per_s": self._steps * self.batch / took,
+            "images_per_s": rate,
+            "peak_share": rate
+            * self.flops_per_image
+            / self.peak,  # of the matmul peak of all ranks
             "data_wait": self._waited / took,  # share of the time spent waiting for batches
         }
         self._since, self._steps, self._waited = now, 0, 0.0
@@ -84,12 +88,14 @@ class Record:
                 file.write(json.dumps(line) + "\n")
             for name, value in line.items():
                 self._board.add_scalar(name, value, step)
-        if not math.isfinite(line["loss"]):
-            raise Diverged(
-                f"the loss is {line['loss']} at step {step} (lr {values['lr']:.2e}); nothing was "
-                "saved since the last checkpoint. Lower --lr or raise --warmup-epochs"
-            )
         return line
+
+    def add(self, name: str, value: float, step: int) -> None:
+        """Write one value of its own, as a line of log.jsonl and for TensorBoard."""
+        if self._board:
+            with open(self._path, "a") as file:
+                file.write(json.dumps({"step": step, name: value}) + "\n")
+            self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Close TensorBoard's file."""

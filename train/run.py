@@ -22,7 +22,7 @@ from train.moco import MoCo
 log = logging.getLogger(__name__)
 
 
-def prepare(config: Config, world: World, overwrite: bool) -> None:
+def prepare(config: Config, info: dict, world: World, overwrite: bool) -> None:
     """Make the run's folder, or check that it is this run's; write config.json.
 
     Raises:
@@ -32,12 +32,25 @@ def prepare(config: Config, world: World, overwrite: bool) -> None:
     path = out / "config.json"
     if overwrite and world.rank == 0:
         shutil.rmtree(out / "encoder", ignore_errors=True)
-        for pattern in ("step-*.pt", "latest.pt", "log.jsonl", "config.json", "events.out.*"):
+        for pattern in (
+            "step-*.pt",
+            "latest.pt",
+            "log.jsonl",
+            "config.json",
+            "events.out.*",
+            "diverged-*.pt",
+        ):
             for old in out.glob(pattern):
                 old.unlink()
     dist.barrier()
     if path.exists():
         check_same(config, path)
+        before = json.loads(path.read_text()).get("dataset")
+        if before != _identity(info):
+            raise ValueError(
+                f"{out} was trained on other shards than {config.data}; name another --out, or "
+                "give --overwrite to start anew"
+            )
     dist.barrier()  # nobody writes before everybody has looked
     if world.rank > 0:
         return
@@ -46,6 +59,7 @@ def prepare(config: Config, world: World, overwrite: bool) -> None:
         torn.unlink()
     described = {
         "settings": asdict(config),
+        "dataset": _identity(info),
         "command": " ".join(sys.argv),
         "git": _git_sha(),
         "ranks": world.size,
@@ -53,6 +67,13 @@ def prepare(config: Config, world: World, overwrite: bool) -> None:
     }
     with atomic(path, "w") as file:
         json.dump(described, file, indent=1)
+
+
+def _identity(info: dict) -> dict:
+    """Return what tells one data set from another."""
+    return {k: info[k] for k in ("samples", "seed")} | {
+        "sha256": [shard["sha256"] for shard in info["shards"][:3]]
+    }
 
 
 def _git_sha() -> str | None:
@@ -83,36 +104,49 @@ def resume(out: Path, model: MoCo, optimizer: torch.optim.Optimizer) -> int:
 
 
 def save(
-    config: Config, info: dict, done: int, model: MoCo, optimizer: torch.optim.Optimizer
+    saver: checkpoint.Saver,
+    config: Config,
+    info: dict,
+    done: int,
+    model: MoCo,
+    optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Write a checkpoint and the encoder's folder.
+    """Write a checkpoint and the encoder's folder, in the background.
 
     Args:
+        saver: of the run.
         config: of the run.
         info: the data set's dataset.json.
         done: steps done.
         model: its student's encoder is the one that goes out (moco-v3, main_lincls.py).
         optimizer: its state.
     """
-    out = Path(config.out)
+
+    def publish(state: dict) -> None:
+        prefix = "encoder."
+        weights = {
+            k.removeprefix(prefix): v for k, v in state["model"].items() if k.startswith(prefix)
+        }
+        save_encoder(
+            model.encoder,
+            Path(config.out) / "encoder",
+            info["mean"],
+            info["std"],
+            info["mpp"],
+            weights,
+            encoder=config.encoder,
+            network="student",
+            method="mocov3",
+            policy=config.policy,
+            step=done,
+            steps=config.steps,
+            images=done * config.batch,
+            data={k: info[k] for k in ("samples", "slides", "projects")},
+        )
+
     state = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "settings": asdict(config),
     }
-    checkpoint.save(out, done, state, config.keep)
-    save_encoder(
-        model.encoder,
-        out / "encoder",
-        info["mean"],
-        info["std"],
-        info["mpp"],
-        encoder=config.encoder,
-        network="student",
-        method="mocov3",
-        policy=config.policy,
-        step=done,
-        steps=config.steps,
-        images=done * config.batch,
-        data={k: info[k] for k in ("samples", "slides", "projects")},
-    )
+    saver.save(done, state, publish)

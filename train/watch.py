@@ -1,0 +1,68 @@
+"""The collapse watch: how much of the space the embeddings fill, and when to stop."""
+
+import logging
+
+import torch
+from torch import Tensor
+
+ROWS = 256  # embeddings looked at, so that the spectrum costs little
+PATIENCE = 3  # looks in a row at which a limit must be broken
+# name -> (warn below, stop below); a healthy run is far above both from the first steps on
+LIMITS = {"spread": (0.02, 0.002), "rank": (3.0, 1.5)}
+
+log = logging.getLogger(__name__)
+
+
+class Collapsed(Exception):
+    """All images are embedded alike, or along one line."""
+
+
+def health(embeddings: Tensor) -> dict[str, Tensor]:
+    """Measure how an encoder's embeddings are spread.
+
+    Args:
+        embeddings: (N, D), of different images.
+
+    Returns:
+        Scalars: spread, the mean sd of a coordinate over the root mean square of all; rank, the
+        effective rank exp(entropy of the normalised singular values) of the centred embeddings
+        (Roy and Vetterli 2007); cosine, the mean cosine between different images.
+    """
+    x = embeddings[:ROWS].detach().float().nan_to_num()  # the guard stops for what is no number
+    centred = x - x.mean(0)
+    spread = centred.square().mean().sqrt() / x.square().mean().sqrt().clamp(min=1e-30)
+    singular = torch.linalg.svdvals(centred)
+    share = singular / singular.sum().clamp(min=1e-30)
+    rank = torch.exp(-(share * share.clamp(min=1e-30).log()).sum())
+    unit = torch.nn.functional.normalize(x, dim=1)
+    n = len(x)
+    cosine = (unit.sum(0).square().sum() - n) / (n * (n - 1))
+    return {"spread": spread, "rank": rank, "cosine": cosine}
+
+
+class Watch:
+    """Warn, then stop, when a limit stays broken."""
+
+    def __init__(self) -> None:
+        self._broken = dict.fromkeys(LIMITS, 0)
+
+    def look(self, step: int, values: dict[str, float]) -> None:
+        """Judge the health at a step.
+
+        Args:
+            step: steps done.
+            values: of `health`, averaged over the ranks.
+
+        Raises:
+            Collapsed: a limit was broken at PATIENCE looks in a row.
+        """
+        for name, (warn, stop) in LIMITS.items():
+            if values[name] < warn:
+                log.warning("step %d: %s of the embeddings is %.2g", step, name, values[name])
+            self._broken[name] = self._broken[name] + 1 if values[name] < stop else 0
+            if self._broken[name] >= PATIENCE:
+                raise Collapsed(
+                    f"the embeddings have collapsed: {name} is {values[name]:.2g} at step {step} "
+                    f"and was below {stop} at {PATIENCE} looks in a row. Lower --lr, raise "
+                    "--warmup-epochs or --batch, or resume from an earlier checkpoint"
+                )
