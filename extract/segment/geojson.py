@@ -7,7 +7,7 @@
   holds thousands of nuclei.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -16,7 +16,8 @@ from extract.segment.items import Block
 
 NO_CLASS = ("Nuclei", "_chunked")  # names (or their ends) that say nothing of a nucleus' class
 ONE_OBJECT = ("cell", "detection")  # QuPath's types of which every Feature is a single nucleus
-AREAS, PLACES = ("Polygon", "MultiPolygon"), ("Point", "MultiPoint")
+# geometries of nuclei -> whether each position is one
+IS_PLACE = {"Polygon": False, "MultiPolygon": False, "Point": True, "MultiPoint": True}
 
 
 def read_features(blocks: Iterable[Block]) -> Iterator[Rings]:
@@ -28,26 +29,26 @@ def read_features(blocks: Iterable[Block]) -> Iterator[Rings]:
     Raises:
         ValueError: something in the array is no Feature.
     """
+    labels: dict[str | None, str | None] = {None: None}
     for block in blocks:
-        arrays, single, labels = [], [], []
-        places = []
+        found = []
         for item in block.items:
             try:
                 geometry = item.get("nucleusGeometry") or item["geometry"]
-                kind = geometry["type"]
-                if kind not in AREAS and kind not in PLACES:
+                is_place = IS_PLACE.get(geometry["type"])
+                if is_place is None:
                     continue
-                arrays.append(geometry["coordinates"])
                 properties = item.get("properties") or {}
-                label = (properties.get("classification") or {}).get("name")
+                name = (properties.get("classification") or {}).get("name")
+                if name not in labels:
+                    labels[name] = None if name.endswith(NO_CLASS) else name
                 of = properties.get("objectType") or properties.get("object_type")
+                found.append((geometry["coordinates"], of in ONE_OBJECT, is_place, labels[name]))
             except (KeyError, TypeError, AttributeError) as error:
                 raise ValueError(f"an object is no GeoJSON Feature: {str(item)[:120]}") from error
-            single.append(of in ONE_OBJECT or "nucleusGeometry" in item)
-            labels.append(None if not label or label.endswith(NO_CLASS) else label)
-            places.append(kind in PLACES)
-        if arrays:
-            yield _rings(block, np.array(arrays), np.array(single), np.array(places), labels)
+        if found:
+            arrays, single, places, of_each = zip(*found, strict=True)
+            yield _rings(block, np.array(arrays), np.array(single), np.array(places), of_each)
 
 
 def _rings(
@@ -55,7 +56,7 @@ def _rings(
     arrays: np.ndarray,
     single: np.ndarray,
     places: np.ndarray,
-    labels: list[str | None],
+    labels: Sequence[str | None],
 ) -> Rings:
     """Find the outer rings of F features.
 

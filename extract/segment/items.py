@@ -75,7 +75,7 @@ def read_items(chunks: Iterable[bytes]) -> Iterator[Block]:
         last, closed = _last_object(skeleton)
         if last:
             items = _parse(b"[" + skeleton[:last].strip(_SPACE + b",") + b"]", "in its objects")
-            if not all(type(item) is dict for item in items):
+            if set(map(type, items)) != {dict}:
                 raise ValueError("its array holds something other than objects")
             skeleton = skeleton[last:]
             yield Block(known, items, *arrays.give(kept=len(_MARK.findall(skeleton))))
