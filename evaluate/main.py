@@ -7,6 +7,7 @@
     python evaluate/main.py map --encoder runs/first --shards shards/ --out results/ --points 20000
     python evaluate/main.py sheet --shards shards/ --out results/
     python evaluate/main.py report results/ --out report.html
+    python evaluate/main.py prepare ../shared/data/consep --out benchmarks/consep
 
 An encoder is a run's folder, its encoder/ folder, NAME=PATH, or a baseline: pixels, morphology,
 untrained (the first run's architecture, else a ViT-Ti/8). A benchmark is a folder: CoNSeP, AMi-Br
@@ -60,6 +61,9 @@ def parser() -> argparse.ArgumentParser:
             "--out", type=Path, required=True, metavar="DIR", help="results folder"
         )
         command.add_argument("--seed", type=int, default=0)
+    prepare = commands.add_parser("prepare", help="crops and labels in files that open at once")
+    prepare.add_argument("benchmark", metavar="DIR")
+    prepare.add_argument("--out", type=Path, required=True, metavar="DIR")
     report = commands.add_parser("report", help="one self-contained HTML file")
     report.add_argument("results", type=Path)
     report.add_argument("--out", type=Path, required=True, metavar="FILE.html")
@@ -178,6 +182,19 @@ def run_sheet(options: argparse.Namespace) -> None:
     print(path)
 
 
+def run_prepare(options: argparse.Namespace) -> None:
+    """Write a benchmark's crops and labels, for the trainer's online probe."""
+    from evaluate.benchmarks.find import find_benchmark
+    from evaluate.benchmarks.prepared import save
+
+    benchmark = find_benchmark(options.benchmark)
+    save(benchmark, options.out)
+    counts = ", ".join(f"{name} {count:,}" for name, count in benchmark.counts().items())
+    print(f"{options.out}: {len(benchmark):,} nuclei ({counts})")
+    for note in benchmark.notes:
+        print(f"  {note}")
+
+
 def run_report(options: argparse.Namespace) -> None:
     """Write the report, after drawing the contact sheets that were asked for."""
     from evaluate.report import write_report
@@ -219,6 +236,7 @@ COMMANDS = {
     "embed": run_embed,
     "map": run_map,
     "sheet": run_sheet,
+    "prepare": run_prepare,
     "report": run_report,
 }
 
@@ -229,7 +247,7 @@ def main(argv: list[str]) -> int:
     start = time.perf_counter()
     try:
         COMMANDS[options.command](options)
-        if options.command != "report":
+        if options.command not in ("prepare", "report"):
             from evaluate.results import record
 
             record(options.out, argv, time.perf_counter() - start)

@@ -104,3 +104,19 @@ def test_no_benchmark_says_what_was_looked_for(tmp_path):
         find_benchmark(tmp_path)
     with pytest.raises(ValueError, match="is a file"):
         find_benchmark(tmp_path / "x.txt")
+
+
+def test_a_prepared_benchmark_is_the_same_benchmark(run_stage, own, benchmark, tmp_path):
+    done = run_stage("evaluate/main.py", "prepare", own, "--out", tmp_path / "prepared")
+    assert done.returncode == 0, done.stderr
+    again = find_benchmark(tmp_path / "prepared")
+    assert again.sha256 == benchmark.sha256
+    for name in ("name", "classes", "group_kind", "positive", "notes"):
+        assert getattr(again, name) == getattr(benchmark, name)
+    smaller = find_benchmark(tmp_path / "prepared", view_px=32)
+    np.testing.assert_array_equal(smaller.crops, benchmark.crops[:, 4:36, 4:36])
+    with pytest.raises(ValueError, match="crops of 40 px; 64 are needed"):
+        find_benchmark(tmp_path / "prepared", view_px=64)
+    np.save(tmp_path / "prepared/crops.npy", benchmark.crops[1:])
+    with pytest.raises(ValueError, match="prepare it again"):
+        find_benchmark(tmp_path / "prepared")

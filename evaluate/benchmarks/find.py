@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from evaluate.benchmark import Benchmark
-from evaluate.benchmarks import ami_br, consep, folder
+from evaluate.benchmarks import ami_br, consep, folder, prepared
 
 
 def find_benchmark(path: str | Path, view_px: int = 40) -> Benchmark:
@@ -35,4 +35,4 @@ def find_benchmark(path: str | Path, view_px: int = 40) -> Benchmark:
     )
 
 
-BENCHMARKS = {"consep": consep, "ami-br": ami_br, "folder": folder}
+BENCHMARKS = {"consep": consep, "ami-br": ami_br, "folder": folder, "prepared": prepared}
