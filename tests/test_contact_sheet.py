@@ -50,7 +50,7 @@ def test_the_page_shows_every_slide_and_count(page, cells):
         assert f"<h2>{name}</h2>" in text
         for fate, count in record["fates"].items():
             assert not count or f"{count:,} {fate}" in text
-    assert text.count("field 2:") == 2
+    assert text.count(">field 2:") == 2
     assert text.count("<h3>kept") == 2 and text.count("<h3>edge") == 2
     assert set(COLOURS) == set(FATES)
     assert len(text) < 2_000_000
