@@ -117,8 +117,8 @@ class Slide:
         return image, self.mpp * self.width / image.shape[1]
 
     def _strips(self, width: int) -> np.ndarray:
-        """Read level 0 in strips, each shrunk to somewhat more than `width` px, (H, W, 3)."""
-        shrink = max(self.width // width, 1)
+        """Read level 0 in strips, shrunk to no less than twice `width` px, (H, W, 3)."""
+        shrink = max(self.width // (2 * width), 1)
         step = shrink * max(SQUARE_PX // shrink, 1)
         strips = []
         for y in range(0, self.height, step):
