@@ -68,7 +68,7 @@ def train(config: Config, world: World, overwrite: bool = False) -> bool:
     )
     start = run.resume(out, model, optimizer)
     tune(model, config, world.device)
-    step_once = _stepper(model, config, world.device)
+    step_once = stepper(model, config, world.device)
 
     part = config.batch // world.size
     rows = range(world.rank * part, (world.rank + 1) * part)  # of the global batch
@@ -143,7 +143,7 @@ def tune(model: MoCo, config: Config, device: torch.device) -> None:
             encoder.compile()
 
 
-def _stepper(
+def stepper(
     model: MoCo, config: Config, device: torch.device
 ) -> Callable[[Tensor, float], dict[str, Tensor]]:
     """Return what does a step's forward and backward pass, gradients averaged over the ranks."""
