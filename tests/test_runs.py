@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -175,3 +176,35 @@ def test_a_batch_that_the_ranks_cannot_share_is_refused(shards_folder, tmp_path)
     done = run(shards_folder, tmp_path / "run", "--batch", 13, ranks=2)
     assert done.returncode != 0
     assert "multiple of the 2 ranks" in done.stderr
+
+
+@pytest.mark.soak
+def test_a_two_rank_run_killed_at_20_moments_ends_in_the_straight_runs_weights(
+    shards_folder, tmp_path
+):
+    """Random kills, in start-up, steps and saves alike; resumed each time by the same command."""
+    longer = ["--epochs", 60, "--warmup-epochs", 1, "--checkpoint-every", 7]
+    straight = tmp_path / "straight"
+    assert run(shards_folder, straight, *longer, ranks=2).returncode == 0
+    out, rng, kills = tmp_path / "killed", random.Random(0), 0
+    while kills < 20:
+        process = subprocess.Popen(
+            command(shards_folder, out, *longer, ranks=2), start_new_session=True
+        )
+        began = len((out / "log.jsonl").read_text()) if (out / "log.jsonl").exists() else 0
+        while process.poll() is None:  # until it works, or in one of five runs at once
+            time.sleep(0.05)
+            now = len((out / "log.jsonl").read_text()) if (out / "log.jsonl").exists() else 0
+            if now > began or rng.random() < 0.002:
+                break
+        time.sleep(rng.uniform(0, 3))
+        if process.poll() is not None:
+            break  # finished before its time
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        kills += 1
+    assert kills == 20
+    done = run(shards_folder, out, *longer, ranks=2)
+    assert done.returncode == 0, done.stderr
+    assert losses(out) == losses(straight)
+    assert same_state(out, straight)
