@@ -97,6 +97,11 @@ def main(behaviour: str, words: list[str]) -> None:
         for step in range(8):
             time.sleep(0.2)
             print("outer", step, flush=True)
+    if behaviour == "timed":
+        start = time.time()
+        time.sleep(1.0)
+        with open(out.parent / "times", "a") as file:
+            file.write(f"{start} {time.time()}\n")
     if behaviour == "assuming":
         print(
             "WARNING. The MPP value was not found in openslide properties;", "using default 0.245."

@@ -82,6 +82,11 @@ def test_whole_output_is_accepted_and_kept(segment, tmp_path):
     again, about = segment("silent")  # not run: the kept output is read
     assert np.array_equal(again.xy, found.xy)
     assert about["remarks"][0] == "read from the output kept of an earlier run"
+    kept = tmp_path / "segmentations/one.json.gz"
+    kept.write_bytes(kept.read_bytes()[:-20])  # damaged since: found anew
+    again, about = segment("good")
+    assert np.array_equal(again.xy, found.xy)
+    assert "kept" not in about["remarks"][0]
     with pytest.raises(ValueError, match="ended without output"):
         segment("silent", replace(ASKED, options="-p 3"))  # other options: run anew
 
@@ -255,6 +260,19 @@ def test_a_cohort_with_equal_stems_a_failure_and_a_rerun(run_stage, painted, tmp
     other = run_stage("extract/main.py", *words, "x", "--hoverfast-options", "-p 3")
     assert other.returncode == 2
     assert "extracted with other settings" in other.stderr
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_as_many_run_at_once_as_there_are_places(run_stage, painted, tmp_path, at_once):
+    (tmp_path / "model.pth").touch()
+    flags = ["--segmenter", "hoverfast", "--hoverfast-model", tmp_path / "model.pth"]
+    flags += ["--workers", 2, "--hoverfast-at-once", at_once, "--out", tmp_path / "cells"]
+    command = run("timed").command
+    done = run_stage("extract/main.py", painted, *flags, "--hoverfast-command", command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    times = np.loadtxt(tmp_path / "cells/segmentations/times")
+    (_, end), (start, _) = times[np.argsort(times[:, 0])]
+    assert (start < end) == (at_once == 2)
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapely
-from hypothesis import given
-from hypothesis import strategies as st
 
 from extract.segment.imported import segment
-from extract.segment.items import read_items
 from extract.segment.options import Import
 from extract.slide import Slide
 from extract.slides import Entry
@@ -352,44 +349,6 @@ def test_damaged_files_are_named(take, tmp_path):
         archive.writestr("archive/data.pkl", b"x")
     with pytest.raises(ValueError, match="pickled by torch"):
         take()
-
-
-# ---- the stream ----------------------------------------------------------------------------------
-
-numbers = st.one_of(st.integers(-9, 10**6), st.floats(-1e6, 1e6, allow_nan=False))
-position = st.tuples(numbers, numbers).map(list)
-arrays = st.recursive(st.lists(position, max_size=4), lambda a: st.lists(a, max_size=3))
-strings = st.text(st.sampled_from('ab"\\{}[],: µ\n'), max_size=12)
-values = st.one_of(strings, st.none(), st.booleans(), numbers, st.lists(numbers, max_size=3))
-others = st.dictionaries(strings, values, max_size=3)
-objects = st.fixed_dictionaries(
-    {"p": others}, optional={"coordinates": arrays, "contour": arrays, "q": others}
-)
-
-
-def flat(value) -> list:
-    """Return the positions in a nested array."""
-    if value and isinstance(value[0], int | float):
-        return [value]
-    return [position for part in value for position in flat(part)]
-
-
-@given(st.lists(objects, max_size=5), st.integers(1, 200), st.sampled_from([None, 1]), others)
-def test_items_do_not_depend_on_where_the_text_is_cut(items, size, indent, header):
-    root = {f"h{k}": v for k, v in header.items()} | {"features": items, "z": 1}
-    text = json.dumps(root, indent=indent).encode()
-    seen = []
-    for block in read_items(text[i : i + size] for i in range(0, len(text), size)):
-        for item in block.items:
-            for key in item.keys() & {"coordinates", "contour"}:
-                a = item[key] - block.base
-                item[key] = block.xy[block.start[a] : block.start[a + 1]].tolist()
-            seen.append(item)
-    expected = [
-        {k: flat(v) if k in ("coordinates", "contour") else v for k, v in item.items()}
-        for item in items
-    ]
-    assert seen == expected
 
 
 # ---- downstream ----------------------------------------------------------------------------------

@@ -69,15 +69,14 @@ def segment(
         "mask": None if mask is None else hashlib.sha256(np.packbits(mask)).hexdigest(),
     }
     work.mkdir(parents=True, exist_ok=True)
-    remarks = []
-    if not (kept.is_file() and _made_by(described) == made_by):
+    remarks = ["read from the output kept of an earlier run"]
+    detections = _accept_kept(kept, slide) if _made_by(described) == made_by else None
+    if detections is None:
+        remarks.clear()
         described.unlink(missing_ok=True)
         detections, facts = _attempt(slide, entry, asked, run, mask, work)
         with atomic(described, "w") as file:
             json.dump({"made_by": made_by, **facts}, file, indent=1)
-    else:
-        detections = _accept(kept, slide)
-        remarks.append("read from the output kept of an earlier run")
     facts = json.loads(described.read_text())
     remarks += _remarks(slide, asked, taken_for, facts["assumed_mpp"])
     about = {"version": f"HoverFast, model {asked.model[:16]}", "file": str(kept.absolute())}
@@ -212,6 +211,14 @@ def _accept(path: Path, slide: Slide) -> Detections:
     if file.kind not in ("HoverFast", "JSON without nuclei"):
         raise ValueError(f"{path}: it is {file.kind}, not HoverFast's output")
     return gather(file, 1.0, bounds(slide), slide.mpp)
+
+
+def _accept_kept(path: Path, slide: Slide) -> Detections | None:
+    """Read the output kept of an earlier run; None where it is gone or was damaged since."""
+    try:
+        return _accept(path, slide)
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _errors(folder: Path) -> str:
