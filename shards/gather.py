@@ -15,6 +15,7 @@ from shards.fingerprint import block_numbers, checksum, fingerprint, member_bloc
 from shards.plan import Plan
 from shards.scatter import run_path
 from shards.schema import INDEX_COLUMNS
+from shards.scratch import SCRATCH, take_blocks
 from shards.write import BLOCK, atomic
 
 CLOSING = bytes(2 * BLOCK)  # ends a tar
@@ -87,7 +88,7 @@ def _collect(plan: Plan, first: int, last: int, work: Path) -> tuple[pa.Table, n
             rows = table.slice(low, high - low).take(np.arange(high - low))
         slices.append((path.with_suffix(".bin"), rows))
     counts = [int(member_blocks(rows["size"].to_numpy()).sum()) for _, rows in slices]
-    blocks = np.empty((sum(counts), BLOCK), np.uint8)
+    blocks = SCRATCH.blocks("piece", sum(counts))
     tables, at = [], 0
     for (path, rows), count in zip(slices, counts, strict=True):
         if not count:
@@ -108,7 +109,7 @@ def _write_shard(
 ) -> None:
     """Write one tar and its commit mark."""
     counts = member_blocks(rows["size"].to_numpy())
-    members = blocks[block_numbers(rows["start"].to_numpy(), counts)]
+    members = take_blocks(blocks, block_numbers(rows["start"].to_numpy(), counts), "shard")
     hashes = fingerprint(members, counts)
     damaged = np.flatnonzero(hashes != rows["fingerprint"].to_numpy())
     if len(damaged):

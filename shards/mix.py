@@ -12,8 +12,8 @@ import logging
 import secrets
 import shutil
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,7 +24,7 @@ from shards.cells import kept_cells
 from shards.colour import colour_statistics
 from shards.dataset import FORMAT, digest
 from shards.gather import is_made, mark_path, read_facts, shard_name, write_shards
-from shards.plan import Plan, make_plan
+from shards.plan import THREADS, Plan, make_plan
 from shards.read import Shards
 from shards.scatter import run_path, write_run
 from shards.schema import CROP_PX, INDEX_COLUMNS, MPP
@@ -86,7 +86,8 @@ def mix(
         return found
     work = _start(plan, out, overwrite, memory)
     try:
-        return _work(plan, out, work, part, parts)
+        with ThreadPoolExecutor(THREADS) as pool:  # numpy and the kernel do the work
+            return _work(plan, out, work, part, parts, pool)
     except FileNotFoundError:
         found = _finished(plan, out, overwrite=False)  # another copy ended and cleared away
         if not found:
@@ -129,20 +130,23 @@ def _start(plan: Plan, out: Path, overwrite: bool, memory: float) -> Path:
     return work
 
 
-def _work(plan: Plan, out: Path, work: Path, part: int, parts: int) -> dict | None:
+def _work(
+    plan: Plan, out: Path, work: Path, part: int, parts: int, pool: ThreadPoolExecutor
+) -> dict | None:
     """Do a part's share of each pass as far as the files allow."""
 
-    def share(units: Iterable, name: str, of: int) -> Iterable:
-        total = len(range(part, of, parts))
-        return tqdm(islice(units, part, None, parts), name, total, unit=name, disable=None)
+    def share(do: Callable[[int], None], of: int, what: str) -> None:
+        mine = range(part, of, parts)
+        list(tqdm(pool.map(do, mine), what, len(mine), unit="piece", disable=None))
 
-    for number in share(range(len(plan.runs)), "run", len(plan.runs)):
+    def scatter(number: int) -> None:
         if not run_path(work, number).is_file():
             write_run(plan, number, work)
+
+    share(scatter, len(plan.runs), "pass 1")
     if _left(plan.runs, lambda n: run_path(work, n).is_file(), "pass 1", "run"):
         return None
-    for group in share(plan.groups, "group", len(plan.groups)):
-        write_shards(plan, group, out, work)
+    share(lambda n: write_shards(plan, plan.groups[n], out, work), len(plan.groups), "pass 2")
     if _left(range(plan.shards), lambda n: is_made(out, work, n), "pass 2", "shard"):
         return None
     return _join(plan, out, work)

@@ -13,6 +13,7 @@ from shards.order import permute
 from shards.selection import read_selection
 
 VERSION = 2  # of the shuffle: another one puts the same cells elsewhere
+THREADS = 2  # pieces in work at a time
 SHUFFLE = 0x6D6978  # keeps this permutation apart from those of shards/order.py
 
 
@@ -103,13 +104,14 @@ def make_plan(
     counts = [len(chosen[s["slide"]]) if chosen else s["cells"] for s in slides]
     first = np.concatenate([[0], np.cumsum(counts)])
     sizes = _bytes(cells, slides) * counts // [s["cells"] for s in slides]
-    # A pass holds a piece once whole, and a shard or a few copies of its table beside it.
-    piece_bytes = memory * 1e9 / 2
+    # A pass holds a piece whole, and a shard or a few copies of its table beside it.
+    piece_bytes = memory * 1e9 / 2 / THREADS
     a_shard = sizes.sum() / first[-1] * min(samples_per_shard, first[-1])
     if a_shard > piece_bytes:
         raise ValueError(
-            f"a shard of {samples_per_shard} samples takes {a_shard / 1e9:.2f} GB, more than half "
-            f"of --memory {memory}: give a smaller --samples-per-shard or more --memory"
+            f"a shard of {samples_per_shard} samples takes {a_shard / 1e9:.2f} GB, more than "
+            f"{1 / 2 / THREADS:.2f} of --memory {memory}: give a smaller --samples-per-shard or "
+            "more --memory"
         )
     shards = -(-int(first[-1]) // samples_per_shard)
     together = max(1, int(piece_bytes // a_shard))

@@ -11,7 +11,6 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,7 +22,6 @@ from shards.remote import Mirror, is_remote
 from shards.schema import INDEX_COLUMNS
 
 OPEN = 256  # shards mapped at a time
-CHUNK = 64  # crops transposed together, while they are in the processor's cache
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +84,7 @@ class Shards:
                 function of the rows alone, and no rank gets fewer samples.
 
         Returns:
-            (N, 3, patch_px, patch_px) uint8.
+            (N, 3, patch_px, patch_px) uint8, channels last in memory, as images are decoded.
 
         Raises:
             IndexError: a row that is not there.
@@ -94,12 +92,11 @@ class Shards:
         """
         rows = np.asarray(rows, np.int64)
         side = self.info["patch_px"]
-        crops = np.empty((len(rows), 3, side, side), np.uint8)
-        scratch = np.empty((CHUNK, side, side, 3), np.uint8)
+        crops = np.empty((len(rows), side, side, 3), np.uint8)
         places = zip(*(column.tolist() for column in self._index.locate(rows)), strict=True)
         for i, (shard, offset, size) in enumerate(places):
             try:
-                decode_into(self._map(shard)[offset : offset + size], scratch[i % CHUNK])
+                decode_into(self._map(shard)[offset : offset + size], crops[i])
             except ValueError as error:
                 row = int(rows[i])
                 message = (
@@ -113,12 +110,8 @@ class Shards:
                     ) from error
                 log.warning("%s; the next whole one takes its place", message)
                 skipped.append((row, message))
-                scratch[i % CHUNK] = self._next_whole(row, shard)
-            done = i + 1
-            if done % CHUNK == 0 or done == len(rows):
-                low = (i // CHUNK) * CHUNK
-                _to_planes(scratch[: done - low], crops[low:done])
-        return crops
+                crops[i] = self._next_whole(row, shard)
+        return crops.transpose(0, 3, 1, 2)
 
     def advise(self, shards: list[int]) -> None:
         """Have shards read ahead: from disk by the system, from a URL at once."""
@@ -171,14 +164,6 @@ class Shards:
         found = path.stat().st_size if path.is_file() else "no file"
         if found != described["bytes"]:
             raise ValueError(f"{path}: {found}, expected {described['bytes']} bytes; mix again")
-
-
-def _to_planes(crops: np.ndarray, out: np.ndarray) -> None:
-    """Copy (N, H, W, 3) to (N, 3, H, W)."""
-    n = len(crops)
-    planes = out.reshape(n, 3, -1)
-    pairs = [0, 0, 1, 1, 2, 2]  # channel 0 to plane 0, …
-    cv2.mixChannels([crops.reshape(n, -1, 3)], [planes[:, c] for c in range(3)], pairs)
 
 
 def stream(urls: str | list[str]) -> Iterator[tuple[str, np.ndarray]]:

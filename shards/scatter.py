@@ -14,6 +14,7 @@ from shards.cells import kept_nuclei
 from shards.fingerprint import block_numbers, checksum, fingerprint, member_blocks
 from shards.plan import Piece, Plan
 from shards.schema import CODECS, key
+from shards.scratch import SCRATCH, take_blocks
 from shards.write import BLOCK, atomic, headers
 
 GAP = 8 * BLOCK  # unwanted bytes that are read rather than skipped
@@ -54,7 +55,7 @@ def write_run(plan: Plan, number: int, work: Path) -> None:
     pieces = plan.runs[number]
     tables = [_chosen(plan, piece) for piece in pieces]
     spans = [_spans(t["offset"].to_numpy(), member_blocks(t["size"].to_numpy())) for t in tables]
-    blocks = np.zeros((sum(e - b for s in spans for b, e in s), BLOCK), np.uint8)
+    blocks = SCRATCH.blocks("piece", sum(e - b for s in spans for b, e in s))
     at, described = 0, []
     for piece, table, pieces_spans in zip(pieces, tables, spans, strict=True):
         starts = _read(plan, piece, table, pieces_spans, blocks, at)
@@ -67,7 +68,7 @@ def write_run(plan: Plan, number: int, work: Path) -> None:
     path = run_path(work, number)
     with atomic(path.with_suffix(".bin")) as file:
         for i in range(0, len(numbers), WRITE_BLOCKS):
-            file.write(blocks[numbers[i : i + WRITE_BLOCKS]].data)
+            file.write(take_blocks(blocks, numbers[i : i + WRITE_BLOCKS], "part").data)
     table = table.take(order).set_column(1, "start", pa.array(np.cumsum(counts) - counts))
     facts = {"checksum": f"{checksum(table['fingerprint'].to_numpy()):016x}"}
     table = table.cast(RUN_COLUMNS).replace_schema_metadata(facts).combine_chunks()
@@ -139,7 +140,8 @@ def _read(
         to = at
         for begin, stop in spans:
             tar.seek(begin * BLOCK)
-            tar.readinto(blocks[to : to + stop - begin].data)  # a last padding may lack: zeros
+            target = blocks[to : to + stop - begin].reshape(-1)
+            target[tar.readinto(target.data) :] = 0  # a last padding may be absent
             to += stop - begin
     begins, stops = np.array(spans).T
     shift = at - begins + np.cumsum(stops - begins) - (stops - begins)
@@ -161,7 +163,7 @@ def _describe(
     """Return a row for each member of a piece; `start` is the place in `blocks`."""
     counts = member_blocks(table["size"].to_numpy())
     hashes = [
-        fingerprint(blocks[block_numbers(s, c)], c)
+        fingerprint(take_blocks(blocks, block_numbers(s, c), "part"), c)
         for i in range(0, len(starts), HASH_MEMBERS)
         for s, c in [(starts[i : i + HASH_MEMBERS], counts[i : i + HASH_MEMBERS])]
     ]

@@ -57,7 +57,7 @@ class Stream:
             skipped: as for `Shards.read`.
 
         Returns:
-            (batch / ranks, 3, patch_px, patch_px) uint8.
+            (batch / ranks, 3, patch_px, patch_px) uint8, channels last in memory.
         """
         self._read_ahead(step)
         return self.shards.read(self.rows(step), skipped)
