@@ -1,0 +1,170 @@
+"""python bench/mix.py [--quick] [--data ../shared/data/tcga-mini] [--folder /tmp]
+
+Mix 10,000, 100,000 and 1,000,000 crops (3.6 GB) of real fields, through the stage's own command,
+beside `cp` of the same files on the same disk, in turn: seconds, peak memory, MB/s. Plain is cp
+followed by fsync of what it wrote, for mix syncs all it writes; cp alone is printed too, though it
+ends while the bytes are still in memory. The targets: a third of cp, under 1.5 GB at any size. It
+needs 15 GB of disk for the largest, and `--parts` is tried too: all parts in turn, one at a time.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np
+import openslide
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from shards.crop import encode
+from shards.schema import CELL_COLUMNS, CROP_PX, FATES, key
+from shards.write import TarWriter
+
+SIZES, REPEATS = (10_000, 100_000, 1_000_000), 3
+QUICK = (10_000, 50_000)
+PER_SLIDE = 10_000
+PARTS = 4
+POOL = 4_000  # different crops; more cells show them again under other names
+FIELD = 1000  # px, side of a field of tcga-mini
+
+
+def crops_of(data: Path, count: int) -> list[bytes]:
+    """Cut crops at random out of the fields of tcga-mini, as JPEG."""
+    rng = np.random.default_rng(0)
+    crops = []
+    slides = sorted((data / "slides").glob("*.svs"))
+    for path in slides:
+        with openslide.OpenSlide(path) as slide:
+            field = np.asarray(slide.read_region((0, 0), 0, (FIELD, FIELD)).convert("RGB"))
+        for x, y in rng.integers(0, FIELD - CROP_PX, (-(-count // len(slides)), 2)):
+            crops.append(encode(field[y : y + CROP_PX, x : x + CROP_PX], "jpeg"))
+    return crops[:count]
+
+
+def write_cells(folder: Path, count: int, crops: list[bytes]) -> int:
+    """Write a cells folder as extract does; return the bytes of its tars.
+
+    Args:
+        folder: made here.
+        count: cells, PER_SLIDE a slide.
+        crops: that the cells show.
+    """
+    folder.mkdir(parents=True)
+    rng, total = np.random.default_rng(1), 0
+    for number in range(-(-count // PER_SLIDE)):
+        slide = f"BENCH-{number:04d}"
+        n = min(PER_SLIDE, count - number * PER_SLIDE)
+        with open(folder / f"{slide}.tar", "wb") as file:
+            tar = TarWriter(file)
+            data = [crops[i] for i in rng.integers(0, len(crops), n)]
+            offsets = tar.extend([f"{key(slide, i)}.jpg" for i in range(n)], data)
+            sha256 = tar.close()
+        total += (folder / f"{slide}.tar").stat().st_size
+        columns = {
+            "nucleus": np.arange(n),
+            "x": rng.uniform(0, 1e5, n),
+            "y": rng.uniform(0, 1e5, n),
+            "area_um2": rng.uniform(10, 100, n),
+            "label": ["nucleus"] * n,
+            "fate": ["kept"] * n,
+            "offset": offsets,
+            "size": [len(d) for d in data],
+        }
+        nothing = {f.name: pa.nulls(n) for f in CELL_COLUMNS if f.name not in columns}
+        table = pa.table(columns | nothing).select(CELL_COLUMNS.names)
+        pq.write_table(table.cast(CELL_COLUMNS), folder / f"{slide}.parquet", compression="zstd")
+        record = {
+            "slide": slide,
+            "project": f"P{number % 5}",
+            "outcome": "done",
+            "settings": {"codec": "jpeg"},
+            "sha256": sha256,
+            "fates": dict.fromkeys(FATES, 0) | {"kept": n},
+        }
+        (folder / f"{slide}.json").write_text(json.dumps(record))
+    return total
+
+
+def timed(*command: object) -> tuple[float, float]:
+    """Run a command; return seconds of the clock and its peak memory in GB."""
+    start = time.perf_counter()
+    process = subprocess.Popen([*map(str, command)], stderr=subprocess.DEVNULL, stdout=sys.stderr)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, command
+    return time.perf_counter() - start, usage.ru_maxrss / 1e6
+
+
+def mix(cells: Path, out: Path, *flags: object) -> tuple[float, float]:
+    """Mix through the command."""
+    return timed(sys.executable, ROOT / "shards/main.py", "mix", cells, "--out", out, *flags)
+
+
+def copy(cells: Path, out: Path, sync: bool) -> float:
+    """Copy the cells' files."""
+    start = time.perf_counter()
+    timed("cp", "-r", cells, out)
+    if sync:
+        timed("sync", *sorted(out.iterdir()))
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Time each size, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[1])
+    parser.add_argument("--data", type=Path, default=ROOT / "../shared/data/tcga-mini")
+    parser.add_argument("--folder", type=Path, help="where to write (default: temporary)")
+    parser.add_argument("--quick", action="store_true", help="the small sizes only")
+    args = parser.parse_args()
+    crops = crops_of(args.data.resolve(), POOL)
+    print("    cells     GB   mix s (range)        memory GB  mix MB/s  cp+fsync MB/s   cp MB/s")
+    for count in QUICK if args.quick else SIZES:
+        with tempfile.TemporaryDirectory(dir=args.folder) as name:
+            folder = Path(name)
+            megabytes = write_cells(folder / "cells", count, crops) / 1e6
+            ours, synced, alone, memory = [], [], [], []
+            for _ in range(REPEATS):
+                for times, sync in ((synced, True), (alone, False)):
+                    times.append(copy(folder / "cells", folder / "copy", sync))
+                    shutil.rmtree(folder / "copy")
+                seconds, peak = mix(folder / "cells", folder / "shards")
+                ours.append(seconds)
+                memory.append(peak)
+                shutil.rmtree(folder / "shards")
+            seconds = np.median(ours)
+            rates = [megabytes / np.median(times) for times in (ours, synced, alone)]
+            print(
+                f"{count:9,} {megabytes / 1e3:6.2f}  {seconds:6.2f} ({min(ours):.2f}–{max(ours):.2f})"
+                f"  {max(memory):14.2f}  {rates[0]:8.0f}  {rates[1]:13.0f}  {rates[2]:8.0f}"
+            )
+            parts = [
+                mix(folder / "cells", folder / "shards", "--part", part, "--parts", PARTS)
+                for _ in range(2)
+                for part in range(PARTS)
+            ]
+            sums = sum(p[0] for p in parts[:PARTS]), sum(p[0] for p in parts[PARTS:])
+            print(
+                f"          {PARTS} parts one by one: {sums[0]:.1f} s for pass 1, {sums[1]:.1f} s for "
+                f"pass 2, the longest part {max(p[0] for p in parts):.1f} s, "
+                f"{max(p[1] for p in parts):.2f} GB"
+            )
+    ratios = np.array(synced) / ours
+    print(f"against cp alone: ratio {np.median(np.array(alone) / ours):.2f}")
+    print(
+        f"mix: ratio {np.median(ratios):.2f} ({ratios.min():.2f}–{ratios.max():.2f} of {REPEATS}) "
+        f"ours {rates[0]:.0f} plain {rates[1]:.0f} MB/s"
+    )
+
+
+if __name__ == "__main__":
+    main()
