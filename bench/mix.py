@@ -143,9 +143,10 @@ def main() -> None:
                 shutil.rmtree(folder / "shards")
             seconds = np.median(ours)
             rates = [megabytes / np.median(times) for times in (ours, synced, alone)]
+            times = f"{seconds:6.2f} ({min(ours):.2f}–{max(ours):.2f})"
             print(
-                f"{count:9,} {megabytes / 1e3:6.2f}  {seconds:6.2f} ({min(ours):.2f}–{max(ours):.2f})"
-                f"  {max(memory):14.2f}  {rates[0]:8.0f}  {rates[1]:13.0f}  {rates[2]:8.0f}"
+                f"{count:9,} {megabytes / 1e3:6.2f}  {times:20}  {max(memory):9.2f}  "
+                f"{rates[0]:8.0f}  {rates[1]:13.0f}  {rates[2]:8.0f}"
             )
             parts = [
                 mix(folder / "cells", folder / "shards", "--part", part, "--parts", PARTS)
@@ -154,9 +155,8 @@ def main() -> None:
             ]
             sums = sum(p[0] for p in parts[:PARTS]), sum(p[0] for p in parts[PARTS:])
             print(
-                f"          {PARTS} parts one by one: {sums[0]:.1f} s for pass 1, {sums[1]:.1f} s for "
-                f"pass 2, the longest part {max(p[0] for p in parts):.1f} s, "
-                f"{max(p[1] for p in parts):.2f} GB"
+                f"          {PARTS} parts one by one: {sums[0]:.1f} s for pass 1, {sums[1]:.1f} s "
+                f"for pass 2, the longest part {max(p[0] for p in parts):.1f} s"
             )
     ratios = np.array(synced) / ours
     print(f"against cp alone: ratio {np.median(np.array(alone) / ours):.2f}")

@@ -53,7 +53,9 @@ def _parser() -> argparse.ArgumentParser:
         "them. A run without --part does all that is left",
     )
     mix.add_argument("--parts", type=int, default=1)
-    mix.add_argument("--memory", type=float, default=0.8, help="GB it may take (default: 0.8)")
+    mix.add_argument(
+        "--memory", type=float, default=0.4, help="GB its pieces may take (default: 0.4)"
+    )
     mix.add_argument("--overwrite", action="store_true", help="replace what --out holds")
 
     select = commands.add_parser("select", help="choose cells by slides, projects and count")

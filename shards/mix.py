@@ -30,8 +30,8 @@ from shards.scatter import run_path, write_run
 from shards.schema import CROP_PX, INDEX_COLUMNS, MPP
 from shards.write import atomic
 
-__all__ = ["kept_cells", "mix"]
-MEMORY = 0.8  # GB by default
+__all__ = ["kept_cells", "mix"]  # evaluate looks for both here
+MEMORY = 0.4  # GB by default
 INDEX_ROWS = 65_536  # of a row group at most, unless a shard holds more
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def mix(
         selection: what `select` wrote: only these cells.
         part: which of `parts` this is, from 0; it does its share of the work that can be done.
         parts: how many share the work.
-        memory: GB that may be taken, beside Python's own 0.2.
+        memory: GB that the pieces may take, beside the 0.4 of Python and its libraries.
 
     Returns:
         What `dataset.json` holds; None where other parts have work left, which is logged.

@@ -84,7 +84,7 @@ def make_plan(
         selection: what `select` wrote; None: all cells.
         samples_per_shard: crops in a shard.
         seed: of the shuffle.
-        memory: GB that the mix may take beside the 0.2 of Python itself.
+        memory: GB that the pieces may take, beside the 0.4 of Python and its libraries.
 
     Raises:
         FileNotFoundError: no such folder, no finished slide, or a slide's tar is gone.

@@ -3,6 +3,11 @@
 What comes first is decided by hashes of (seed, project), (seed, slide) and (seed, slide, nucleus):
 the first 10,000 cells of a seed are among its first 100,000, the first 50 slides among its first
 500. A selection is a Parquet file of (slide, nucleus) that `mix --selection` follows.
+
+Patients of a benchmark are kept out of pretraining by `--exclude-cases`: the fields of NuCLS (TCGA
+breast) and PanNuke (partly TCGA, 19 organs) show patients whose slides one pretrains on. NuCLS'
+file names hold the case (`ls NuCLS/csv | cut -d_ -f1 > cases.txt`); PanNuke's copies hold none, so
+its cases must come from its authors, or the overlap be reported, as the paper does.
 """
 
 import hashlib

@@ -81,13 +81,15 @@ class TarWriter:
             (N,) int64 offsets of their bytes in the tar.
         """
         sizes = np.array([len(part) for part in data], np.int64)
-        heads = headers(names, sizes).tobytes()
-        parts = []
-        for i, part in enumerate(data):
-            parts += (heads[i * BLOCK : (i + 1) * BLOCK], part, bytes(-len(part) % BLOCK))
         steps = BLOCK + sizes + -sizes % BLOCK
-        offsets = self._end + BLOCK + np.cumsum(steps) - steps
-        self._put(b"".join(parts))
+        starts = np.cumsum(steps) - steps
+        buffer = np.zeros(steps.sum(), np.uint8)
+        buffer.reshape(-1, BLOCK)[starts // BLOCK] = headers(names, sizes)
+        view = memoryview(buffer)
+        for start, part in zip((starts + BLOCK).tolist(), data, strict=True):
+            view[start : start + len(part)] = part
+        offsets = self._end + BLOCK + starts
+        self._put(view)
         return offsets
 
     def close(self) -> str:
@@ -95,7 +97,7 @@ class TarWriter:
         self._put(bytes(2 * BLOCK))
         return self._hash.hexdigest()
 
-    def _put(self, data: bytes) -> None:
+    def _put(self, data: bytes | memoryview) -> None:
         self._file.write(data)
         self._hash.update(data)
         self._end += len(data)
