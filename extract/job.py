@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -102,25 +103,17 @@ def _write_cells(
             outlines=detections.polygons,
             stain=stain,
         )
-    table = pa.table(
-        {
-            "nucleus": np.arange(len(xy), dtype=np.int32),
-            "x": xy[:, 0],
-            "y": xy[:, 1],
-            **shapes,
-            **{
-                name: pa.array(values, from_pandas=True)  # NaN becomes null
-                for name, values in zip(DENSITY_COLUMNS, crops.density.T, strict=True)
-            },
-            "polygon": pa.chunked_array(
-                [detections.polygons.wkb(rows) for rows in _batches(len(xy))], pa.binary()
-            ),
-            "label": pa.array(detections.labels or [None] * len(xy), pa.string()),
-            "fate": pa.DictionaryArray.from_arrays(pa.array(fate), pa.array(FATES)),
-            "offset": pa.array(crops.offset, mask=crops.offset < 0),
-            "size": pa.array(crops.size, mask=crops.size < 0),
-        }
-    ).cast(CELL_COLUMNS)
+    columns = {
+        "nucleus": np.arange(len(xy), dtype=np.int32),
+        "x": xy[:, 0],
+        "y": xy[:, 1],
+        **shapes,
+        **dict(zip(DENSITY_COLUMNS, crops.density.T, strict=True)),
+        "label": pa.array(detections.labels or [None] * len(xy), pa.string()),
+        "fate": pa.DictionaryArray.from_arrays(pa.array(fate), pa.array(FATES)),
+        "offset": pa.array(crops.offset, mask=crops.offset < 0),
+        "size": pa.array(crops.size, mask=crops.size < 0),
+    }
     described = {
         "slide": entry.slide,
         "project": entry.project,
@@ -132,9 +125,8 @@ def _write_cells(
         "seed": settings.seed,
         "stain": stain and {k: np.asarray(v).tolist() for k, v in asdict(stain).items()},
     }
-    table = table.replace_schema_metadata({"lemon": json.dumps(described)})
     with atomic(out / f"{entry.slide}.parquet") as file:
-        pq.write_table(table, file, compression="zstd")
+        _write_table(file, columns, detections.polygons, described)
     counts = np.bincount(fate, minlength=len(FATES))
     return {
         "detected": len(xy),
@@ -145,6 +137,27 @@ def _write_cells(
             kind: (out / f"{entry.slide}.{kind}").stat().st_size for kind in ("tar", "parquet")
         },
     }
+
+
+def _write_table(
+    file: BinaryIO, columns: dict[str, np.ndarray | pa.Array], polygons: Outlines, described: dict
+) -> None:
+    """Write the table batch by batch: a million outlines as WKB are 300 MB.
+
+    Args:
+        file: open for writing.
+        columns: of CELL_COLUMNS but for the polygon; numbers that are NaN become null.
+        polygons: of the same nuclei.
+        described: of the slide, for the file's metadata.
+    """
+    schema = CELL_COLUMNS.with_metadata({"lemon": json.dumps(described)})
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for rows in _batches(len(polygons)) or [slice(0, 0)]:
+            part = {
+                name: pa.array(values[rows], from_pandas=True) for name, values in columns.items()
+            }
+            part["polygon"] = polygons.wkb(rows)
+            writer.write_table(pa.table(part).select(schema.names).cast(schema))
 
 
 def _measure(polygons: Outlines, mpp: float) -> dict[str, np.ndarray]:
