@@ -1,7 +1,9 @@
 """What keeps a run sound: two-pass step, watch, guard, saver, online probe, dry run, pictures."""
 
 import json
+import shutil
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -159,10 +161,25 @@ def test_the_guard_names_the_batch_and_keeps_it(shards_folder, tmp_path):
     with pytest.raises(Diverged, match=r"step 5 was the first .*diverged-0000004-rank0\.pt"):
         guard.check(float("nan"))
     saved = torch.load(tmp_path / "diverged-0000004-rank0.pt", weights_only=True)
-    crops, draws = batches[4]
+    crops, draws, _ = batches[4]
     assert torch.equal(saved["crops"], crops)
     replayed = apply(saved["crops"], Draws(*saved["draws"][0]), policy)
     assert torch.equal(replayed, apply(crops, draws[0], policy))
+
+
+def test_broken_crops_are_passed_over_and_counted_on_request(shards_folder, tmp_path):
+    copy = Path(shutil.copytree(shards_folder, tmp_path / "copy"))
+    row = pq.read_table(copy / "index.parquet").slice(3, 1).to_pylist()[0]
+    with open(copy / f"train-{row['shard']:06d}.tar", "r+b") as file:
+        file.seek(row["offset"])
+        file.write(bytes(row["size"]))
+    shards, policy = Shards(copy), POLICIES["a1"]
+    count = len(shards)
+    with pytest.raises(ValueError, match="the crop of index row 3 at byte"):
+        [Batches(shards, policy, 0, count, range(count))[0]]
+    crops, _, skipped = Batches(shards, policy, 0, count, range(count), skip_corrupt=True)[0]
+    assert skipped == 1
+    assert len(crops) == count
 
 
 # ---- checkpoints ---------------------------------------------------------------------------------

@@ -10,17 +10,25 @@ from train.augment import Draws, draw
 from train.distributed import World
 from train.policy import Policy
 
-Batch = tuple[Tensor, list[Draws]]
+Batch = tuple[Tensor, list[Draws], int]
 
 
 class Batches(Dataset):
-    """Map a step to (crops (N, 3, 60, 60) uint8, the draws of both views).
+    """Map a step to crops (N, 3, 60, 60) uint8, both views' draws, and how many were broken.
 
     A pure function of (seed, step) and the rows wanted, so workers may take steps in any order,
     a resumed run sees what it would have seen, and ranks share out one global batch.
     """
 
-    def __init__(self, shards: Shards, policy: Policy, seed: int, batch: int, rows: range):
+    def __init__(
+        self,
+        shards: Shards,
+        policy: Policy,
+        seed: int,
+        batch: int,
+        rows: range,
+        skip_corrupt: bool = False,
+    ):
         """Describe the batches.
 
         Args:
@@ -29,15 +37,18 @@ class Batches(Dataset):
             seed: of order and draws.
             batch: size of the global batch.
             rows: this rank's places in it.
+            skip_corrupt: take the next whole crop for a broken one, instead of an error.
         """
+        self.skip_corrupt = skip_corrupt
         self.policy, self.seed, self.batch, self.rows = policy, seed, batch, rows
         rank, ranks = rows.start // len(rows), batch // len(rows)
         self.stream = Stream(shards, batch, rank, ranks, seed)
 
     def __getitem__(self, step: int) -> Batch:
-        crops = self.stream.read(step)
+        skipped: list[tuple[int, str]] | None = [] if self.skip_corrupt else None
+        crops = self.stream.read(step, skipped)
         views = [draw(self.policy, v, self.seed, step, self.batch, self.rows) for v in (0, 1)]
-        return torch.from_numpy(crops), views
+        return torch.from_numpy(crops), views, len(skipped or ())
 
 
 def loader(batches: Batches, steps: range, world: World, workers: int) -> DataLoader:

@@ -36,6 +36,7 @@ class Config:
     precision: str = "bf16"  # of the networks: bf16 autocast or fp32; losses are fp32 in both
     seed: int = 0  # of weights, order and augmentation
     workers: int = 4  # processes a rank that read ahead; 0 reads in the trainer
+    skip_corrupt: bool = False  # take the next whole crop for a broken one, and count them
     log_every: int = 10  # steps between lines of log.jsonl
     checkpoint_every: int = 500  # steps between checkpoints
     keep: int = 2  # newest checkpoints that stay
@@ -99,6 +100,7 @@ FREE = (
     "data",
     "out",
     "workers",
+    "skip_corrupt",
     "log_every",
     "checkpoint_every",
     "keep",

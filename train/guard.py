@@ -47,7 +47,7 @@ class Guard:
         step = int(self._first)
         if step < 0:  # another rank's
             raise Diverged(f"the loss of another rank is {mean_loss}")
-        crops, draws = self.batches[step]  # a pure function of the step: the very same again
+        crops, draws, _ = self.batches[step]  # a pure function of the step: the very same again
         path = Path(self.config.out) / f"diverged-{step:07d}-rank{self.world.rank}.pt"
         with atomic(path) as file:
             torch.save({"step": step, "crops": crops, "draws": [list(d) for d in draws]}, file)

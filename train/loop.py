@@ -73,7 +73,7 @@ def train(config: Config, world: World, overwrite: bool = False) -> bool:
     part = config.batch // world.size
     rows = range(world.rank * part, (world.rank + 1) * part)  # of the global batch
     policy = POLICIES[config.policy]
-    batches = Batches(shards, policy, config.seed, config.batch, rows)
+    batches = Batches(shards, policy, config.seed, config.batch, rows, config.skip_corrupt)
     steps = range(start, config.steps)
     mean, std = (
         torch.tensor(shards.info[k], device=world.device).view(1, 3, 1, 1) for k in ("mean", "std")
@@ -81,7 +81,7 @@ def train(config: Config, world: World, overwrite: bool = False) -> bool:
     log.info(summary(config, world, shards, model))
     cost, peak = step_flops(model), matmul_peak(world.device, config.precision) * world.size
     record = Record(out, start, config.batch, world.rank, cost, peak)
-    guard, watch = Guard(config, world, batches), Watch()
+    guard, watch, skipped = Guard(config, world, batches), Watch(), 0
     saver = Saver(out, config.keep, config.keep_every)
     progress = tqdm(
         total=config.steps,
@@ -103,12 +103,14 @@ def train(config: Config, world: World, overwrite: bool = False) -> bool:
             guard.note(step, result["loss"])
             optimizer.step()
 
-            done = step + 1
+            done, skipped = step + 1, skipped + batch[2]
             progress.update()
             stopping = any_rank(bool(stop))
             saving = stopping or done % config.checkpoint_every == 0 or done == config.steps
             if saving or done % config.log_every == 0:
                 scalars = {k: result[k] for k in ("loss", "accuracy")} | health(result["embedding"])
+                if config.skip_corrupt:  # the mean over ranks, times the ranks: all of them
+                    scalars["skipped"] = torch.tensor(skipped * world.size, device=world.device)
                 epoch = done / config.steps_per_epoch
                 line = record.write(done, scalars, epoch=epoch, lr=lr, momentum=momentum)
                 progress.set_postfix(loss=f"{line['loss']:.3f}")
@@ -180,7 +182,7 @@ def build_model(config: Config) -> MoCo:
 
 def make_views(batch: Batch, policy: Policy, device: torch.device) -> Tensor:
     """Return the views of a batch, (2 * N, 3, 40, 40) float32 in [0, 1]: first, then second."""
-    crops, draws = batch
+    crops, draws, _ = batch
     crops = crops.to(device, non_blocking=True)  # (N, 3, 60, 60) uint8
     return torch.cat([augment.apply(crops, d, policy) for d in draws])
 
