@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from shards.direct import ALIGN, SCRATCH, read_direct, take_blocks, write_direct
 from shards.fingerprint import block_numbers, checksum, fingerprint, member_blocks
 from shards.plan import Plan
 from shards.scatter import run_path
 from shards.schema import INDEX_COLUMNS
-from shards.scratch import SCRATCH, take_blocks
 from shards.write import BLOCK, atomic
 
-CLOSING = bytes(2 * BLOCK)  # ends a tar
+PAGE = ALIGN // BLOCK  # blocks
 
 
 def shard_name(number: int) -> str:
@@ -83,24 +83,26 @@ def _collect(plan: Plan, first: int, last: int, work: Path) -> tuple[pa.Table, n
         path = run_path(work, number)
         with pa.memory_map(str(path)) as file:
             table = pa.ipc.open_file(file).read_all()
-            low, high = np.searchsorted(table["position"].to_numpy(), [first, last]).tolist()
+            positions = table["position"].chunk(0).to_numpy()  # a run is one batch: not copied
+            low, high = np.searchsorted(positions, [first, last]).tolist()
             # Copied, for the mapping ends here.
             rows = table.slice(low, high - low).take(np.arange(high - low))
         slices.append((path.with_suffix(".bin"), rows))
-    counts = [int(member_blocks(rows["size"].to_numpy()).sum()) for _, rows in slices]
-    blocks = SCRATCH.blocks("piece", sum(counts))
+    spans = []  # of blocks, widened to whole pages as direct reading wants them
+    for _, rows in slices:
+        begin = rows["start"][0].as_py() if len(rows) else 0
+        end = begin + int(member_blocks(rows["size"].to_numpy()).sum())
+        spans.append((begin // PAGE * PAGE, end, -(-end // PAGE) * PAGE))
+    blocks = SCRATCH.blocks("piece", sum(stop - low for low, _, stop in spans))
     tables, at = [], 0
-    for (path, rows), count in zip(slices, counts, strict=True):
-        if not count:
+    for (path, rows), (low, end, stop) in zip(slices, spans, strict=True):
+        if not len(rows):
             continue
-        begin = rows["start"][0].as_py()
-        with open(path, "rb") as file:
-            file.seek(begin * BLOCK)
-            if file.readinto(blocks[at : at + count].data) != count * BLOCK:
-                raise ValueError(f"{path} is cut short: delete {work} and mix again")
-        starts = rows["start"].to_numpy() - begin + at
+        if read_direct(path, low * BLOCK, blocks[at : at + stop - low]) < (end - low) * BLOCK:
+            raise ValueError(f"{path} is cut short: delete {work} and mix again")
+        starts = rows["start"].to_numpy() - low + at
         tables.append(rows.set_column(1, "start", pa.array(starts)))
-        at += count
+        at += stop - low
     return pa.concat_tables(tables).combine_chunks(), blocks
 
 
@@ -109,7 +111,9 @@ def _write_shard(
 ) -> None:
     """Write one tar and its commit mark."""
     counts = member_blocks(rows["size"].to_numpy())
-    members = take_blocks(blocks, block_numbers(rows["start"].to_numpy(), counts), "shard")
+    tar = SCRATCH.blocks("shard", int(counts.sum()) + 2)
+    tar[-2:] = 0  # a tar ends with two empty blocks
+    members = take_blocks(blocks, block_numbers(rows["start"].to_numpy(), counts), tar[:-2])
     hashes = fingerprint(members, counts)
     damaged = np.flatnonzero(hashes != rows["fingerprint"].to_numpy())
     if len(damaged):
@@ -119,17 +123,14 @@ def _write_shard(
             f"{rows['nucleus'][damaged[0]]} of {slide}: the disk or memory is bad; delete {work} "
             "and mix again"
         )
-    digest = hashlib.sha256(members.data)
-    digest.update(CLOSING)
     path = out / shard_name(number)
     with atomic(path) as file:
-        file.write(members.data)
-        file.write(CLOSING)
+        write_direct(file, tar)
     shard = {
         "name": path.name,
         "samples": len(rows),
-        "bytes": members.nbytes + len(CLOSING),
-        "sha256": digest.hexdigest(),
+        "bytes": tar.nbytes,
+        "sha256": hashlib.sha256(tar.data).hexdigest(),
     }
     facts = {"shard": json.dumps(shard), "checksum": f"{checksum(hashes):016x}"}
     index = _index(plan, number, rows, np.cumsum(counts) - counts).replace_schema_metadata(facts)

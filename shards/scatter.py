@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from shards.cells import kept_nuclei
+from shards.direct import SCRATCH, take_blocks, write_direct
 from shards.fingerprint import block_numbers, checksum, fingerprint, member_blocks
 from shards.plan import Piece, Plan
 from shards.schema import CODECS, key
-from shards.scratch import SCRATCH, take_blocks
 from shards.write import BLOCK, atomic, headers
 
 GAP = 8 * BLOCK  # unwanted bytes that are read rather than skipped
@@ -68,7 +68,8 @@ def write_run(plan: Plan, number: int, work: Path) -> None:
     path = run_path(work, number)
     with atomic(path.with_suffix(".bin")) as file:
         for i in range(0, len(numbers), WRITE_BLOCKS):
-            file.write(take_blocks(blocks, numbers[i : i + WRITE_BLOCKS], "part").data)
+            part = numbers[i : i + WRITE_BLOCKS]
+            write_direct(file, take_blocks(blocks, part, SCRATCH.blocks("part", len(part))))
     table = table.take(order).set_column(1, "start", pa.array(np.cumsum(counts) - counts))
     facts = {"checksum": f"{checksum(table['fingerprint'].to_numpy()):016x}"}
     table = table.cast(RUN_COLUMNS).replace_schema_metadata(facts).combine_chunks()
@@ -162,11 +163,12 @@ def _describe(
 ) -> pa.Table:
     """Return a row for each member of a piece; `start` is the place in `blocks`."""
     counts = member_blocks(table["size"].to_numpy())
-    hashes = [
-        fingerprint(take_blocks(blocks, block_numbers(s, c), "part"), c)
-        for i in range(0, len(starts), HASH_MEMBERS)
-        for s, c in [(starts[i : i + HASH_MEMBERS], counts[i : i + HASH_MEMBERS])]
-    ]
+    hashes = []
+    for i in range(0, len(starts), HASH_MEMBERS):
+        some = counts[i : i + HASH_MEMBERS]
+        numbers = block_numbers(starts[i : i + HASH_MEMBERS], some)
+        members = take_blocks(blocks, numbers, SCRATCH.blocks("part", len(numbers)))
+        hashes.append(fingerprint(members, some))
     return pa.table(
         {
             "position": plan.positions(piece),

@@ -132,14 +132,14 @@ def headers(names: list[str], sizes: np.ndarray) -> np.ndarray:
     Returns:
         (N, 512) uint8.
     """
-    blank = np.frombuffer(_header("-", 0), np.uint8)
+    blank = np.frombuffer(_header("-", 0), np.uint8).copy()
+    blank[148:156] = ord(" ")
     table = np.tile(blank, (len(names), 1))
     encoded = np.array([name.encode("ascii") for name in names], "S100")
     table[:, :100] = encoded.view(np.uint8).reshape(len(names), 100)
     octal = np.asarray(sizes, np.int64)[:, None] >> np.arange(30, -1, -3) & 7
     table[:, 124:135] = octal + ord("0")
-    table[:, 148:156] = ord(" ")
-    total = table.sum(axis=1, dtype=np.int64)[:, None]
+    total = table[:, :135].sum(axis=1, dtype=np.int64)[:, None] + blank[135:].sum(dtype=np.int64)
     table[:, 148:154] = (total >> np.arange(15, -1, -3) & 7) + ord("0")
     table[:, 154] = 0
     return table
