@@ -1,10 +1,11 @@
 """python bench/mix.py [--quick] [--data ../shared/data/tcga-mini] [--folder /tmp]
 
-Mix 10,000, 100,000 and 1,000,000 crops (3.6 GB) of real fields, through the stage's own command,
-beside `cp` of the same files on the same disk, in turn: seconds, peak memory, MB/s. Plain is cp
-followed by fsync of what it wrote, for mix syncs all it writes; cp alone is printed too, though it
-ends while the bytes are still in memory. The targets: a third of cp, under 1.5 GB at any size. It
-needs 15 GB of disk for the largest, and `--parts` is tried too: all parts in turn, one at a time.
+Mix 10,000, 100,000 and 1,000,000 crops (3.8 GB) of real fields, through the stage's own command,
+beside `cp` of the same files on the same disk, in turn: seconds of the clock and of the processor,
+peak memory, MB/s. Plain is cp followed by fsync of what it wrote, for mix syncs all it writes; cp
+alone is printed too, though it ends while the bytes are still in memory. The targets: a third of
+cp, under 1.5 GB at any size. It needs 15 GB of disk for the largest, and `--parts` is tried too:
+all parts in turn, one at a time.
 """
 
 import argparse
@@ -95,17 +96,17 @@ def write_cells(folder: Path, count: int, crops: list[bytes]) -> int:
     return total
 
 
-def timed(*command: object) -> tuple[float, float]:
-    """Run a command; return seconds of the clock and its peak memory in GB."""
+def timed(*command: object) -> tuple[float, float, float]:
+    """Run a command; return seconds of the clock and of the processor, and peak memory in GB."""
     start = time.perf_counter()
     process = subprocess.Popen([*map(str, command)], stderr=subprocess.DEVNULL, stdout=sys.stderr)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0, command
-    return time.perf_counter() - start, usage.ru_maxrss / 1e6
+    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e6
 
 
-def mix(cells: Path, out: Path, *flags: object) -> tuple[float, float]:
+def mix(cells: Path, out: Path, *flags: object) -> tuple[float, float, float]:
     """Mix through the command."""
     return timed(sys.executable, ROOT / "shards/main.py", "mix", cells, "--out", out, *flags)
 
@@ -127,26 +128,28 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the small sizes only")
     args = parser.parse_args()
     crops = crops_of(args.data.resolve(), POOL)
-    print("    cells     GB   mix s (range)        memory GB  mix MB/s  cp+fsync MB/s   cp MB/s")
+    print(
+        "    cells     GB  mix: s (range)           cpu s  memory GB   MB/s  cp+fsync MB/s  cp MB/s"
+    )
     for count in QUICK if args.quick else SIZES:
         with tempfile.TemporaryDirectory(dir=args.folder) as name:
             folder = Path(name)
             megabytes = write_cells(folder / "cells", count, crops) / 1e6
-            ours, synced, alone, memory = [], [], [], []
+            ours, synced, alone, processor, memory = [], [], [], [], []
             for _ in range(REPEATS):
                 for times, sync in ((synced, True), (alone, False)):
                     times.append(copy(folder / "cells", folder / "copy", sync))
                     shutil.rmtree(folder / "copy")
-                seconds, peak = mix(folder / "cells", folder / "shards")
-                ours.append(seconds)
-                memory.append(peak)
+                measured = mix(folder / "cells", folder / "shards")
+                for values, value in zip((ours, processor, memory), measured, strict=True):
+                    values.append(value)
                 shutil.rmtree(folder / "shards")
             seconds = np.median(ours)
             rates = [megabytes / np.median(times) for times in (ours, synced, alone)]
-            times = f"{seconds:6.2f} ({min(ours):.2f}–{max(ours):.2f})"
+            clock = f"{seconds:6.2f} ({min(ours):.2f}–{max(ours):.2f})"
             print(
-                f"{count:9,} {megabytes / 1e3:6.2f}  {times:20}  {max(memory):9.2f}  "
-                f"{rates[0]:8.0f}  {rates[1]:13.0f}  {rates[2]:8.0f}"
+                f"{count:9,} {megabytes / 1e3:6.2f}  {clock:22}  {np.median(processor):5.1f}  "
+                f"{max(memory):9.2f}  {rates[0]:5.0f}  {rates[1]:13.0f}  {rates[2]:7.0f}"
             )
             parts = [
                 mix(folder / "cells", folder / "shards", "--part", part, "--parts", PARTS)

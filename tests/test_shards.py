@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -10,11 +11,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import webdataset
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from shards.crop import cut, decode, encode, inside, window_px
+from shards.direct import SCRATCH, read_direct, write_direct
 from shards.mix import kept_cells, mix
 from shards.read import Shards, stream
 from shards.schema import CROP_PX, SLIDE_ID, VIEW_PX, check_slide_id, key
@@ -300,3 +302,32 @@ def test_shards_names_what_is_wrong(shards_folder, tmp_path):
     tar.write_bytes(whole[:start] + bytes(100) + whole[start + 100 :])
     with pytest.raises(ValueError, match=r"train-000001.tar: the crop of index row 50"):
         Shards(copy).read([50])
+
+
+# ---- past the cache ------------------------------------------------------------------------------
+
+
+@settings(max_examples=30)
+@given(pieces=st.lists(st.integers(0, 40), min_size=1, max_size=4), data=st.data())
+@pytest.mark.parametrize("place", ["disk", "memory"])
+def test_direct_reads_what_direct_wrote(tmp_path_factory, place, pieces, data):
+    """On a file system that can, and on one (tmpfs) that may not."""
+    folder = tmp_path_factory.mktemp("direct") if place == "disk" else Path("/dev/shm")
+    if not folder.is_dir():
+        pytest.skip("no tmpfs")
+    path = folder / f"lemon-direct-{os.getpid()}"
+    sizes = [8 * n for n in pieces[:-1]] + pieces[-1:]  # whole pages but for the last
+    expected = b""
+    with open(path, "wb") as file:
+        for size in sizes:
+            blocks = SCRATCH.blocks("test", size)
+            blocks[:] = RNG.integers(0, 256, blocks.shape, dtype=np.uint8)
+            expected += blocks.tobytes()
+            write_direct(file, blocks)
+    assert path.read_bytes() == expected
+    begin = data.draw(st.integers(0, len(expected) // 4096)) * 4096
+    out = SCRATCH.blocks("test", 8 * data.draw(st.integers(1, 40)))
+    found = read_direct(path, begin, out)
+    assert found == min(out.nbytes, len(expected) - begin)
+    assert out.tobytes()[:found] == expected[begin : begin + found]
+    path.unlink()
