@@ -51,7 +51,7 @@ def segment_by_tiles(
     tissue = find_tissue(slide) if mask is None else mask
     tiles = list(tissue_tiles(slide, tissue))
     if not tiles:
-        none = Outlines.join([])
+        none = Outlines.none()
         return Detections(none, none.centres(), np.empty(0, bool)), None
     stain = estimate_stain(slide, tissue, seed)
     polygons, owners, seams = [], [], []

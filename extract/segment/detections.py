@@ -3,7 +3,6 @@
 A million shapely Polygons take 1.2 GB, so they are made only of the nuclei at hand.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +26,11 @@ class Outlines:
     def __init__(self, points: np.ndarray, start: np.ndarray):
         """Take packed rings as they are."""
         self.points, self.start = points, start
+
+    @classmethod
+    def none(cls) -> "Outlines":
+        """Return those of no nuclei."""
+        return cls(np.empty((0, 2), np.float32), np.zeros(1, np.int64))
 
     @classmethod
     def pack(cls, polygons: np.ndarray) -> "Outlines":
@@ -55,21 +59,13 @@ class Outlines:
         closed = np.zeros(len(lengths), bool)
         closed[some] = (points[first] == points[last]).all(axis=1)
         gap = (lengths > 0) & ~closed
-        points = np.insert(points, start[1:][gap], points[start[:-1][gap]], axis=0)
-        lengths = lengths + gap
+        if gap.any():
+            points = np.insert(points, start[1:][gap], points[start[:-1][gap]], axis=0)
+            lengths = lengths + gap
         thin = (lengths > 0) & (lengths < 4)
-        points = points[~np.repeat(thin, lengths)]
+        if thin.any():
+            points = points[~np.repeat(thin, lengths)]
         return cls(points.astype(np.float32), _starts(np.where(thin, 0, lengths)))
-
-    @classmethod
-    def join(cls, parts: Sequence["Outlines"]) -> "Outlines":
-        """Lay packed outlines end to end."""
-        lengths = [np.diff(part.start) for part in parts]
-        points = [part.points for part in parts]
-        return cls(
-            np.concatenate([np.empty((0, 2), np.float32), *points]),
-            _starts(np.concatenate([np.empty(0, np.int64), *lengths])),
-        )
 
     @property
     def present(self) -> np.ndarray:
@@ -162,6 +158,27 @@ class Outlines:
         )
 
 
+class Growing:
+    """Arrays laid end to end as they come, without a second copy of them all at any time."""
+
+    def __init__(self, *shape: int, dtype: type):
+        """Begin with none, of `shape` each."""
+        self._data, self._count = np.empty((1024, *shape), dtype), 0
+
+    def add(self, values: np.ndarray) -> None:
+        """Append (K, …) values."""
+        end = self._count + len(values)
+        if end > len(self._data):  # the system moves its pages, not its bytes
+            larger = max(end, len(self._data) * 9 // 8)
+            self._data.resize((larger, *self._data.shape[1:]), refcheck=False)
+        self._data[self._count : end] = values
+        self._count = end
+
+    def whole(self) -> np.ndarray:
+        """Return all of them."""
+        return self._data[: self._count]
+
+
 @dataclass(frozen=True)
 class Rings:
     """Some nuclei as a file gives them, in its own units.
@@ -178,7 +195,7 @@ class Rings:
 
     def outlines(self, scale: float) -> tuple[Outlines, np.ndarray]:
         """Return the outlines and the (N, 2) centres, the file's numbers times `scale`."""
-        points = self.points * scale
+        points = self.points if scale == 1 else self.points * scale
         outlines = Outlines.pack_rings(points, self.lengths)
         xy, bare = outlines.centres(), ~outlines.present
         if bare.any():  # the mean of what points there are

@@ -87,6 +87,8 @@ def _rings(
             keep[max(mine, key=lambda r: _area(block.xy[firsts[r] : ends[r] + 1]))] = True
         firsts, ends, of = firsts[keep], ends[keep], of[keep]
     lengths = ends + 1 - firsts
+    if lengths.sum() == len(block.xy):  # the usual case: nothing but outer rings
+        return Rings(block.xy, lengths, [labels[f] for f in of])
     marks = np.zeros(len(block.xy) + 1, np.int8)
     marks[firsts] += 1
     marks[ends + 1] -= 1

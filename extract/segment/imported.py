@@ -7,7 +7,7 @@ import shapely
 from scipy.spatial import cKDTree
 
 from extract.crops import AREA_UM2
-from extract.segment.detections import Detections, Outlines
+from extract.segment.detections import Detections, Growing, Outlines
 from extract.segment.duplicates import find_duplicates
 from extract.segment.matching import find_file
 from extract.segment.nuclei_file import NucleiFile, open_nuclei
@@ -75,18 +75,17 @@ def gather(file: NucleiFile, scale: float, origin: tuple[int, int], mpp: float) 
         origin: (x, y) from where they count, level-0 px.
         mpp: of the slide, µm/px.
     """
-    parts, centres, labels = [], [np.empty((0, 2))], []
+    points, start = Growing(2, dtype=np.float32), Growing(dtype=np.int64)
+    centres, labels = Growing(2, dtype=np.float64), []
     known: dict[str | None, str | None] = {}  # one string a class, not one a nucleus
+    start.add(np.zeros(1, np.int64))
     for rings in file.nuclei:
         outlines, xy = rings.outlines(scale)
-        if any(origin):
-            outlines.points += np.float32(origin)
-            xy += origin
-        parts.append(outlines)
-        centres.append(xy)
+        start.add(outlines.start[1:] + start.whole()[-1])
+        points.add(outlines.points + np.float32(origin))
+        centres.add(xy + origin)
         labels += [known.setdefault(label, label) for label in rings.labels]
-    outlines, xy = Outlines.join(parts), np.concatenate(centres)
-    del parts, centres  # a third of the memory
+    outlines, xy = Outlines(points.whole(), start.whole()), centres.whole()
     named = labels if any(label is not None for label in known) else None
     return Detections(outlines, xy, find_duplicates(outlines, xy, mpp), named)
 
