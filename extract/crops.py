@@ -127,16 +127,16 @@ def write_crops(
             if polygons is not None:
                 found = stain_density(region, polygons, (left, top), stain)
                 density[here[readable]] = found[readable]
-            here = here[readable]
+            here, images = here[readable], []
             for batch in np.split(here, range(BATCH, len(here), BATCH)):
                 crops = cut(region, xy[batch] - (left, top), slide.mpp, CROP_PX)
                 fate[batch] = _look(crops)
-                good = np.flatnonzero(fate[batch] == KEPT)
-                images = [encode(crops[i], codec) for i in good.tolist()]
-                batch = batch[good]
-                names = [f"{key(name, nucleus)}.{CODECS[codec]}" for nucleus in batch.tolist()]
-                offset[batch] = tar.extend(names, images)
-                size[batch] = [len(image) for image in images]
+                good = np.flatnonzero(fate[batch] == KEPT).tolist()
+                images += [encode(crops[i], codec) for i in good]
+            here = here[fate[here] == KEPT]
+            names = [f"{key(name, nucleus)}.{CODECS[codec]}" for nucleus in here.tolist()]
+            offset[here] = tar.extend(names, images)
+            size[here] = [len(image) for image in images]
         room -= np.count_nonzero(fate[chosen] == KEPT)
     fate[waiting] = NOT_SAMPLED
     return Crops(offset, size, density, tar.close())
@@ -192,19 +192,19 @@ def _look(crops: np.ndarray) -> np.ndarray:
     fate = np.full(len(crops), KEPT, np.int8)
     first, last = (CROP_PX - VIEW_PX) // 2, (CROP_PX + VIEW_PX) // 2
     views = crops[:, first:last, first:last].copy()
-    grey = cv2.cvtColor(views.reshape(-1, VIEW_PX, 3), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    grey = cv2.cvtColor(views.reshape(-1, VIEW_PX, 3), cv2.COLOR_RGB2GRAY)
     # The views lie one below the other as one long row; at their borders neighbours are wrong.
-    row, edges = grey.reshape(-1), np.zeros(grey.size, np.float32)
+    row, edges = grey.reshape(-1).astype(np.int16), np.zeros(grey.size, np.int16)
     middle = edges[VIEW_PX:-VIEW_PX]
     np.multiply(row[VIEW_PX:-VIEW_PX], -4, out=middle)
     for step in (-VIEW_PX, -1, 1, VIEW_PX):
         middle += row[VIEW_PX + step : len(row) - VIEW_PX + step]
-    square = edges.reshape(-1, VIEW_PX, VIEW_PX)
-    square[:, [0, -1]] = square[:, :, [0, -1]] = 0
+    edges = edges.reshape(-1, VIEW_PX, VIEW_PX)[:, 1:-1, 1:-1].astype(np.float32)
     edges = edges.reshape(len(crops), -1)
-    fate[np.einsum("ij,ij->i", edges, edges) < BLUR_SQUARE * (VIEW_PX - 2) ** 2] = BLUR
+    fate[np.einsum("ij,ij->i", edges, edges) < BLUR_SQUARE * edges.shape[1]] = BLUR
     # Grey is no darker than the darkest channel: only bright crops can be blank.
-    mean = grey.reshape(len(crops), -1).mean(axis=1)
+    grey = grey.reshape(len(crops), -1).astype(np.float32)
+    mean = grey @ np.full(grey.shape[1], 1 / grey.shape[1], np.float32)
     bright = np.flatnonzero(mean >= BLANK_LEVEL * BLANK_SHARE - 1)
     if len(bright):
         white = views[bright].min(axis=3) >= BLANK_LEVEL
