@@ -22,6 +22,7 @@ from demo.paint import paint, write_slide
 from extract import tiles
 from extract.cohort import extract_cohort
 from extract.ledger import Settings
+from extract.morphology import DENSITY_COLUMNS
 from extract.segment import rays
 from extract.slide import Slide, not_40x
 from extract.slides import list_slides
@@ -74,6 +75,21 @@ def test_every_nucleus_is_accounted_for(exact):
         with tarfile.open(path.with_suffix(".tar")) as tar:
             assert len(tar.getnames()) == facts["fates"]["kept"]
         assert np.array_equal(rows["nucleus"], np.arange(len(rows["x"])))
+
+
+def test_stain_and_colour_are_measured(exact):
+    for path in exact.glob("*.parquet"):
+        rows, facts = table(exact, path.stem), pq.read_schema(path).metadata[b"lemon"]
+        stain = json.loads(facts)["stain"]
+        assert np.shape(stain["matrix"]) == (2, 3) and len(stain["max_concentration"]) == 2
+        lightness, red, blue = stain["lab_mean"]
+        assert 40 < lightness < 90 and red > 5 and blue < 5  # pink to purple
+        assert len(stain["lab_sd"]) == 3 and min(stain["lab_sd"]) > 0
+        kept = rows["fate"] == "kept"
+        density = np.stack([rows[name] for name in DENSITY_COLUMNS], 1).astype(float)
+        assert np.isfinite(density[kept]).all()
+        assert density[kept, 0].mean() > density[kept, 2].mean()  # nuclei are blue
+        assert all(value is None for value in rows["eosin_sd"][rows["fate"] == "edge"])
 
 
 def test_crops_are_the_slides_pixels(exact, painted):
