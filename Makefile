@@ -1,19 +1,23 @@
 # make demo                  the whole pipeline on painted slides, about 8 minutes on 2 cores
 # make demo SLIDES=path      the same on your own slides: a folder, a CSV or one slide
 # make test                  all tests, under 5 minutes
+# make soak                  kills by the dozen, half an hour or so
 # make bench                 every benchmark (bench/README.md)
 # make lint                  ruff
 
 PYTHON ?= python3
 export SLIDES BENCHMARK OUT
 
-.PHONY: demo test bench lint
+.PHONY: demo test soak bench lint
 
 demo: .venv/installed
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" bash demo/run.sh
 
 test: .venv/installed
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest
+
+soak: .venv/installed
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m soak
 
 bench: .venv/installed
 	for script in bench/*.py; do .venv/bin/python $$script || exit 1; done
