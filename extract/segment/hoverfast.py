@@ -135,7 +135,7 @@ def _made_by(described: Path) -> dict | None:
     """Return what made the kept output, or None where that is not known."""
     try:
         return json.loads(described.read_text())["made_by"]
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, json.JSONDecodeError, KeyError):
         return None
 
 

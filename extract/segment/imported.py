@@ -53,6 +53,8 @@ def segment(slide: Slide, entry: Entry, asked: Import) -> tuple[Detections, dict
     remarks = _check(detections, slide, path, explicit=asked.mpp is not None)
     if mpp:
         remarks.append(f"coordinates taken as units of {mpp:g} µm")
+    if file.kind == "HoverFast":
+        remarks.append("HoverFast reports no nucleus near its frame's top and left border (64 px)")
     if origin == "bounds" and (left or top):
         remarks.append(f"coordinates counted from the slide's bounds at {left}, {top}")
     return detections, {"version": file.kind, "file": str(path.absolute()), "remarks": remarks}
