@@ -174,7 +174,7 @@ def test_what_is_not_whole_fails_twice_with_hoverfasts_words(
     start = time.monotonic()
     with pytest.raises(ValueError, match=f"HoverFast failed 2 times: .*{message}"):
         segment(behaviour, **limits)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 30
     assert not (tmp_path / "segmentations/one.json.gz").exists()
     assert "Working on" in (tmp_path / "segmentations/one.log").read_text() or behaviour == "killed"
 
