@@ -31,7 +31,7 @@ from shards.mix import mix
 from shards.read import Shards
 from shards.stream import Stream
 
-CELLS, REPEATS, BATCH = 60_000, 5, 1024
+CELLS, REPEATS, BATCH = 30_000, 5, 1024
 QUICK = 12_000, 3
 
 

@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     mix.add_argument("--parts", type=int, default=1)
     mix.add_argument(
-        "--memory", type=float, default=0.4, help="GB its pieces may take (default: 0.4)"
+        "--memory", type=float, default=0.5, help="GB its pieces may take (default: 0.5)"
     )
     mix.add_argument("--overwrite", action="store_true", help="replace what --out holds")
 

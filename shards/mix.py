@@ -31,7 +31,7 @@ from shards.schema import CROP_PX, INDEX_COLUMNS, MPP
 from shards.write import atomic
 
 __all__ = ["kept_cells", "mix"]  # evaluate looks for both here
-MEMORY = 0.4  # GB by default
+MEMORY = 0.5  # GB by default
 INDEX_ROWS = 65_536  # of a row group at most, unless a shard holds more
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from shards.order import permute
 from shards.selection import read_selection
 
 VERSION = 2  # of the shuffle: another one puts the same cells elsewhere
-THREADS = 2  # pieces in work at a time
+THREADS = 4  # pieces in work at a time
 SHUFFLE = 0x6D6978  # keeps this permutation apart from those of shards/order.py
 
 
