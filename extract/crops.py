@@ -19,8 +19,9 @@ from shards.write import TarWriter
 SQUARE_PX = 512  # the slide is gone through in squares of this side, level-0 px
 AREA_UM2 = (8.0, 600.0)  # a nucleus' area; below is debris, above a cluster or an artefact
 BLANK_LEVEL = 225  # a pixel is white when its darkest channel is at least this
-BLANK_SHARE = 0.9  # a crop is blank when this share of its view is white
-BLUR_SQUARE = 4.0  # mean square of the Laplacian of a view's grey levels; sharp ones are far above
+BLANK_SHARE = 0.9  # a crop is blank when this share of its band is white
+BLUR_SQUARE = 4.0  # mean square of the Laplacian of a band's grey levels; sharp ones are far above
+BAND_PX = 24  # rows, as wide as the view; on real crops it decides as the whole view does
 BATCH = 64  # crops cut, looked at and encoded while they are in the processor's cache
 
 KEPT, EDGE, SIZE, DUPLICATE, BLANK, BLUR, NOT_SAMPLED, UNREADABLE = range(len(FATES))
@@ -181,7 +182,7 @@ def _readable(slide: Slide, xy: np.ndarray) -> np.ndarray:
 
 
 def _look(crops: np.ndarray) -> np.ndarray:
-    """Tell which crops are blank or blurred by the pixels that a model sees of them.
+    """Tell which crops are blank or blurred by a band through the middle of what a model sees.
 
     Args:
         crops: (N, CROP_PX, CROP_PX, 3) uint8; few, or they leave the processor's cache.
@@ -190,16 +191,16 @@ def _look(crops: np.ndarray) -> np.ndarray:
         (N,) int8, KEPT, BLANK or BLUR.
     """
     fate = np.full(len(crops), KEPT, np.int8)
-    first, last = (CROP_PX - VIEW_PX) // 2, (CROP_PX + VIEW_PX) // 2
-    views = crops[:, first:last, first:last].copy()
-    grey = cv2.cvtColor(views.reshape(-1, VIEW_PX, 3), cv2.COLOR_RGB2GRAY)
-    # The views lie one below the other as one long row; at their borders neighbours are wrong.
+    top, left = (CROP_PX - BAND_PX) // 2, (CROP_PX - VIEW_PX) // 2
+    bands = crops[:, top : top + BAND_PX, left : left + VIEW_PX].copy()
+    grey = cv2.cvtColor(bands.reshape(-1, VIEW_PX, 3), cv2.COLOR_RGB2GRAY)
+    # The bands lie one below the other as one long row; at their borders neighbours are wrong.
     row, edges = grey.reshape(-1).astype(np.int16), np.zeros(grey.size, np.int16)
     middle = edges[VIEW_PX:-VIEW_PX]
     np.multiply(row[VIEW_PX:-VIEW_PX], -4, out=middle)
     for step in (-VIEW_PX, -1, 1, VIEW_PX):
         middle += row[VIEW_PX + step : len(row) - VIEW_PX + step]
-    edges = edges.reshape(-1, VIEW_PX, VIEW_PX)[:, 1:-1, 1:-1].astype(np.float32)
+    edges = edges.reshape(-1, BAND_PX, VIEW_PX)[:, 1:-1, 1:-1].astype(np.float32)
     edges = edges.reshape(len(crops), -1)
     fate[np.einsum("ij,ij->i", edges, edges) < BLUR_SQUARE * edges.shape[1]] = BLUR
     # Grey is no darker than the darkest channel: only bright crops can be blank.
@@ -207,6 +208,6 @@ def _look(crops: np.ndarray) -> np.ndarray:
     mean = grey @ np.full(grey.shape[1], 1 / grey.shape[1], np.float32)
     bright = np.flatnonzero(mean >= BLANK_LEVEL * BLANK_SHARE - 1)
     if len(bright):
-        white = views[bright].min(axis=3) >= BLANK_LEVEL
+        white = bands[bright].min(axis=3) >= BLANK_LEVEL
         fate[bright[white.mean(axis=(1, 2)) >= BLANK_SHARE]] = BLANK
     return fate

@@ -88,7 +88,8 @@ def cut(
     left, top, side = _corner(xy, mpp, out_px, out_mpp)
     crops = np.empty((len(xy), out_px, out_px, 3), np.uint8)
     if side == out_px:
-        for i, (x, y) in enumerate(zip(left.astype(int), top.astype(int), strict=True)):
+        corners = zip(left.astype(int).tolist(), top.astype(int).tolist(), strict=True)
+        for i, (x, y) in enumerate(corners):
             crops[i] = image[y : y + out_px, x : x + out_px]
         return crops
     for i, (x, y) in enumerate(zip(left, top, strict=True)):
