@@ -35,7 +35,7 @@ class Order:
         self.shards_a_window = min(
             max(1, round(window * len(self._sizes) / self.n)), len(self._sizes)
         )
-        self._pass: tuple[int, np.ndarray, np.ndarray] | None = None
+        self._passes: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # this one and the next
 
     def rows(self, positions: np.ndarray) -> np.ndarray:
         """Return the rows of the index at the given positions of a run.
@@ -96,10 +96,12 @@ class Order:
 
     def _layout(self, turn: int) -> tuple[np.ndarray, np.ndarray]:
         """Return a pass' shards in order, (S,), and where each begins, (S + 1,)."""
-        if self._pass is None or self._pass[0] != turn:
+        if turn not in self._passes:
             shards = permute(np.arange(len(self._sizes)), len(self._sizes), (self.seed, turn, 0))
-            self._pass = turn, shards, np.concatenate([[0], np.cumsum(self._sizes[shards])])
-        return self._pass[1:]
+            ends = np.concatenate([[0], np.cumsum(self._sizes[shards])])
+            near = {t: p for t, p in self._passes.items() if abs(t - turn) == 1}
+            self._passes = near | {turn: (shards, ends)}
+        return self._passes[turn]
 
 
 def permute(values: np.ndarray, n: int, key: tuple[int, ...]) -> np.ndarray:
