@@ -25,6 +25,7 @@ from torchvision import transforms as T
 
 from shards.schema import VIEW_PX
 from train import augment
+from train.loop import make_views
 from train.policy import POLICIES
 
 POLICY = POLICIES["a1+gray"]
@@ -66,12 +67,9 @@ def ours() -> Callable[[np.ndarray], torch.Tensor]:
 
     def run(crops: np.ndarray) -> torch.Tensor:
         number, n = next(step), len(crops)
-        x = torch.from_numpy(crops).permute(0, 3, 1, 2).contiguous()
-        views = [
-            augment.apply(x, augment.draw(POLICY, v, 0, number, n, range(n)), POLICY)
-            for v in (0, 1)
-        ]
-        return (torch.cat(views) - mean) / std
+        x = torch.from_numpy(crops).permute(0, 3, 1, 2)  # channels last in memory, as decoded
+        draws = [augment.draw(POLICY, v, 0, number, n, range(n)) for v in (0, 1)]
+        return make_views((x, draws, 0), POLICY, torch.device("cpu"), mean, std)
 
     return run
 

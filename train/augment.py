@@ -159,30 +159,38 @@ def _affine(boxes: np.ndarray, angle: np.ndarray, flip: np.ndarray) -> np.ndarra
     return (turned / (CROP_PX / 2)).astype(np.float32)
 
 
-def apply(crops: Tensor, draws: Draws, policy: Policy) -> Tensor:
+def apply(crops: Tensor, draws: Draws, policy: Policy, out: Tensor | None = None) -> Tensor:
     """Make one view of each crop.
 
     Args:
         crops: (N, 3, 60, 60) uint8.
         draws: from `draw`.
         policy: the one drawn for.
+        out: (N, 3, 40, 40) float32 to write to; None makes it.
 
     Returns:
         (N, 3, 40, 40) float32 in [0, 1], on the crops' device.
     """
-    if crops.device.type == "cpu" and len(crops) > CPU_CHUNK:
-        starts = range(0, len(crops), CPU_CHUNK)
-        chunks = [slice(a, a + CPU_CHUNK) for a in starts]
-        return torch.cat([apply(crops[c], _part(draws, c), policy) for c in chunks])
+    if out is None:
+        out = torch.empty((len(crops), 3, VIEW_PX, VIEW_PX), device=crops.device)
+    chunk = CPU_CHUNK if crops.device.type == "cpu" else len(crops)
+    for start in range(0, len(crops), chunk):
+        part = slice(start, start + chunk)
+        out[part] = _apply(crops[part], _part(draws, part), policy)
+    return out
+
+
+def _apply(crops: Tensor, draws: Draws, policy: Policy) -> Tensor:
+    """Do what `apply` does, at once."""
     affine, values = (d.to(crops.device, non_blocking=True) for d in draws[:2])
-    grid = affine.view(-1, 3) @ _view_grid(
-        crops.device
-    )  # (2 * N, 40 * 40); 20x affine_grid's speed
+    grid = affine.view(-1, 3) @ _view_grid(crops.device)  # (2 * N, 40 * 40), as affine_grid's
     grid = grid.view(-1, 2, VIEW_PX, VIEW_PX).permute(0, 2, 3, 1)  # (N, 40, 40, 2)
     x = F.grid_sample(crops.float(), grid, align_corners=False)  # (N, 3, 40, 40), bilinear
-    x.mul_(1 / 255)
+    x = x.contiguous().mul_(1 / 255)
     for (operation, columns), rows in zip(plan(policy), draws.rows, strict=True):
-        if len(rows):
+        if len(rows) == len(x):
+            x = operation(x, values[:, columns])
+        elif len(rows):
             rows = rows.to(crops.device, non_blocking=True)
             x.index_copy_(0, rows, operation(x[rows], values[rows, columns]))
     return x
@@ -214,7 +222,7 @@ def grey(x: Tensor) -> Tensor:
 
 def to_grey(x: Tensor, _: Tensor) -> Tensor:
     """Take the colour out."""
-    return grey(x).expand_as(x)
+    return x.copy_(grey(x))
 
 
 def brightness(x: Tensor, factor: Tensor) -> Tensor:
@@ -282,8 +290,10 @@ def blur(x: Tensor, sigma: Tensor, kernel: int) -> Tensor:
     reach = torch.arange(side, device=x.device)[:, None] + taps  # (side, kernel)
     reach = (side - 1) - ((side - 1) - reach.abs()).abs()  # reflected at both borders
     place = F.one_hot(reach, side).to(x.dtype).transpose(0, 1)  # (kernel, side, side)
-    band = (weights @ place.reshape(kernel, -1)).view(-1, 1, side, side)  # (N, 1, H, H)
-    return band @ x @ band.transpose(2, 3)
+    band = (weights @ place.reshape(kernel, -1)).view(-1, side, side).transpose(1, 2)  # (N, H, H)
+    for _ in range(2):  # the rows of all channels in one product; turned over, the columns
+        x = torch.bmm(x.reshape(-1, 3 * side, side), band).view(-1, 3, side, side).transpose(2, 3)
+    return x
 
 
 def solarize(x: Tensor, _: Tensor) -> Tensor:

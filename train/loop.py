@@ -97,7 +97,7 @@ def train(config: Config, world: World, overwrite: bool = False) -> bool:
             momentum = schedule.momentum(step, config.steps, config.momentum)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            views = (make_views(batch, policy, world.device) - mean) / std
+            views = make_views(batch, policy, world.device, mean, std)
             optimizer.zero_grad(set_to_none=True)
             result = step_once(views, momentum)
             guard.note(step, result["loss"])
@@ -180,11 +180,27 @@ def build_model(config: Config) -> MoCo:
         return MoCo(encoder, config.temperature, config.hidden, config.projection)
 
 
-def make_views(batch: Batch, policy: Policy, device: torch.device) -> Tensor:
-    """Return the views of a batch, (2 * N, 3, 40, 40) float32 in [0, 1]: first, then second."""
+def make_views(
+    batch: Batch, policy: Policy, device: torch.device, mean: Tensor, std: Tensor
+) -> Tensor:
+    """Return the normalised views of a batch: first, then second.
+
+    Args:
+        batch: crops (N, 3, 60, 60) uint8 and both views' draws.
+        policy: they were drawn for.
+        device: to work on.
+        mean: (1, 3, 1, 1), of pixels in [0, 1].
+        std: likewise.
+
+    Returns:
+        (2 * N, 3, 40, 40) float32.
+    """
     crops, draws, _ = batch
-    crops = crops.to(device, non_blocking=True)  # (N, 3, 60, 60) uint8
-    return torch.cat([augment.apply(crops, d, policy) for d in draws])
+    crops = crops.to(device, non_blocking=True)
+    views = torch.empty((2, len(crops), 3, VIEW_PX, VIEW_PX), device=device)
+    for out, drawn in zip(views, draws, strict=True):
+        augment.apply(crops, drawn, policy, out)
+    return views.flatten(0, 1).sub_(mean).div_(std)
 
 
 @contextmanager
