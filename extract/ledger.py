@@ -87,9 +87,10 @@ def is_finished(out: Path, entry: Entry, settings: Settings) -> bool:
     same = record["settings"] == settings.determining() and record["given_mpp"] == entry.mpp
     if record["outcome"] == "skipped":
         return same
-    for kind, size in record["bytes"].items():
+    for kind in ("tar", "parquet"):
         path = out / f"{entry.slide}.{kind}"
-        if not path.is_file() or path.stat().st_size != size:
+        size = record.get("bytes", {}).get(kind)  # not in records of early versions
+        if not path.is_file() or size not in (None, path.stat().st_size):
             return False
     if not same:
         was = record["settings"] | {"mpp": record["given_mpp"]}

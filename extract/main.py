@@ -166,6 +166,7 @@ def status(words: list[str]) -> int:
     rows = survey(arguments.cells, entries, arguments.digests)
     write_status(rows, out)
     print(describe(rows))
+    print(f"tables: {out}/slides.parquet, {out}/slides.csv")
     counts = Counter(row["outcome"] for row in rows)
     again = sum(counts[outcome] for outcome in AGAIN)
     if entries is None:
