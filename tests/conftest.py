@@ -40,6 +40,16 @@ def data() -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def alone():
+    """A process group of one, for what speaks to all ranks."""
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
 @pytest.fixture(scope="session")
 def painted(tmp_path_factory) -> Path:
     """A folder of two small painted slides: slides.csv, truth.csv, PAINTED-000{1,2}.tiff."""

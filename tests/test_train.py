@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import nn
 
@@ -21,12 +20,7 @@ from train.loop import build_model
 from train.moco import contrast
 
 
-@pytest.fixture(scope="module", autouse=True)
-def alone():
-    """A process group of one."""
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 def tiny(**settings) -> Config:
