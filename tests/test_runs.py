@@ -82,11 +82,16 @@ def test_a_run_leaves_what_the_design_names(straight):
     assert len(list(straight.glob("events.out.tfevents.*"))) == 1
 
 
-def test_two_ranks_equal_one(shards_folder, straight, tmp_path):
-    done = run(shards_folder, tmp_path / "two", "--workers", 1, ranks=2)
+@pytest.mark.parametrize(
+    ("ranks", "flags"),
+    [(2, ["--workers", 1]), (3, []), (2, ["--two-pass", 5, "--activation-checkpointing"])],
+    ids=["two", "three", "two, two-pass"],
+)
+def test_many_ranks_equal_one(shards_folder, straight, tmp_path, ranks, flags):
+    done = run(shards_folder, tmp_path / "many", *flags, ranks=ranks)
     assert done.returncode == 0, done.stderr
-    one, two = losses(straight), losses(tmp_path / "two")
-    assert max(abs(a - b) for a, b in zip(one, two, strict=True)) < 1e-4
+    one, many = losses(straight), losses(tmp_path / "many")
+    assert max(abs(a - b) for a, b in zip(one, many, strict=True)) < 1e-4
     assert len(set(one)) == STEPS  # the weights moved
 
 

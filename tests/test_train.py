@@ -19,7 +19,6 @@ from train.encoder import build_encoder, load_encoder, save_encoder, sincos_posi
 from train.loop import build_model
 from train.moco import contrast
 
-
 pytestmark = pytest.mark.usefixtures("alone")
 
 

@@ -28,7 +28,6 @@ from train.policy import POLICIES
 from train.twopass import two_pass
 from train.watch import PATIENCE, Collapsed, Watch, health
 
-
 pytestmark = pytest.mark.usefixtures("alone")
 
 
