@@ -188,7 +188,7 @@ def test_a_two_rank_run_killed_at_20_moments_ends_in_the_straight_runs_weights(
     shards_folder, tmp_path
 ):
     """Random kills, in start-up, steps and saves alike; resumed each time by the same command."""
-    longer = ["--epochs", 60, "--warmup-epochs", 1, "--checkpoint-every", 7]
+    longer = ["--epochs", 15, "--warmup-epochs", 1, "--checkpoint-every", 3]
     straight = tmp_path / "straight"
     assert run(shards_folder, straight, *longer, ranks=2).returncode == 0
     out, rng, kills = tmp_path / "killed", random.Random(0), 0
@@ -202,7 +202,7 @@ def test_a_two_rank_run_killed_at_20_moments_ends_in_the_straight_runs_weights(
             now = len((out / "log.jsonl").read_text()) if (out / "log.jsonl").exists() else 0
             if now > began or rng.random() < 0.002:
                 break
-        time.sleep(rng.uniform(0, 3))
+        time.sleep(rng.uniform(0, 1))
         if process.poll() is not None:
             break  # finished before its time
         os.killpg(process.pid, signal.SIGKILL)
