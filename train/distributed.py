@@ -3,13 +3,18 @@
 A process started without torchrun is a group of one, so that nothing else has to ask.
 """
 
+import ctypes
 import os
+import signal
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True)
@@ -34,10 +39,21 @@ def start() -> World:
     else:
         device, backend = torch.device("cpu"), "gloo"
     if "RANK" in os.environ:
+        _die_with_torchrun()
         dist.init_process_group(backend)
     else:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     return World(dist.get_rank(), dist.get_world_size(), device)
+
+
+def _die_with_torchrun() -> None:
+    """Have the kernel kill this worker when torchrun dies.
+
+    torchrun starts workers in sessions of their own: killed by -9 or for lack of memory, it would
+    leave them training on, and writing to the folder that the resumed run writes to.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def stop() -> None:
