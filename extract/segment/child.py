@@ -55,7 +55,8 @@ def run_child(
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 preexec_fn=_die_with_parent,
-                env=os.environ | {MARK: str(folder)},
+                # Unbuffered, so that what a killed Python program said last is in its log.
+                env=os.environ | {MARK: str(folder), "PYTHONUNBUFFERED": "1"},
             )
         except (FileNotFoundError, PermissionError) as error:
             raise FileNotFoundError(
