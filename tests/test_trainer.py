@@ -271,7 +271,7 @@ def test_flops_of_vit_s8_are_the_papers():
 
 def test_dry_run_plot_and_views(run_stage, shards_folder, tmp_path):
     flags = ["--data", shards_folder, "--out", tmp_path / "run", "--encoder", "vit_ti8"]
-    done = run_stage("train/main.py", *flags, "--dry-run", "--time-limit-hours", 24)
+    done = run_stage("train/main.py", *flags, "--dry-run", "--time-limit-hours", 0.01)
     assert done.returncode == 0, done.stderr
     assert "5.4 M parameters" in done.stdout
     assert "36600 of 4096 images" in done.stdout
