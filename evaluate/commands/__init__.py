@@ -1,0 +1,1 @@
+"""The commands of evaluate/main.py, one file each: its flags, and what it runs."""

@@ -1,0 +1,48 @@
+"""Flags that several commands share."""
+
+import argparse
+from pathlib import Path
+
+
+def at_least(low: int):
+    """Return a type for argparse: an integer of `low` or more."""
+
+    def number(text: str) -> int:
+        value = int(text)
+        if value < low:
+            raise argparse.ArgumentTypeError(f"{value} is less than {low}")
+        return value
+
+    number.__name__ = f"integer of {low} or more"
+    return number
+
+
+def encoders_and_benchmarks(command: argparse.ArgumentParser) -> None:
+    """Add --encoder and --benchmark, several of each."""
+    command.add_argument("--encoder", nargs="+", required=True, metavar="E")
+    command.add_argument("--benchmark", nargs="+", required=True, metavar="DIR")
+
+
+def source(command: argparse.ArgumentParser) -> None:
+    """Add --benchmark, --cells and --shards, of which one is given."""
+    group = command.add_mutually_exclusive_group(required=True)
+    group.add_argument("--benchmark", metavar="DIR")
+    group.add_argument("--cells", metavar="DIR", help="a folder that extract/main.py wrote")
+    group.add_argument("--shards", metavar="DIR", help="a folder that shards/main.py wrote")
+
+
+def network(command: argparse.ArgumentParser) -> None:
+    """Add what a network's forward pass needs."""
+    command.add_argument("--batch", type=at_least(1), default=256, help="crops at once (256)")
+    command.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+
+
+def results(command: argparse.ArgumentParser) -> None:
+    """Add --out and --seed."""
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="results folder")
+    command.add_argument("--seed", type=int, default=0)
+
+
+def overwrite(command: argparse.ArgumentParser) -> None:
+    """Add --overwrite."""
+    command.add_argument("--overwrite", action="store_true", help="drop what is there")

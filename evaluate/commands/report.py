@@ -1,0 +1,29 @@
+"""One self-contained HTML file."""
+
+import argparse
+from pathlib import Path
+
+from evaluate.commands import sheet
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
+    command.add_argument("results", type=Path)
+    command.add_argument("--out", type=Path, required=True, metavar="FILE.html")
+    command.add_argument("--extra", type=Path, nargs="+", default=[], metavar="FILE.png")
+    command.add_argument("--cells", metavar="DIR", help="add a contact sheet of extracted cells")
+    command.add_argument("--shards", metavar="DIR", help="add one of what was trained on")
+    command.add_argument("--title", default="LEMON: what the encoder learnt")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Write the report, after drawing the contact sheets that were asked for."""
+    from evaluate.report import write_report
+
+    for kind in ("cells", "shards"):
+        if getattr(options, kind):
+            one = {"benchmark": None, "cells": None, "shards": None, "seed": 0}
+            one |= {kind: getattr(options, kind), "out": options.results}
+            sheet.run(argparse.Namespace(**one))
+    write_report(options.results, options.out, options.extra, options.title)
+    print(options.out)
