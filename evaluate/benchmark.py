@@ -1,7 +1,8 @@
 """A benchmark in memory: crops of nuclei, what they are, and where they come from."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -9,7 +10,16 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Benchmark:
-    """Nuclei cut at 0.25 µm/px, with labels and groups; unlabelled samples have label ''.
+    """Nuclei cut at 0.25 µm/px, with labels or targets, and where they come from.
+
+    Two kinds: classification has `labels` and `classes`; regression (HEST) has `targets` and
+    `target_names`, with labels '' and classes (). `origins` holds every grouping the publisher
+    gives, the default one (`groups`) among them: leave-one-slide-out goes by
+    `origins["slide"]`, leave-one-patient-out by `origins["patient"]`.
+
+    Tasks on the same nuclei (NuCLS super, main, raw) are a benchmark each, of the rows that bear a
+    label; they share `part_of`, so that embeddings are made once: those of a task are
+    `embed(task.part_of)[task.rows]`.
 
     Raises:
         ValueError: arrays of different lengths, no nuclei, or a label outside `classes`.
@@ -17,18 +27,26 @@ class Benchmark:
 
     name: str  # names files, so letters, digits and _+=@.- only
     crops: np.ndarray  # (N, view_px, view_px, 3) uint8 RGB, the nucleus in the middle
-    labels: np.ndarray  # (N,) str
+    labels: np.ndarray  # (N,) str; '' where there is none
     classes: tuple[str, ...]  # in the order of tables and legends; () without labels
     groups: np.ndarray  # (N,) str: what nuclei share an origin, an image or a slide; '' if unknown
     group_kind: str = ""  # what a group is, in a word
     positive: str | None = None  # of two classes, the one AUPR counts
     notes: tuple[str, ...] = ()  # what was dropped or filled, with counts
+    origins: Mapping[str, np.ndarray] = field(default_factory=dict)  # kind -> (N,) str, '' unknown
+    targets: np.ndarray | None = None  # (N, T) float32, e.g. transcripts as counted, untransformed
+    target_names: tuple[str, ...] = ()  # T genes
+    part_of: "Benchmark | None" = None  # all nuclei that several tasks share
+    rows: np.ndarray | None = None  # (N,) int, this benchmark's nuclei in `part_of`
 
     def __post_init__(self) -> None:
-        if not len(self.crops) == len(self.labels) == len(self.groups):
+        lengths = {"labels": self.labels, "groups": self.groups, **self.origins}
+        if self.targets is not None:
+            lengths["targets"] = self.targets
+        if any(len(values) != len(self.crops) for values in lengths.values()):
+            found = ", ".join(f"{len(values)} {name}" for name, values in lengths.items())
             raise ValueError(
-                f"{self.name}: {len(self.crops)} crops, {len(self.labels)} labels, "
-                f"{len(self.groups)} groups; one of each is needed per nucleus"
+                f"{self.name}: {len(self.crops)} crops, {found}; one of each is needed per nucleus"
             )
         if not len(self.crops):
             raise ValueError(f"{self.name}: no nucleus left ({'; '.join(self.notes) or 'empty'})")
@@ -43,11 +61,16 @@ class Benchmark:
 
     @cached_property
     def sha256(self) -> str:
-        """The digest of crops, labels and groups: what a cached embedding depends on."""
+        """The digest of crops, labels, groups, origins and targets: what results depend on."""
         digest = hashlib.sha256(repr(self.crops.shape).encode())
         digest.update(np.ascontiguousarray(self.crops))
         for words in (self.labels, self.groups):
             digest.update("\0".join(words.tolist()).encode())
+        for kind, words in self.origins.items():
+            digest.update("\0".join([kind, *words.tolist()]).encode())
+        if self.targets is not None:
+            digest.update("\0".join(self.target_names).encode())
+            digest.update(np.ascontiguousarray(self.targets))
         return digest.hexdigest()
 
     def counts(self) -> dict[str, int]:
@@ -57,5 +80,11 @@ class Benchmark:
     def take(self, rows: np.ndarray) -> "Benchmark":
         """Return the nuclei of the given rows, (M,) integers."""
         return replace(
-            self, crops=self.crops[rows], labels=self.labels[rows], groups=self.groups[rows]
+            self,
+            crops=self.crops[rows],
+            labels=self.labels[rows],
+            groups=self.groups[rows],
+            origins={kind: words[rows] for kind, words in self.origins.items()},
+            targets=None if self.targets is None else self.targets[rows],
+            rows=None if self.rows is None else self.rows[rows],
         )

@@ -31,7 +31,8 @@ class Network:
         import torch
         from tqdm import tqdm
 
-        side, wanted = crops.shape[1], self.config["input_px"]
+        side = crops.shape[1]
+        wanted = self.config["input_px"] or side  # None: whole, the module resizes it
         if wanted > side:
             raise ValueError(
                 f"{self.name} takes {wanted}x{wanted} px at {self.config['mpp']} µm/px, "
