@@ -1,4 +1,12 @@
-"""The report: one HTML file with every table, map and contact sheet, and where they come from."""
+"""The report: one HTML file with every table, map and contact sheet, and where they come from.
+
+Any command adds to it by leaving files in the results folder (`save_figure` and `save_table` of
+evaluate/exhibits.py write them):
+
+    results/figures/<name>.svg, <name>.png    a figure; the SVG is shown if there are both
+    results/tables/<name>.csv, <name>.md      a table; the CSV is shown if there are both
+    results/{figures,tables}/<name>.json      optional: section, title, caption, answer, command, best
+"""
 
 import base64
 import io

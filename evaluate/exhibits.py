@@ -1,0 +1,170 @@
+"""Figures and tables in a results folder, as any command leaves them for the report to find.
+
+    results/figures/<name>.svg, <name>.png    a figure; the report shows the SVG if there are both
+    results/tables/<name>.csv, <name>.md      a table; the report shows the CSV if there are both
+    results/figures/<name>.json               what to say of it, optional; likewise in tables/
+
+The JSON holds any of FIELDS. A file without one is shown under its own name, in the section `More`.
+`save_figure` and `save_table` write all of it.
+"""
+
+import csv
+import io
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evaluate.embed import write_text
+from shards.write import atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FIELDS = {
+    "section": "of the report, such as Robustness; the same word for a figure and its table",
+    "title": "a line",
+    "caption": "what is to be seen, how it was computed, in a sentence or two",
+    "answer": "one sentence for the head of the report: the finding, with its figures",
+    "command": "of evaluate/main.py that made it, in a word; the report prints its command line",
+    "best": "of a table: {column: 'max' or 'min'}, whose best value is set in bold",
+}
+FIGURES, TABLES = ("svg", "png"), ("csv", "md")  # the first of a name is shown
+DPI = 160  # of the PNG
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """A figure or a table, and what its JSON says of it."""
+
+    path: Path
+    kind: str  # `figures` or `tables`
+    section: str = "More"
+    title: str = ""
+    caption: str = ""
+    answer: str = ""
+    command: str = ""
+    best: dict[str, str] = field(default_factory=dict)
+
+
+def save_figure(out: Path, name: str, figure: "Figure", **facts: object) -> Path:
+    """Write a matplotlib figure as SVG and PNG, and what to say of it; return the SVG's path.
+
+    The same figure gives the same bytes.
+
+    Args:
+        out: the results folder.
+        name: of the files: letters, digits and _+=@.- only.
+        figure: with its axes drawn.
+        facts: some of FIELDS.
+
+    Raises:
+        ValueError: a name or a field that is none.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    base = _describe(out, "figures", name, facts)
+    FigureCanvasAgg(figure)
+    for kind, options in (("png", {"dpi": DPI}), ("svg", {"metadata": {"Date": None}})):
+        data = io.BytesIO()
+        with matplotlib.rc_context({"svg.hashsalt": name}):
+            figure.savefig(data, format=kind, bbox_inches="tight", facecolor="white", **options)
+        with atomic(base.with_name(f"{name}.{kind}")) as file:
+            file.write(data.getvalue())
+    return base.with_name(f"{name}.svg")
+
+
+def save_table(out: Path, name: str, header: list[str], rows: list[list], **facts: object) -> Path:
+    """Write a table as CSV and Markdown, and what to say of it; return the CSV's path.
+
+    Args:
+        out: the results folder.
+        name: of the files.
+        header: the columns' names.
+        rows: of cells, a number or text such as `0.746 (0.015)`; texts are written as they are.
+        facts: some of FIELDS.
+
+    Raises:
+        ValueError: a name or a field that is none.
+    """
+    base = _describe(out, "tables", name, facts)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    write_text(base.with_name(f"{name}.csv"), text.getvalue())
+    lines = [header, ["---"] * len(header), *rows]
+    table = "\n".join(f"| {' | '.join(_markdown(cell) for cell in line)} |" for line in lines)
+    title = f"{facts['title']}\n\n" if facts.get("title") else ""
+    note = f"\n{facts['caption']}\n" if facts.get("caption") else ""
+    write_text(base.with_name(f"{name}.md"), f"{title}{table}\n{note}")
+    return base.with_name(f"{name}.csv")
+
+
+def read_exhibits(out: Path) -> list[Exhibit]:
+    """Return the figures and tables of a results folder, in the order of their names.
+
+    Raises:
+        ValueError: a JSON beside one that is not of this shape.
+    """
+    found = []
+    for kind, endings in (("figures", FIGURES), ("tables", TABLES)):
+        paths: dict[str, Path] = {}
+        for ending in reversed(endings):
+            paths |= {path.stem: path for path in (Path(out) / kind).glob(f"*.{ending}")}
+        for stem, path in sorted(paths.items()):
+            facts = _facts(path.with_name(f"{stem}.json"))
+            found.append(Exhibit(path, kind, **{"title": stem.replace("_", " ")} | facts))
+    return found
+
+
+def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Return the header and rows of a CSV, or of the first table of a Markdown file.
+
+    Raises:
+        ValueError: it holds no table.
+    """
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".csv":
+        rows = [row for row in csv.reader(io.StringIO(text)) if row]
+    else:
+        lines = [line.strip() for line in text.splitlines()]
+        found = re.search(r"(^\|.*\n?)+", "\n".join(lines), re.MULTILINE)
+        lines = found[0].splitlines() if found else []
+        rows = [
+            [re.sub(r"\\(.)", r"\1", cell.strip()) for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+            for i, line in enumerate(lines)
+            if i != 1  # the rule below the header
+        ]
+    if not rows or any(len(row) != len(rows[0]) for row in rows):
+        raise ValueError(f"{path} is no table with as many cells in each row as in the first")
+    return rows[0], rows[1:]
+
+
+def _describe(out: Path, kind: str, name: str, facts: dict) -> Path:
+    """Write the JSON of an exhibit and return its path, from which the others are named."""
+    if not re.fullmatch(r"[\w+=@.-]+", name):
+        raise ValueError(f"{name!r} names no file: letters, digits and _+=@.- only")
+    if unknown := sorted(set(facts) - set(FIELDS)):
+        raise ValueError(f"{name}: no field {unknown[0]!r}; there are {', '.join(FIELDS)}")
+    path = Path(out) / kind / f"{name}.json"
+    write_text(path, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    return path
+
+
+def _facts(path: Path) -> dict:
+    if not path.is_file():
+        return {}
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        shape = {name: dict if name == "best" else str for name in FIELDS}
+        wrong = [k for k, v in facts.items() if not isinstance(v, shape.get(k, ()))]
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is no description of a figure or table: {error!r}") from error
+    if wrong:
+        raise ValueError(f"{path}: {wrong[0]!r} is unknown or of another type; {', '.join(FIELDS)}")
+    return facts
+
+
+def _markdown(cell: object) -> str:
+    return re.sub(r"([|<>\\])", r"\\\1", str(cell))
