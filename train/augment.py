@@ -18,6 +18,7 @@ from torch import Tensor
 
 from shards.schema import CROP_PX, VIEW_PX
 from train.policy import Policy
+from train.stain import draw_templates, reinhard
 
 ATTEMPTS = 10  # of torchvision's RandomResizedCrop and RandomErasing to find a box that fits
 SINGLES = 20  # uniform numbers beside the attempts that a view takes
@@ -29,7 +30,8 @@ class Draws(NamedTuple):
     """One view's augmentations of N crops, on the CPU."""
 
     affine: Tensor  # (N, 2, 3) float32, from the view to the crop, for torch's affine_grid
-    values: Tensor  # (N, 9) float32: 4 jitter factors; erased top, left, height, width; sigma
+    # (N, 9 or 15) float32: 4 jitter factors; erased top, left, height, width; sigma; LAB template
+    values: Tensor
     rows: list[Tensor]  # for each operation of `plan`, the rows it touches, ascending
 
 
@@ -40,6 +42,7 @@ def plan(policy: Policy) -> list[tuple[Callable[[Tensor, Tensor], Tensor], slice
     """
     jitter = [(o, slice(i, i + 1)) for i, o in enumerate((brightness, contrast, saturation, hue))]
     return [
+        *[(reinhard, slice(9, 15))] * bool(policy.stain),
         *jitter * 4,
         (to_grey, slice(0)),
         (partial(erase, value=policy.erase_value), slice(4, 8)),
@@ -53,13 +56,13 @@ def draw(policy: Policy, view: int, seed: int, step: int, batch: int, rows: rang
 
     Args:
         policy: what to draw from.
-        view: 0 or 1.
+        view: 0 or 1; more are local crops, drawn as second views are.
         seed: of the run.
         step: of the run.
         batch: size of the global batch.
         rows: the places in it that are wanted.
     """
-    generator = np.random.Generator(np.random.Philox(key=[seed, step * 2 + view]))
+    generator = _generator(seed, step, view)
     u = generator.random((batch, 4 * ATTEMPTS + SINGLES))[rows.start : rows.stop]  # (N, 60)
     attempts = np.split(u[:, : 4 * ATTEMPTS], 4, axis=1)  # (N, ATTEMPTS) each
     one = iter(u[:, 4 * ATTEMPTS :].T)  # (N,) each
@@ -77,19 +80,37 @@ def draw(policy: Policy, view: int, seed: int, step: int, batch: int, rows: rang
     turns[next(one) >= policy.jitter_p] = -1
 
     erased = _boxes(
-        *attempts[2:], policy.erase_scale, policy.erase_ratio, next(one), next(one), strict=True
+        *attempts[2:],
+        policy.erase_scale,
+        policy.erase_ratio,
+        next(one),
+        next(one),
+        side=policy.view_px,
+        strict=True,
     )
     erasing = (next(one) < policy.erase_p) & (erased[:, 2] > 0)
     sigma = _between(next(one), *policy.blur_sigma)
-    blurring = next(one) < policy.blur_p[view]
+    blurring = next(one) < policy.blur_p[min(view, 1)]
     touched = [turns[:, turn] == operation for turn, operation in product(range(4), repeat=2)]
-    touched += [next(one) < policy.grey_p, erasing, blurring, next(one) < policy.solarize_p[view]]
-    values = np.column_stack([*factors, erased, sigma]).astype(np.float32)
+    touched += [next(one) < policy.grey_p, erasing, blurring]
+    touched += [next(one) < policy.solarize_p[min(view, 1)]]
+    columns = [*factors, erased, sigma]
+    if policy.stain:  # from a stream of its own, so that all else is drawn as without it
+        templates = draw_templates(policy.mixture, _generator(seed, step, view, stream=1), batch)
+        columns.append(templates[rows.start : rows.stop])
+        touched.insert(0, np.ones(len(rows), bool))
+    values = np.column_stack(columns).astype(np.float32)
     return Draws(
         torch.from_numpy(_affine(boxes, angle, flip)),
         torch.from_numpy(values),
         [torch.from_numpy(np.flatnonzero(t)) for t in touched],
     )
+
+
+def _generator(seed: int, step: int, view: int, stream: int = 0) -> np.random.Generator:
+    """Return the random numbers of a view of a step; no two overlap."""
+    key, counter = [seed, step * 2 + view % 2], [0, 0, view // 2, stream]
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
 def _between(u: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -104,6 +125,7 @@ def _boxes(
     ratios: tuple[float, float],
     top: np.ndarray,
     left: np.ndarray,
+    side: int = VIEW_PX,
     strict: bool = False,
 ) -> np.ndarray:
     """Draw boxes as torchvision's RandomResizedCrop (or, strict, RandomErasing) does.
@@ -113,23 +135,24 @@ def _boxes(
         scale: share of the view's area.
         ratios: of width to height (for erasing: height to width, which is symmetric in law).
         top, left: (N,) uniform.
+        side: of the view, px.
         strict: the box must be smaller than the view, not only fit.
 
     Returns:
         (N, 4) int64 top, left, height, width; zeros where no attempt fitted.
     """
-    size = VIEW_PX**2 * _between(area, *scale)  # px²
+    size = side**2 * _between(area, *scale)  # px²
     aspect = np.exp(_between(ratio, *np.log(ratios)))
     width = np.round(np.sqrt(size * aspect)).astype(np.int64)
     height = np.round(np.sqrt(size / aspect)).astype(np.int64)
-    largest = VIEW_PX - strict
+    largest = side - strict
     fits = (width <= largest) & (height <= largest) & (width > 0) & (height > 0)
     first = np.arange(len(area)), fits.argmax(axis=1)
     width, height = width[first] * fits[first], height[first] * fits[first]
     return np.stack(
         [
-            (top * (VIEW_PX - height + 1)).astype(np.int64),
-            (left * (VIEW_PX - width + 1)).astype(np.int64),
+            (top * (side - height + 1)).astype(np.int64),
+            (left * (side - width + 1)).astype(np.int64),
             height,
             width,
         ],
@@ -166,13 +189,14 @@ def apply(crops: Tensor, draws: Draws, policy: Policy, out: Tensor | None = None
         crops: (N, 3, 60, 60) uint8.
         draws: from `draw`.
         policy: the one drawn for.
-        out: (N, 3, 40, 40) float32 to write to; None makes it.
+        out: (N, 3, V, V) float32 to write to, V = policy.view_px; None makes it.
 
     Returns:
-        (N, 3, 40, 40) float32 in [0, 1], on the crops' device.
+        (N, 3, V, V) float32 in [0, 1], on the crops' device.
     """
+    side = policy.view_px
     if out is None:
-        out = torch.empty((len(crops), 3, VIEW_PX, VIEW_PX), device=crops.device)
+        out = torch.empty((len(crops), 3, side, side), device=crops.device)
     chunk = CPU_CHUNK if crops.device.type == "cpu" else len(crops)
     for start in range(0, len(crops), chunk):
         part = slice(start, start + chunk)
@@ -183,9 +207,10 @@ def apply(crops: Tensor, draws: Draws, policy: Policy, out: Tensor | None = None
 def _apply(crops: Tensor, draws: Draws, policy: Policy) -> Tensor:
     """Do what `apply` does, at once."""
     affine, values = (d.to(crops.device, non_blocking=True) for d in draws[:2])
-    grid = affine.view(-1, 3) @ _view_grid(crops.device)  # (2 * N, 40 * 40), as affine_grid's
-    grid = grid.view(-1, 2, VIEW_PX, VIEW_PX).permute(0, 2, 3, 1)  # (N, 40, 40, 2)
-    x = F.grid_sample(crops.float(), grid, align_corners=False)  # (N, 3, 40, 40), bilinear
+    side = policy.view_px
+    grid = affine.view(-1, 3) @ _view_grid(side, crops.device)  # (2 * N, V * V), as affine_grid's
+    grid = grid.view(-1, 2, side, side).permute(0, 2, 3, 1)  # (N, V, V, 2)
+    x = F.grid_sample(crops.float(), grid, align_corners=False)  # (N, 3, V, V), bilinear
     x = x.contiguous().mul_(1 / 255)
     for (operation, columns), rows in zip(plan(policy), draws.rows, strict=True):
         if len(rows) == len(x):
@@ -197,9 +222,9 @@ def _apply(crops: Tensor, draws: Draws, policy: Policy) -> Tensor:
 
 
 @cache
-def _view_grid(device: torch.device) -> Tensor:
-    """Return the homogeneous x, y, 1 of a view's pixel centres in [-1, 1], (3, 40 * 40)."""
-    at = (2 * torch.arange(VIEW_PX, device=device) + 1) / VIEW_PX - 1
+def _view_grid(side: int, device: torch.device) -> Tensor:
+    """Return the homogeneous x, y, 1 of a view's pixel centres in [-1, 1], (3, side * side)."""
+    at = (2 * torch.arange(side, device=device) + 1) / side - 1
     y, x = torch.meshgrid(at, at, indexing="ij")
     return torch.stack([x, y, torch.ones_like(x)]).view(3, -1)
 
@@ -267,7 +292,7 @@ def hue(x: Tensor, shift: Tensor) -> Tensor:
 def erase(x: Tensor, box: Tensor, value: float) -> Tensor:
     """Fill a box with a value; box (N, 4) top, left, height, width, px."""
     top, left, height, width = box[..., None, None].unbind(1)  # (N, 1, 1) each
-    at = torch.arange(VIEW_PX, device=x.device)
+    at = torch.arange(x.shape[-1], device=x.device)
     rows, columns = at.view(1, -1, 1), at.view(1, 1, -1)
     inside = (rows >= top) & (rows < top + height) & (columns >= left) & (columns < left + width)
     return x.masked_fill_(inside[:, None], value)

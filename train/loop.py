@@ -24,7 +24,7 @@ from train.flops import matmul_peak, training_flops
 from train.guard import Guard
 from train.knn import Knn
 from train.moco import MoCo
-from train.policy import POLICIES, Policy
+from train.policy import Policy, policy_for
 from train.record import Record
 from train.twopass import two_pass
 from train.watch import Watch, health
@@ -72,7 +72,7 @@ def train(config: Config, world: World, overwrite: bool = False) -> bool:
 
     part = config.batch // world.size
     rows = range(world.rank * part, (world.rank + 1) * part)  # of the global batch
-    policy = POLICIES[config.policy]
+    policy = policy_for(config.policy, shards.info)
     batches = Batches(shards, policy, config.seed, config.batch, rows, config.skip_corrupt)
     steps = range(start, config.steps)
     mean, std = (

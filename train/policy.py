@@ -7,9 +7,14 @@ Where the paper is silent:
   view and 0.1 for the second, kernel 9 (2 σ to each side at most; DINOv2's).
 - Paper leaves open: what RandomErasing leaves; here: black, before the blur, in the list's order.
 - Official MoCo v3 solarises the second view with p = 0.2; the paper's lists do not, nor does this.
+- Paper leaves open: how often a1+gmm1 and a1+gmm10 draw a stain, and where; here: for every view
+  (RandStainNA's probability 1), in addition to a1's operations, and before them: the templates
+  describe crops as scanned, and what follows then varies the drawn stain as it varies a real one.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from shards.schema import VIEW_PX
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,9 @@ class Policy:
     solarize_p: tuple[float, float] = (0.0, 0.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)  # of RandomResizedCrop
     flip_p: float = 0.5
+    stain: str = ""  # the mixture in dataset.json that LAB templates are drawn from; "": none
+    mixture: dict | None = None  # that mixture: weights, means, covariances
+    view_px: int = VIEW_PX  # side of the view
 
 
 _A1 = {
@@ -43,8 +51,36 @@ POLICIES = {
     "a0": Policy(rotate=False, scale=(0.08, 1.0), jitter=(0.4, 0.4, 0.2, 0.1), grey_p=0.2),
     "a1": Policy(**_A1),
     "a1+gray": Policy(**_A1, grey_p=0.2),
+    "a1+gmm1": Policy(**_A1, stain="gmm1"),
+    "a1+gmm10": Policy(**_A1, stain="gmm10"),
     # Not the paper's: for a few minutes on a CPU, in which a1 teaches nothing yet (the demo).
     "light": Policy(
         rotate=True, scale=(0.5, 1.0), jitter=(0.4, 0.4, 0.4, 0.1), grey_p=0.2, blur_p=(0.0, 0.0)
     ),
 }
+
+
+def policy_for(name: str, info: dict) -> Policy:
+    """Return a policy, with the data set's stains where it draws from them.
+
+    Args:
+        name: one of POLICIES.
+        info: the data set's dataset.json.
+
+    Raises:
+        ValueError: no such policy, or no colour statistics in the data set.
+    """
+    if name not in POLICIES:
+        raise ValueError(f"no policy {name!r}; there are {', '.join(POLICIES)}")
+    policy = POLICIES[name]
+    if not policy.stain:
+        return policy
+    try:
+        mixture = {k: info["stain"][policy.stain][k] for k in ("weights", "means", "covariances")}
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"policy {name} draws stains from the data set's own, and this dataset.json holds no "
+            f"stain.{policy.stain} ({error!r}): mix the cells again with `python shards/main.py "
+            "mix`, or take a policy without gmm"
+        ) from error
+    return replace(policy, mixture=mixture)

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from shards.read import Shards
 from shards.schema import CROP_PX, VIEW_PX
 from train.augment import apply, draw
-from train.policy import POLICIES
+from train.policy import policy_for
 
 SCALE = 2  # each pixel of a view
 GAP = 6  # px between cells and policies
@@ -32,7 +32,7 @@ def sheet(shards: Shards, names: list[str], cells: int, views: int, seed: int) -
     view = slice(margin, margin + VIEW_PX)
     blocks = [crops[:, None, :, view, view].float() / 255]  # (C, 1, 3, 40, 40)
     for name in names:
-        policy, made = POLICIES[name], []
+        policy, made = policy_for(name, shards.info), []
         for number in range(views):
             draws = draw(policy, number % 2, seed, number // 2, len(crops), range(len(crops)))
             made.append(apply(crops, draws, policy))
@@ -59,10 +59,7 @@ def write_sheet(
 
     Raises:
         FileNotFoundError: no shards.
-        ValueError: an unknown policy.
+        ValueError: an unknown policy, or one that the data set has no stains for.
     """
-    unknown = [n for n in names if n not in POLICIES]
-    if unknown:
-        raise ValueError(f"no policy {unknown[0]!r}; there are {', '.join(POLICIES)}")
     out.parent.mkdir(parents=True, exist_ok=True)
     sheet(Shards(folder), names, cells, views, seed).save(out)
