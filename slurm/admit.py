@@ -1,0 +1,55 @@
+"""Decide whether the cells are complete enough to go on, and close the cohort.
+
+    python slurm/admit.py OUT    # a job of the chain, after the array of extract
+
+Reads the table of `extract/main.py status`, which has compared every slide's files with its record.
+Exit code 1: more slides failed than TOLERATED_SLIDES. A closed cohort (`cohort.json`) is not
+extracted further: the shards depend on which slides are in.
+"""
+
+import os
+import sys
+
+if __name__ == "__main__":  # import from the clone's root, not from this folder
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import argparse
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+
+from shards.write import atomic
+from slurm.campaign import SETTLED, open_campaign
+
+
+def main() -> int:
+    """Run the command line; return 1 if the cohort is not closed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path, help="folder of the campaign")
+    out = parser.parse_args().out
+    campaign = open_campaign(out)
+    with open(out / "cells-status" / "slides.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        if row["outcome"] == "broken":  # without its record it is neither mixed nor passed over
+            (out / "cells" / f"{row['slide']}.json").unlink(missing_ok=True)
+    failed = {r["slide"]: r["reason"] or r["outcome"] for r in rows if r["outcome"] not in SETTLED}
+    allowed = campaign.settings.tolerated(len(rows))
+    for slide, reason in failed.items():
+        print(f"{slide}: {reason}")
+    verdict = f"{len(failed)} of {len(rows)} slides failed, TOLERATED_SLIDES allow {allowed}"
+    if len(failed) > allowed:
+        print(f"error: {verdict}; slurm/submit.sh tries them again")
+        return 1
+    with atomic(out / "cohort.json", "w") as file:
+        counts = Counter(row["outcome"] for row in rows)
+        json.dump({"slides": len(rows), "outcomes": counts, "failed": failed}, file, indent=1)
+    print(f"{verdict}: the cohort is closed")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""Check a campaign's settings, look at what is done and queued, and say what to submit.
+
+    bash slurm/submit.sh my-settings.sh    # runs this, with the settings in the environment
+
+Prints a line for each job of the chain that is not done: its name, the --array to submit (`-`: no
+array; `none`: nothing), the ids of its live jobs; and `cancel ID`, first, for waiting jobs that
+something new has to come before. Exit code 2: the settings or the files cannot be used.
+"""
+
+import os
+import sys
+
+if __name__ == "__main__":  # import from the clone's root, not from this folder
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import argparse
+import shlex
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from shards.write import atomic
+from slurm.campaign import Campaign, begin, check_flags, survey
+from slurm.jobs import Task, array, read_queue
+from slurm.settings import Settings, check_settings, read_settings
+
+ARRAYS = ("extract", "sort", "write", "embed")
+
+
+def main() -> int:
+    """Run the command line; return 0, or 2 for settings that cannot be used."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--queue", type=Path, required=True, help="what squeue printed")
+    parser.add_argument("--partitions", type=Path, help="what sinfo printed: one a line")
+    parser.add_argument("--max-array", type=int, help="MaxArraySize of the cluster")
+    parser.add_argument("--dry-run", action="store_true", help="write nothing")
+    arguments = parser.parse_args()
+    try:
+        settings = read_settings(os.environ)
+        errors = check_settings(settings)
+        if arguments.partitions:
+            errors += check_partitions(settings, arguments.partitions.read_text().split())
+        if errors:
+            raise ValueError("\n".join(errors))
+        campaign = prepare(settings, arguments.max_array, arguments.dry_run)
+        tasks = read_queue(arguments.queue.read_text(), campaign.id)
+        lines, remarks = plan(campaign, survey(campaign), tasks)
+    except (FileNotFoundError, ValueError) as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        return 2
+    for remark in remarks:
+        print(remark, file=sys.stderr)
+    print("\n".join([f"campaign {campaign.id} - -", *lines]))
+    return 0
+
+
+def check_partitions(s: Settings, known: list[str]) -> list[str]:
+    """Return a line for each partition that the cluster does not have."""
+    return [
+        f"{name}={getattr(s, name)}: the cluster has {', '.join(sorted(set(known)))}"
+        for name in ("GPU_PARTITION", "CPU_PARTITION")
+        if getattr(s, name) not in known
+    ]
+
+
+def prepare(settings: Settings, max_array: int | None, dry_run: bool) -> Campaign:
+    """Open the campaign, or begin it; check what needs its slides; write it down unless dry.
+
+    Raises:
+        ValueError: extract's flags are wrong, an array is too large, the campaign is another.
+    """
+    campaign = begin(settings, write=False)
+    sizes = {"SLIDES_PER_TASK": campaign.parts, "MIX_PARTS": settings.MIX_PARTS}
+    sizes["BENCHMARKS and EVALUATE_EVERY"] = len(settings.tasks)
+    errors = [
+        f"{name} make an array of {size:,} tasks, and this cluster's MaxArraySize is {max_array:,}"
+        for name, size in sizes.items()
+        if max_array and size > max_array
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            check_flags(campaign, Path(folder))
+        except ValueError as error:
+            errors.append(str(error))
+    if errors:
+        raise ValueError("\n".join(errors))
+    if not dry_run:
+        campaign = begin(settings, write=True)
+        with atomic(campaign.out / "settings.sh", "w") as file:
+            file.write("# Written by slurm/submit.sh for the jobs; edit your own file\n")
+            values = asdict(settings) | {"PARTS": campaign.parts, "STEPS": settings.train.steps}
+            values["LEMON"] = Path(__file__).resolve().parents[1]
+            file.writelines(f"{k}={shlex.quote(str(v))}\n" for k, v in values.items())
+        with atomic(campaign.out / "embed.tsv", "w") as file:
+            file.writelines("\t".join(task) + "\n" for task in settings.tasks)
+    return campaign
+
+
+def plan(
+    campaign: Campaign, units: dict[str, dict[str, set[int]]], tasks: list[Task]
+) -> tuple[list[str], list[str]]:
+    """Return the lines that `slurm/submit.sh` carries out, and remarks for the user.
+
+    What is missing and not queued is submitted. Jobs further down that wait already would not wait
+    for it: they are cancelled and submitted anew behind it. Where one of them runs already, it
+    ends first.
+
+    Args:
+        campaign: of `begin`.
+        units: of `survey`.
+        tasks: of `read_queue`.
+    """
+    lines, remarks, cancelled, upstream_new = [], [], set(), False
+    for place, job in enumerate(campaign.chain):
+        live = [t for t in tasks if t.stage == job and t.job not in cancelled]
+        missing = units[job]["missing"] - {t.unit for t in live}
+        if not units[job]["missing"]:
+            continue
+        later = [t for t in tasks if t.stage in campaign.chain[place + 1 :]]
+        if missing and not upstream_new:
+            running = [t for t in later if not t.waits]
+            if running:
+                remarks.append(
+                    f"{job}: {len(missing)} missing, but {running[0].stage} ({running[0].job}) is "
+                    "running: run this again when it has ended"
+                )
+                break
+            cancelled |= {t.job for t in later}
+            upstream_new = True
+        what = "none" if not missing else array(missing) if job in ARRAYS else "-"
+        ids = ":".join(sorted({t.job for t in live})) or "-"
+        lines.append(f"{job} {what} {ids} {len(missing)}")
+    return [f"cancel {job} - -" for job in sorted(cancelled)] + lines, remarks
+
+
+if __name__ == "__main__":
+    sys.exit(main())
