@@ -88,3 +88,29 @@ class Benchmark:
             targets=None if self.targets is None else self.targets[rows],
             rows=None if self.rows is None else self.rows[rows],
         )
+
+    def task(
+        self,
+        name: str,
+        labels: np.ndarray,
+        classes: tuple[str, ...],
+        positive: str | None = None,
+    ) -> "Benchmark":
+        """Return the nuclei that bear a label in one of several tasks, as a benchmark.
+
+        Args:
+            name: of the task, put behind this benchmark's.
+            labels: (N,) str, '' for nuclei that are none of the task's.
+            classes: of the task.
+            positive: of two classes, the one AUPR counts.
+        """
+        rows = np.flatnonzero(labels != "")
+        return replace(
+            self.take(rows),
+            name=f"{self.name}-{name}",
+            labels=labels[rows],
+            classes=classes,
+            positive=positive,
+            part_of=self,
+            rows=rows,
+        )

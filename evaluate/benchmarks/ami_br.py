@@ -19,7 +19,7 @@ def matches(path: Path) -> bool:
     return (path / "labels.csv").is_file() and (path / "crops").is_dir()
 
 
-def load(path: Path, view_px: int = 40) -> Benchmark:
+def load(path: Path, view_px: int = 40) -> list[Benchmark]:
     """Cut the middle of every crop; labels are the experts' majority, groups the slides.
 
     The positive class is NMF: with it the paper's MIDOG25 AUPR of 0.94-0.98 fits a prevalence of
@@ -46,16 +46,19 @@ def load(path: Path, view_px: int = 40) -> Benchmark:
         crops[i] = cut(pixels, np.array([centre]), MPP, view_px)[0]
     blank = crops.max(axis=3) == 0  # (N, view, view): the publisher fills beyond the image with 0
     black = blank.all(axis=2).any(axis=1) | blank.all(axis=1).any(axis=1)
-    return Benchmark(
-        name="ami-br",
-        crops=crops,
-        labels=table["majority"],
-        classes=CLASSES,
-        groups=table["slide"],
-        group_kind="slide",
-        positive="NMF",
-        notes=(
-            f"{black.sum()} of {len(crops)} nuclei kept with a black margin: "
-            f"the publisher filled what lies beyond the image",
-        ),
-    )
+    return [
+        Benchmark(
+            name="ami-br",
+            crops=crops,
+            labels=table["majority"],
+            classes=CLASSES,
+            groups=table["slide"],
+            group_kind="slide",
+            positive="NMF",
+            notes=(
+                f"{black.sum()} of {len(crops)} nuclei kept with a black margin: "
+                f"the publisher filled what lies beyond the image",
+            ),
+            origins={"slide": table["slide"]},
+        )
+    ]

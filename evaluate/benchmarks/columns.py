@@ -12,6 +12,7 @@ def read_columns(
     words: tuple[str, ...],
     numbers: tuple[str, ...] = (),
     optional: tuple[str, ...] = (),
+    may_be_empty: bool = False,
 ) -> dict[str, np.ndarray]:
     """Read the named columns of a CSV file with a header; others are passed over.
 
@@ -20,6 +21,7 @@ def read_columns(
         words: columns that must be there.
         numbers: columns that must be there, finite numbers in every row.
         optional: columns that may be there; where absent, they are '' in every row.
+        may_be_empty: whether a header and no rows is a table too.
 
     Returns:
         Column name -> (N,) str, or float64 for `numbers`.
@@ -50,7 +52,7 @@ def read_columns(
                     column.append(_number(path, reader, name, value) if name in numbers else value)
         except (UnicodeDecodeError, csv.Error) as error:
             raise ValueError(f"{path} is no UTF-8 CSV file: {error}") from error
-    if not columns[words[0]]:
+    if not columns[words[0]] and not may_be_empty:
         raise ValueError(f"{path}: a header and no rows")
     return {
         name: np.array(column, np.float64 if name in numbers else np.str_)

@@ -19,7 +19,7 @@ def matches(path: Path) -> bool:
     return (path / "nuclei.csv").is_file() and (path / "images").is_dir()
 
 
-def load(path: Path, view_px: int = 40) -> Benchmark:
+def load(path: Path, view_px: int = 40) -> list[Benchmark]:
     """Cut every nucleus whose whole window lies in its field; groups are the fields.
 
     Paper leaves open: CoNSeP is not in it. Here: windows beyond a border are dropped rather than
@@ -44,18 +44,21 @@ def load(path: Path, view_px: int = 40) -> Benchmark:
         rows = rows[inside(xy[rows], image.shape[1], image.shape[0], MPP, view_px)]
         crops[rows] = cut(image, xy[rows], MPP, view_px)
         whole[rows] = True
-    return Benchmark(
-        name="consep",
-        crops=crops[whole],
-        labels=table["label"][whole],
-        classes=CLASSES,
-        groups=table["image"][whole],
-        group_kind="field",
-        notes=(
-            f"{(~whole).sum()} of {len(whole)} nuclei dropped: "
-            f"their {view_px}x{view_px}-px window leaves the field",
-        ),
-    )
+    return [
+        Benchmark(
+            name="consep",
+            crops=crops[whole],
+            labels=table["label"][whole],
+            classes=CLASSES,
+            groups=table["image"][whole],
+            group_kind="field",
+            notes=(
+                f"{(~whole).sum()} of {len(whole)} nuclei dropped: "
+                f"their {view_px}x{view_px}-px window leaves the field",
+            ),
+            origins={"field": table["image"][whole]},
+        )
+    ]
 
 
 def _image(folder: Path, name: str) -> np.ndarray:

@@ -3,7 +3,9 @@
     image,x,y,label[,group][,mpp]
     images/a.png,120,88.5,lymphocyte,patient 1,0.25
 
-Positions are window centres in px of the image, for a slide in level-0 px.
+Positions are window centres in px of the image, for a slide in level-0 px. The first column may
+be called `slide` as well. Columns `patient`, `hospital` and `scanner`, where there are such, are
+kept as further groupings; without a `group`, groups are the images.
 """
 
 import re
@@ -16,7 +18,9 @@ from evaluate.benchmarks.columns import read_columns
 from evaluate.benchmarks.picture import open_picture
 from shards.schema import MPP, MPP_40X, MPP_TOLERANCE
 
-LAYOUT = "cells.csv (image, x, y, label[, group][, mpp]), images or slides relative to it"
+LAYOUT = "cells.csv (image or slide, x, y, label[, group][, mpp]), images or slides relative to it"
+
+KINDS = ("patient", "hospital", "scanner")  # further groupings that a table may have
 
 
 def matches(path: Path) -> bool:
@@ -24,7 +28,7 @@ def matches(path: Path) -> bool:
     return (path / "cells.csv").is_file()
 
 
-def load(path: Path, view_px: int = 40) -> Benchmark:
+def load(path: Path, view_px: int = 40) -> list[Benchmark]:
     """Cut every labelled nucleus whose whole window lies in its image.
 
     Args:
@@ -36,13 +40,20 @@ def load(path: Path, view_px: int = 40) -> Benchmark:
         ValueError: a column is absent, an image does not open or has no scale, an image has two
             values of mpp, or nothing is left.
     """
-    table = read_columns(path / "cells.csv", ("image", "label"), ("x", "y"), ("group", "mpp"))
+    optional = ("image", "slide", "group", "mpp", *KINDS)
+    table = read_columns(path / "cells.csv", ("label",), ("x", "y"), optional)
+    named = "image" if table["image"].any() else "slide"
+    if not table[named].all():
+        raise ValueError(
+            f"{path / 'cells.csv'}: no column 'image' (or 'slide'), or a row without one"
+        )
+    pictures = table[named]
     xy = np.stack([table["x"], table["y"]], axis=1)  # (N, 2)
     crops = np.zeros((len(xy), view_px, view_px, 3), np.uint8)
     whole = np.zeros(len(xy), bool)
     resampled = 0
-    for name in dict.fromkeys(table["image"].tolist()):
-        rows = np.flatnonzero((table["image"] == name) & (table["label"] != ""))
+    for name in dict.fromkeys(pictures.tolist()):
+        rows = np.flatnonzero((pictures == name) & (table["label"] != ""))
         if not len(rows):
             continue
         with open_picture(path / name) as picture:
@@ -51,6 +62,8 @@ def load(path: Path, view_px: int = 40) -> Benchmark:
         crops[rows[found]] = windows
         whole[rows[found]] = True
         resampled += abs(mpp / MPP - 1) > MPP_TOLERANCE
+    given = ("group", "image", "slide", *KINDS)
+    origins = {kind: table[kind][whole] for kind in given if table[kind].any()}
     unlabelled = table["label"] == ""
     notes = [
         f"{(~whole & ~unlabelled).sum()} of {len(whole)} nuclei dropped: "
@@ -60,15 +73,18 @@ def load(path: Path, view_px: int = 40) -> Benchmark:
         notes.append(f"{unlabelled.sum()} of {len(whole)} rows passed over: no label")
     if resampled:
         notes.append(f"{resampled} images resampled to {MPP} µm/px")
-    return Benchmark(
-        name=re.sub(r"[^\w+=@-]", "_", path.resolve().name) or "folder",
-        crops=crops[whole],
-        labels=table["label"][whole],
-        classes=tuple(sorted(set(table["label"][whole].tolist()))),
-        groups=table["group"][whole],
-        group_kind="group",
-        notes=tuple(notes),
-    )
+    return [
+        Benchmark(
+            name=re.sub(r"[^\w+=@-]", "_", path.resolve().name) or "folder",
+            crops=crops[whole],
+            labels=table["label"][whole],
+            classes=tuple(sorted(set(table["label"][whole].tolist()))),
+            groups=origins.get("group", origins[named]),
+            group_kind="group" if "group" in origins else named,
+            notes=tuple(notes),
+            origins=origins,
+        )
+    ]
 
 
 def _mpp(name: str, column: np.ndarray, own: float | None) -> float:

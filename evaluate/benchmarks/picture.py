@@ -5,6 +5,7 @@ from typing import Protocol
 
 import numpy as np
 import openslide
+import tifffile
 from PIL import Image, UnidentifiedImageError
 
 from shards.crop import cut, inside, window_px
@@ -16,6 +17,9 @@ class Picture(Protocol):
     """What windows are cut from; a context manager."""
 
     mpp: float | None  # its own word on its scale, µm/px
+
+    def inside(self, xy: np.ndarray, mpp: float, out_px: int) -> np.ndarray:
+        """Tell which windows, (N,) bool, lie wholly in the picture; arguments as of `cut`."""
 
     def cut(self, xy: np.ndarray, mpp: float, out_px: int) -> tuple[np.ndarray, np.ndarray]:
         """Cut the windows that lie wholly in the picture.
@@ -34,25 +38,41 @@ class Picture(Protocol):
     def __exit__(self, *error: object) -> None: ...
 
 
-def open_picture(path: Path) -> Picture:
-    """Open a slide by OpenSlide where it knows the format, else an image by Pillow.
+def open_picture(path: Path, source: str = "cells.csv") -> Picture:
+    """Open a slide by OpenSlide where it knows the format, else a TIFF or an image whole.
+
+    Args:
+        path: of the picture.
+        source: what names it, for the error.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: neither can open it.
+        ValueError: none can open it.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"cells.csv names an image that is not there: {path}")
+        raise FileNotFoundError(f"{source} names an image that is not there: {path}")
     if openslide.OpenSlide.detect_format(path):
         try:
             return _Slide(openslide.OpenSlide(path))
         except openslide.OpenSlideError as error:
             raise ValueError(f"{path} does not open as a slide: {error}") from error
     try:
+        if path.suffix.lower() in (".tif", ".tiff"):  # one that is not tiled, or too large for PIL
+            return _Image(_first_page(path))
         with Image.open(path) as image:
             return _Image(np.asarray(image.convert("RGB")))
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError) as error:
         raise ValueError(f"{path} is neither a slide nor an image that opens: {error}") from error
+
+
+def _first_page(path: Path) -> np.ndarray:
+    """Return a TIFF's largest image, (H, W, 3) uint8 RGB."""
+    pixels = tifffile.imread(path)
+    if pixels.ndim == 3 and pixels.shape[0] in (3, 4):  # planes one after another
+        pixels = np.moveaxis(pixels, 0, 2)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
+        raise ValueError(f"a TIFF of {pixels.dtype} {pixels.shape}, not of 8-bit RGB")
+    return np.ascontiguousarray(pixels[:, :, :3])
 
 
 class _Image:
@@ -63,9 +83,11 @@ class _Image:
     def __init__(self, pixels: np.ndarray):
         self.pixels = pixels  # (H, W, 3) uint8
 
+    def inside(self, xy: np.ndarray, mpp: float, out_px: int) -> np.ndarray:
+        return inside(xy, self.pixels.shape[1], self.pixels.shape[0], mpp, out_px)
+
     def cut(self, xy: np.ndarray, mpp: float, out_px: int) -> tuple[np.ndarray, np.ndarray]:
-        height, width = self.pixels.shape[:2]
-        rows = np.flatnonzero(inside(xy, width, height, mpp, out_px))
+        rows = np.flatnonzero(self.inside(xy, mpp, out_px))
         return rows, cut(self.pixels, xy[rows], mpp, out_px)
 
     def __enter__(self) -> "_Image":
@@ -88,9 +110,12 @@ class _Slide:
         else:
             self.mpp = 10 / float(power) if power else None
 
+    def inside(self, xy: np.ndarray, mpp: float, out_px: int) -> np.ndarray:
+        return inside(xy, *self.slide.dimensions, mpp, out_px)
+
     def cut(self, xy: np.ndarray, mpp: float, out_px: int) -> tuple[np.ndarray, np.ndarray]:
         width, height = self.slide.dimensions
-        rows = np.flatnonzero(inside(xy, width, height, mpp, out_px))
+        rows = np.flatnonzero(self.inside(xy, mpp, out_px))
         crops = np.empty((len(rows), out_px, out_px, 3), np.uint8)
         margin = int(np.ceil(window_px(mpp, out_px) / 2)) + 12  # 12: the resampling filter's reach
         blocks = np.floor(xy[rows] / BLOCK_PX).astype(int)

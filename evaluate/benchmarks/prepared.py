@@ -20,12 +20,13 @@ def matches(path: Path) -> bool:
     return (path / "crops.npy").is_file() and (path / "benchmark.json").is_file()
 
 
-def load(path: Path, view_px: int = 40) -> Benchmark:
-    """Open what `save` wrote.
+def load(path: Path, view_px: int | None = None) -> list[Benchmark]:
+    """Open what `save` wrote: one benchmark, or those of several tasks on the same nuclei.
 
     Args:
         path: the folder.
-        view_px: side of a window, px at 0.25 µm/px; cut from the middle of the stored ones.
+        view_px: side of a window, px at 0.25 µm/px, cut from the middle of the stored ones;
+            None: as it was prepared.
 
     Raises:
         ValueError: another format, files of two benchmarks, or crops smaller than the window.
@@ -37,52 +38,94 @@ def load(path: Path, view_px: int = 40) -> Benchmark:
             f"{FORMAT}: prepare it again"
         )
     crops = np.load(path / "crops.npy", mmap_mode="r")
-    table = pq.read_table(path / "cells.parquet")
-    if len(crops) != len(table) or len(crops) != facts["nuclei"]:
+    columns = pq.read_table(path / "cells.parquet").to_pydict()
+    table = {name: np.array(column, np.str_) for name, column in columns.items()}
+    targets = np.load(path / "targets.npy") if facts.get("targets") else None
+    lengths = {len(crops), len(table["label"]), facts["nuclei"]}
+    if len(lengths) > 1 or (targets is not None and len(targets) != len(crops)):
         raise ValueError(
-            f"{path}: {len(crops)} crops, {len(table)} labels, {facts['nuclei']} nuclei by "
-            "benchmark.json; prepare it again"
+            f"{path}: {len(crops)} crops, {len(table['label'])} labels, {facts['nuclei']} nuclei "
+            "by benchmark.json; prepare it again"
         )
+    view_px = view_px or crops.shape[1]
     margin = (crops.shape[1] - view_px) // 2
     if margin < 0:
         raise ValueError(f"{path} holds crops of {crops.shape[1]} px; {view_px} are needed")
     view = slice(margin, margin + view_px)
-    return Benchmark(
-        facts["name"],
-        np.ascontiguousarray(crops[:, view, view]),
-        np.array(table["label"].to_pylist()),
-        tuple(facts["classes"]),
-        np.array(table["group"].to_pylist()),
-        facts["group_kind"],
-        facts["positive"],
-        tuple(facts["notes"]),
+    tasks = facts.get("tasks", [])
+    whole = Benchmark(
+        name=facts["name"],
+        crops=np.ascontiguousarray(crops[:, view, view]),
+        labels=np.full(len(crops), "", np.str_) if tasks else table["label"],
+        classes=() if tasks else tuple(facts["classes"]),
+        groups=table["group"],
+        group_kind=facts["group_kind"],
+        positive=None if tasks else facts["positive"],
+        notes=tuple(facts["notes"]),
+        origins={kind: table[kind] for kind in facts.get("origins", [])},
+        targets=targets,
+        target_names=tuple(facts.get("targets", [])),
     )
+    return [
+        whole.task(task["name"], table[task["column"]], tuple(task["classes"]), task["positive"])
+        for task in tasks
+    ] or [whole]
 
 
-def save(benchmark: Benchmark, folder: Path) -> None:
-    """Write a benchmark's three files, each atomically, `benchmark.json` last.
+def save(tasks: list[Benchmark], folder: Path) -> None:
+    """Write a benchmark's files, each atomically, `benchmark.json` last.
+
+    `crops.npy` (N, P, P, 3) uint8; `cells.parquet` with `label`, `group` and a column per origin;
+    of several tasks also a column `label_<task>` each, where `label` is the first task's; and
+    `targets.npy` (N, T) float32 where there are targets.
 
     Args:
-        benchmark: with crops of any side at 0.25 µm/px.
+        tasks: one benchmark, or several that share `part_of`.
         folder: made if absent.
     """
+    first = tasks[0]
+    whole = first.part_of or first
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "benchmark.json").unlink(missing_ok=True)  # it says that the others are whole
     with atomic(folder / "crops.npy") as file:
-        np.save(file, benchmark.crops)
-    columns = {"label": benchmark.labels.tolist(), "group": benchmark.groups.tolist()}
+        np.save(file, whole.crops)
+    if whole.targets is not None:
+        with atomic(folder / "targets.npy") as file:
+            np.save(file, whole.targets)
+    columns = {"label": _spread(first), "group": whole.groups, **whole.origins}
+    described = []
+    for task in tasks if first.part_of else []:
+        name = task.name.removeprefix(f"{whole.name}-")
+        columns[f"label_{name}"] = _spread(task)
+        described.append({"name": name, "column": f"label_{name}", **_classes(task)})
     with atomic(folder / "cells.parquet") as file:
-        pq.write_table(pa.table(columns), file)
+        table = {name: pa.array(column.tolist(), pa.string()) for name, column in columns.items()}
+        pq.write_table(pa.table(table), file)
     facts = {
         "format": FORMAT,
-        "name": benchmark.name,
-        "nuclei": len(benchmark),
-        "crop_px": benchmark.crops.shape[1],
+        "name": whole.name,
+        "nuclei": len(whole),
+        "crop_px": whole.crops.shape[1],
         "mpp": MPP,
-        "classes": benchmark.classes,
-        "counts": benchmark.counts(),
-        "group_kind": benchmark.group_kind,
-        "positive": benchmark.positive,
-        "notes": benchmark.notes,
+        **_classes(first),
+        "tasks": described,
+        "group_kind": whole.group_kind,
+        "origins": list(whole.origins),
+        "targets": whole.target_names,
+        "notes": whole.notes,
     }
     with atomic(folder / "benchmark.json", "w") as file:
         json.dump(facts, file, indent=1)
+
+
+def _classes(task: Benchmark) -> dict:
+    return {"classes": task.classes, "counts": task.counts(), "positive": task.positive}
+
+
+def _spread(task: Benchmark) -> np.ndarray:
+    """Return a task's labels for all nuclei, '' for those that are none of its own."""
+    if task.part_of is None:
+        return task.labels
+    labels = np.full(len(task.part_of), "", task.labels.dtype)
+    labels[task.rows] = task.labels
+    return labels

@@ -4,10 +4,10 @@ import argparse
 
 
 def distinct_benchmarks(paths: list[str]) -> list:
-    """Return (path, Benchmark) pairs of distinct names."""
-    from evaluate.benchmarks.find import find_benchmark
+    """Return (path, Benchmark) pairs of distinct names; each task of a path is one."""
+    from evaluate.benchmarks.find import find_benchmarks
 
-    pairs = [(path, find_benchmark(path)) for path in paths]
+    pairs = [(path, benchmark) for path in paths for benchmark in find_benchmarks(path)]
     names = [benchmark.name for _, benchmark in pairs]
     for name in names:
         if names.count(name) > 1:

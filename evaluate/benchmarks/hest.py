@@ -1,0 +1,223 @@
+"""HEST (Jaume et al. 2024): expression of 50 genes in cells of Xenium slides, a regression.
+
+Not from `st/*.h5ad`: for Xenium those hold bins of 100 µm, not cells.
+"""
+
+import csv
+import json
+import zlib
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from scipy.sparse import csr_array, vstack
+from scipy.stats import rankdata
+
+from evaluate.benchmark import Benchmark
+from evaluate.benchmarks import transcripts
+from evaluate.benchmarks.picture import open_picture
+
+LAYOUT = "wsis/, transcripts/, xenium_seg/ and metadata/, with the slides of one organ"
+SLIDES = {  # paper, A.1
+    "hest-bowel": ("TENX149", "TENX148", "TENX147", "TENX139", "TENX111"),
+    "hest-breast": ("NCBI783", "NCBI785", "TENX94", "TENX95", "TENX98"),
+    "hest-lung": tuple(
+        "NCBI856 NCBI857 NCBI858 NCBI859 NCBI860 NCBI861 NCBI864 NCBI865 NCBI866 NCBI867 "
+        "NCBI870 NCBI873 NCBI875 NCBI876 NCBI879 NCBI880 NCBI881 NCBI882 NCBI883 NCBI884".split()
+    ),
+}
+OUTLINES = {"nucleus": "xenium_nucleus_seg", "cell": "xenium_cell_seg"}
+
+
+class Organ:
+    """One of the three benchmarks, with a module's `matches` and `load`."""
+
+    LAYOUT = LAYOUT
+
+    def __init__(self, name: str):
+        self.name = name
+        self.load = partial(load, name)
+
+    def matches(self, path: Path) -> bool:
+        """Tell whether a folder holds this benchmark's slides."""
+        ids = SLIDES[self.name]
+        return (path / "transcripts").is_dir() and all(_transcripts(path, i).is_file() for i in ids)
+
+
+def load(
+    name: str,
+    path: Path,
+    view_px: int = 40,
+    mpp: float | None = None,
+    outline: str = "nucleus",
+    cells: int = 10_000,
+    genes: int = 50,
+    quality: float = 20.0,
+    slides: tuple[str, ...] = (),
+    seed: int = 0,
+) -> list[Benchmark]:
+    """Cut random cells of each slide and count their transcripts of the genes most expressed.
+
+    Paper, A.1: per slide the mean expression per gene is ranked; ranks are combined and the 50
+    highest kept; 10,000 cells a slide are drawn uniformly. Paper leaves open: how ranks are
+    combined, what becomes of genes that are not on every slide's panel, of cells without
+    transcripts, and the centre and scale of crops. Here: the mean of the ranks (ties by name) over
+    all segmented cells, genes common to all slides, cells without transcripts stay with zeros,
+    the centroid of the nucleus' outline, crops resampled to 0.25 µm/px.
+
+    Args:
+        name: one of SLIDES.
+        path: a download of HEST-1k.
+        view_px: side of a crop, px at 0.25 µm/px.
+        mpp: of all slides, µm/px; None: each one's `pixel_size_um_estimated` (`_embedded` is
+            wrong for some). 0.25 cuts native pixels.
+        outline: whose centroid is the centre, `nucleus` or `cell`; cells without one are dropped.
+        cells: drawn per slide.
+        genes: kept.
+        quality: least qv of a transcript.
+        slides: ids instead of the paper's.
+        seed: of the draw.
+
+    Returns:
+        One benchmark with `targets`, transcripts as counted, and groups by slide and patient.
+
+    Raises:
+        FileNotFoundError: a slide's file is absent.
+        ValueError: a file is not as published, or the slides share too few genes.
+    """
+    if outline not in OUTLINES:
+        raise ValueError(f"an outline of {outline!r}; there are {', '.join(OUTLINES)}")
+    ids = slides or SLIDES[name]
+    facts = {i: _facts(path, i) for i in ids}
+    counted, notes = {}, []
+    for i in ids:
+        counted[i] = _cells(path, i, outline, quality)
+        notes += [f"{i}: {note}" for note in counted[i][3]]
+    chosen = top_genes([(panel, matrix) for _, panel, matrix, _ in counted.values()], genes)
+    crops, targets, origins = [], [], []
+    for i in ids:
+        xy, panel, matrix, _ = counted.pop(i)
+        draw = np.random.default_rng([seed, zlib.crc32(i.encode())])
+        scale = mpp or facts[i]["mpp"]
+        with open_picture(_slide(path, i), "the benchmark") as picture:
+            # All that lie within are found first, so that the draw is uniform among them.
+            rows = np.flatnonzero(picture.inside(xy, scale, view_px))
+            drawn = np.sort(draw.choice(rows, min(cells, len(rows)), replace=False))
+            _, found = picture.cut(xy[drawn], scale, view_px)
+        crops.append(found)
+        column = np.searchsorted(panel, chosen)
+        targets.append(matrix[drawn][:, column].toarray().astype(np.float32))
+        origins += [(i, facts[i]["patient"])] * len(drawn)
+        notes.append(
+            f"{i}: {len(drawn)} of {len(rows)} cells drawn, {len(xy) - len(rows)} whose window "
+            f"leaves the slide; {scale:g} µm/px"
+        )
+    slide, patient = (np.array(words, np.str_) for words in zip(*origins, strict=True))
+    return [
+        Benchmark(
+            name=name,
+            crops=np.concatenate(crops),
+            labels=np.full(len(slide), "", np.str_),
+            classes=(),
+            groups=slide,
+            group_kind="slide",
+            notes=tuple(notes),
+            origins={"slide": slide, "patient": patient},
+            targets=np.concatenate(targets),
+            target_names=tuple(chosen.tolist()),
+        )
+    ]
+
+
+def top_genes(slides: list[tuple[np.ndarray, csr_array]], count: int) -> np.ndarray:
+    """Return the names of the genes whose mean expression ranks highest over all slides.
+
+    Args:
+        slides: (G,) str genes and (C, G) counts of each.
+        count: of genes.
+
+    Raises:
+        ValueError: fewer are on all panels.
+    """
+    common = slides[0][0]
+    for panel, _ in slides[1:]:
+        common = np.intersect1d(common, panel)
+    if len(common) < count:
+        raise ValueError(f"{len(common)} genes are on all slides' panels, fewer than {count}")
+    ranks = np.zeros(len(common))
+    for panel, matrix in slides:
+        mean = np.asarray(matrix.mean(axis=0)).ravel()
+        ranks += rankdata(-mean[np.searchsorted(panel, common)])
+    return common[np.argsort(ranks, kind="stable")[:count]]
+
+
+def _cells(
+    path: Path, slide: str, outline: str, quality: float
+) -> tuple[np.ndarray, np.ndarray, csr_array, list[str]]:
+    """Return centres (C, 2), genes (G,), counts (C, G) and notes of a slide's outlined cells."""
+    ids, xy, smaller = transcripts.centres(
+        _file(path / "xenium_seg", f"{slide}_{OUTLINES[outline]}.parquet")
+    )
+    found, panel, matrix, notes = transcripts.count(_transcripts(path, slide), quality)
+    place = np.searchsorted(found, ids).clip(max=len(found) - 1)
+    counted = found[place] == ids
+    if not counted.any():
+        raise ValueError(
+            f"{slide}: no cell_id of the transcripts ({found[0]}, …) is one of the outlines "
+            f"({ids[0]}, …)"
+        )
+    # A row of zeros at the end stands for the cells without a transcript.
+    blank = csr_array((1, matrix.shape[1]), dtype=matrix.dtype)
+    matrix = vstack([matrix, blank], format="csr")
+    rows = np.where(counted, place, len(found))
+    said = [
+        *notes,
+        f"{len(ids)} cells with a {outline} outline, {(~counted).sum()} of them without "
+        f"transcripts, {smaller} smaller outlines passed over; "
+        f"{len(found) - counted.sum()} cells with transcripts have none: dropped",
+    ]
+    return xy, panel, matrix[rows], said
+
+
+def _facts(path: Path, slide: str) -> dict:
+    """Return a slide's scale and patient, of its metadata or of HEST's table of samples."""
+    file = path / "metadata" / f"{slide}.json"
+    if file.is_file():
+        row = json.loads(file.read_text(encoding="utf-8-sig"))
+    else:
+        row = _sample(path, slide)
+    try:
+        mpp = float(row["pixel_size_um_estimated"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{slide}: no pixel_size_um_estimated ({error!r}); give --mpp") from error
+    if not 0.02 <= mpp <= 20:
+        raise ValueError(f"{slide}: a pixel_size_um_estimated of {mpp} µm")
+    patient = row.get("patient")
+    known = isinstance(patient, str | int) and str(patient).strip() not in ("", "nan", "None")
+    return {"mpp": mpp, "patient": str(patient).strip() if known else f"unknown ({slide})"}
+
+
+def _sample(path: Path, slide: str) -> dict:
+    for table in sorted(path.glob("**/HEST_v*.csv"), reverse=True):
+        with open(table, newline="", encoding="utf-8-sig") as file:
+            for row in csv.DictReader(file):
+                if row.get("id") == slide:
+                    return row
+    raise FileNotFoundError(f"neither {path}/metadata/{slide}.json nor a row of HEST_v*.csv")
+
+
+def _transcripts(path: Path, slide: str) -> Path:
+    return path / "transcripts" / f"{slide}_transcripts.parquet"
+
+
+def _slide(path: Path, slide: str) -> Path:
+    return _file(path / "wsis", f"{slide}.tif")
+
+
+def _file(folder: Path, name: str) -> Path:
+    if not (folder / name).is_file():
+        raise FileNotFoundError(f"HEST's {name} is not in {folder}")
+    return folder / name
+
+
+BENCHMARKS = {name: Organ(name) for name in SLIDES}
