@@ -32,6 +32,7 @@ COMMANDS = {  # evaluate/commands/<name>.py, and what it does
     "map": "a t-SNE drawn with the cells' images",
     "sheet": "a contact sheet of cells",
     "prepare": "crops and labels in files that open at once",
+    "slide": "a slide's nuclei, embedded: AnnData, Parquet, QuPath",
     "report": "one self-contained HTML file",
 }
 

@@ -1,0 +1,94 @@
+"""A slide's nuclei with their embeddings: AnnData, Parquet, QuPath."""
+
+import argparse
+from pathlib import Path
+
+from evaluate.commands import flags
+
+FORMATS = (".h5ad", ".parquet", ".geojson")
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
+    command.add_argument("slide", nargs="?", type=Path, help="a slide's file")
+    command.add_argument("--cells", type=Path, metavar="DIR", help="take what is extracted already")
+    command.add_argument("--slide", dest="slide_id", metavar="ID", help="which one of --cells")
+    command.add_argument("--encoder", required=True, metavar="E")
+    command.add_argument(
+        "--out", type=Path, nargs="+", required=True, metavar="FILE", help=", ".join(FORMATS)
+    )
+    command.add_argument("--work", type=Path, metavar="DIR", help="cells, embeddings [<out>.work]")
+    command.add_argument(
+        "--components",
+        type=flags.at_least(0),
+        default=10,
+        help="principal components among QuPath's measurements (10)",
+    )
+    flags.network(command)
+    command.add_argument("--seed", dest="weights_seed", type=int, default=0, help="of `untrained`")
+    flags.overwrite(command)
+    command.add_argument(
+        "--extract",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="FLAG",
+        help="all that follows goes to extract/main.py: --segmenter import --from my.json",
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Extract a slide unless that is done, embed its nuclei, and write every file asked for."""
+    unknown = [str(path) for path in options.out if path.suffix not in FORMATS]
+    if unknown:
+        raise ValueError(f"--out {unknown[0]}: the name must end in one of {', '.join(FORMATS)}")
+    if (options.slide is None) == (options.cells is None):
+        raise ValueError("give a slide, or --cells with a folder that extract/main.py wrote")
+    from evaluate.encoders import check_encoders, open_encoders
+    from evaluate.extraction import extract, find, open_nuclei
+    from evaluate.slide import embed_slide
+
+    check_encoders([options.encoder])  # before the hours that segmenting may take
+    work = options.work or options.out[0].with_suffix(".work")
+    cells = options.cells or work / "cells"
+    if options.cells:
+        record = find(cells, options.slide_id)
+    else:
+        record = extract(options.slide, cells, options.extract)
+    nuclei = open_nuclei(cells, record)
+    (encoder,) = open_encoders(
+        [options.encoder], options.weights_seed, options.batch, options.precision
+    )
+    vectors = embed_slide(encoder, nuclei, work, options.overwrite)
+    for path in options.out:
+        WRITERS[path.suffix](path, encoder, nuclei, vectors, options.components)
+        print(f"{path}: {len(vectors):,} nuclei of {nuclei.slide} x {vectors.shape[1]}")
+
+
+def _h5ad(path: Path, encoder, nuclei, vectors, components: int) -> None:
+    from evaluate.h5ad import write_h5ad
+    from evaluate.slide import about, columns, spatial, xy
+
+    uns = {"lemon": about(encoder, nuclei), "spatial": spatial(nuclei)}
+    write_h5ad(path, vectors, nuclei.keys(), columns(nuclei), {"spatial": xy(nuclei)}, uns)
+
+
+def _parquet(path: Path, encoder, nuclei, vectors, components: int) -> None:
+    from evaluate.slide import about, write_parquet
+
+    write_parquet(path, nuclei, vectors, about(encoder, nuclei))
+
+
+def _geojson(path: Path, encoder, nuclei, vectors, components: int) -> None:
+    from evaluate.components import project
+    from evaluate.qupath import scanned_part, write_qupath
+    from evaluate.slide import labels, morphology, xy
+
+    measured = morphology(nuclei)
+    scores = project(vectors, min(components, *vectors.shape))
+    measured |= {f"PC{i + 1} {encoder.name}": column for i, column in enumerate(scores.T)}
+    origin = scanned_part(nuclei.record.get("path"))
+    keys, outlines = nuclei.keys(), nuclei.outlines()
+    write_qupath(path, keys, outlines, xy(nuclei), labels(nuclei), measured, origin)
+
+
+WRITERS = {".h5ad": _h5ad, ".parquet": _parquet, ".geojson": _geojson}
