@@ -29,6 +29,7 @@ CHAIN = {
     "embed": "evaluate",  # array, checkpoints x benchmarks
     "report": "evaluate",
 }
+ARRAYS = ("extract", "sort", "write", "embed")
 SETTLED = ("done", "skipped")  # outcomes after which a slide is not tried again
 
 

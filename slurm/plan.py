@@ -20,11 +20,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from shards.write import atomic
-from slurm.campaign import Campaign, begin, check_flags, survey
+from slurm.campaign import ARRAYS, Campaign, begin, check_flags, survey
 from slurm.jobs import Task, array, read_queue
 from slurm.settings import Settings, check_settings, read_settings
-
-ARRAYS = ("extract", "sort", "write", "embed")
 
 
 def main() -> int:

@@ -191,20 +191,20 @@ def _paths(s: Settings) -> list[str]:
 
 def _train(s: Settings) -> list[str]:
     """Check the training's settings against each other and against the run that is there."""
-    try:
-        config = s.train
-    except ValueError as error:
-        return [f"TRAIN_FLAGS={s.TRAIN_FLAGS}: {error}"]
     errors, ranks = [], s.TRAIN_NODES * s.TRAIN_PROCESSES
-    if ranks > 0 and (config.batch % ranks or config.batch < 2 * ranks):
-        errors.append(
-            f"TRAIN_NODES={s.TRAIN_NODES} of TRAIN_PROCESSES={s.TRAIN_PROCESSES} are {ranks} ranks: "
-            f"--batch {config.batch} must be a multiple of them and give each at least 2 images"
-        )
     if s.TRAIN_GPUS not in (0, s.TRAIN_PROCESSES):
         errors.append(
             f"TRAIN_GPUS={s.TRAIN_GPUS} a node and TRAIN_PROCESSES={s.TRAIN_PROCESSES}: "
             "one process a GPU, or no GPUs"
+        )
+    try:
+        config = s.train
+    except ValueError as error:
+        return [*errors, f"TRAIN_FLAGS={s.TRAIN_FLAGS}: {error}"]
+    if ranks > 0 and (config.batch % ranks or config.batch < 2 * ranks):
+        errors.append(
+            f"TRAIN_NODES={s.TRAIN_NODES} of TRAIN_PROCESSES={s.TRAIN_PROCESSES}: {ranks} ranks; "
+            f"--batch {config.batch} must be a multiple of them and give each at least 2 images"
         )
     if s.EVALUATE_EVERY > 0 and s.EVALUATE_EVERY % config.checkpoint_every:
         errors.append(

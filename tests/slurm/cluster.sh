@@ -15,7 +15,7 @@ command=$1 dir=${2:-} port=${3:-}
 
 # alive PIDFILE PROGRAM: does the pid in the file run that program? It may have been given to another.
 alive() {
-    [ -s "$1" ] && [[ $(basename "$(readlink "/proc/$(<"$1")/exe")") == "$2"* ]]
+    [ -s "$1" ] && [[ $(basename "$(readlink "/proc/$(cat "$1")/exe")") == "$2"* ]]
 }
 wait_for() { # wait_for COMMAND…: for 30 s
     for ((i = 0; i < 300; i++)); do
@@ -112,12 +112,12 @@ up() {
 
 stop() { # stop PIDFILE PROGRAM
     alive "$1" "$2" || return 0
-    kill "$(<"$1")"
+    kill "$(cat "$1")"
     for ((i = 0; i < 50; i++)); do
         alive "$1" "$2" || return 0
         sleep 0.1
     done
-    kill -KILL "$(<"$1")"
+    kill -KILL "$(cat "$1")"
 }
 
 down() {

@@ -1,0 +1,155 @@
+"""Say how a campaign stands: what of each job is done, running, waiting, failed and missing.
+
+    python slurm/status.py OUT
+
+From the files on disk, squeue, the logs and, where the cluster keeps accounts, sacct. Of each
+failed task the first error; and the --array to submit again, which slurm/submit.sh does. Exit code
+1: some tasks are neither done nor queued.
+"""
+
+import os
+import sys
+
+if __name__ == "__main__":  # import from the clone's root, not from this folder
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import argparse
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from slurm.campaign import ARRAYS, SETTLED, Campaign, open_campaign, outcomes, survey
+from slurm.jobs import Task, array, ask_accounting, ask_queue, first_error, log_path, read_queue
+
+SHOWN = 20  # failed tasks of a job
+
+
+@dataclass
+class Standing:
+    """How a job of the chain stands; each unit is in one of these.
+
+    Attributes:
+        done: units whose files are there.
+        running: by a job that runs.
+        waiting: in the queue; why, as squeue says it.
+        failed: tried, and not in the queue; why, as slide, log or sacct says it.
+        missing: never tried.
+    """
+
+    done: set[int]
+    running: set[int] = field(default_factory=set)
+    waiting: dict[int, str] = field(default_factory=dict)
+    failed: dict[int, str] = field(default_factory=dict)
+    missing: set[int] = field(default_factory=set)
+
+
+def main() -> int:
+    """Run the command line and return its exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path, help="folder of the campaign")
+    out = parser.parse_args().out
+    try:
+        campaign = open_campaign(out)
+        queue = ask_queue()
+        if queue is None:
+            print("no squeue here: what is queued or running counts as failed or missing")
+        accounts = ask_accounting(campaign.id, campaign.chain)
+        found = outcomes(campaign)
+        standings = stand(campaign, found, read_queue(queue or "", campaign.id), accounts)
+    except (FileNotFoundError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(describe(campaign, found, standings))
+    return 1 if any(s.failed or s.missing for s in standings.values()) else 0
+
+
+def stand(
+    campaign: Campaign,
+    found: dict[str, dict],
+    tasks: list[Task],
+    accounts: dict[tuple[str, int], str],
+) -> dict[str, Standing]:
+    """Sort the units of every job.
+
+    Args:
+        campaign: to look at.
+        found: of `outcomes`.
+        tasks: of `read_queue`.
+        accounts: of `ask_accounting`.
+    """
+    standings = {}
+    for job, units in survey(campaign, found).items():
+        standing = standings[job] = Standing(units["done"])
+        live = {t.unit: t for t in tasks if t.stage == job}
+        for unit in sorted(units["missing"]):
+            error = first_error(log_path(campaign.out / "logs", job, unit))
+            if unit in live and live[unit].waits:
+                standing.waiting[unit] = live[unit].reason
+            elif unit in live:
+                standing.running.add(unit)
+            elif job == "extract" and (bad := _bad_slide(campaign, found, unit)):
+                standing.failed[unit] = bad
+            elif error or accounts.get((job, unit)):
+                state = accounts.get((job, unit), "")
+                standing.failed[unit] = ": ".join(filter(None, (state, error)))
+            else:
+                standing.missing.add(unit)
+    return standings
+
+
+def _bad_slide(campaign: Campaign, found: dict[str, dict], part: int) -> str | None:
+    """Return the first failed slide of a part, and how many there are."""
+    slides = campaign.slides[part :: campaign.parts]
+    bad = [s for s in slides if found[s]["outcome"] == "failed" or found[s]["reason"]]
+    bad = [s for s in bad if found[s]["outcome"] not in SETTLED]
+    if not bad:
+        return None
+    more = f" (and {len(bad) - 1} more of {len(slides)} slides)" if len(bad) > 1 else ""
+    return f"{bad[0]}: {found[bad[0]]['reason']}{more}"
+
+
+def describe(campaign: Campaign, found: dict[str, dict], standings: dict[str, Standing]) -> str:
+    """Return the table, the failed tasks, and what to submit again."""
+    names = ("done", "running", "waiting", "failed", "missing")
+    lines = [
+        f"{campaign.out}, campaign {campaign.id}",
+        f"{'':8}" + "".join(f"{n:>9}" for n in names),
+    ]
+    for job, standing in standings.items():
+        counts = "".join(f"{len(getattr(standing, name)):9,}" for name in names)
+        lines.append(f"{job:8}{counts}   {_progress(campaign, found, job)}".rstrip())
+    again = []
+    for job, standing in standings.items():
+        log = f"{campaign.out}/logs/{job}-N.log"
+        if standing.failed:
+            lines.append(f"{job}, failed (logs: {log})")
+            shown = list(standing.failed.items())[:SHOWN]
+            lines += [f"  {unit}: {why}" for unit, why in shown]
+            if len(standing.failed) > SHOWN:
+                lines.append(f"  and {len(standing.failed) - SHOWN:,} more")
+        if standing.waiting:
+            reasons = Counter(standing.waiting.values())
+            lines.append(f"{job} waits: " + ", ".join(f"{n:,} {r}" for r, n in reasons.items()))
+        if left := {*standing.failed, *standing.missing}:
+            again.append(f"  {job} --array={array(left)}" if job in ARRAYS else f"  {job}")
+    if again:
+        lines += ["to submit again, with slurm/submit.sh and the campaign's settings:", *again]
+    return "\n".join(lines)
+
+
+def _progress(campaign: Campaign, found: dict[str, dict], job: str) -> str:
+    """Say how far a job is within its units."""
+    if job == "extract":
+        counts = Counter(record["outcome"] for record in found.values())
+        return f"slides: {', '.join(f'{n:,} {outcome}' for outcome, n in counts.items())}"
+    if job == "train":
+        steps = sorted(campaign.settings.run.glob("step-*.pt"))
+        step = int(steps[-1].stem.removeprefix("step-")) if steps else 0
+        return f"step {step:,} of {campaign.settings.train.steps:,}"
+    return ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
