@@ -3,6 +3,7 @@
 import csv
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import tifffile
 from PIL import Image
 
 from evaluate.benchmarks.find import find_benchmark
+from evaluate.benchmarks.paper import TABLES, compare
 from shards.crop import cut
 
 
@@ -120,3 +122,40 @@ def test_a_prepared_benchmark_is_the_same_benchmark(run_stage, own, benchmark, t
     np.save(tmp_path / "prepared/crops.npy", benchmark.crops[1:])
     with pytest.raises(ValueError, match="prepare it again"):
         find_benchmark(tmp_path / "prepared")
+
+
+def test_a_folder_of_slides_and_patients(own, tmp_path):
+    Image.open(own / "0.png").save(tmp_path / "0.png")
+    lines = ["slide,x,y,label,patient,scanner,mpp"]
+    lines += [f"0.png,{x},200,a,p{x % 7},s1,0.25" for x in range(50, 350, 10)]
+    (tmp_path / "cells.csv").write_text("\n".join(lines))
+    found = find_benchmark(tmp_path)
+    assert (found.group_kind, set(found.groups.tolist())) == ("slide", {"0.png"})
+    assert sorted(found.origins) == ["patient", "scanner", "slide"]
+    assert found.origins["patient"].tolist()[:3] == ["p1", "p4", "p0"]
+    text = (tmp_path / "cells.csv").read_text()
+    (tmp_path / "cells.csv").write_text(text.replace("slide,", "group,", 1))
+    with pytest.raises(ValueError, match=r"no column 'image' \(or 'slide'\)"):
+        find_benchmark(tmp_path)
+
+
+def test_a_benchmark_is_of_one_length(benchmark):
+    with pytest.raises(ValueError, match=r"216 crops, 216 labels, 216 groups, .* 215 targets"):
+        replace(benchmark, targets=np.zeros((215, 2), np.float32))
+
+
+def test_counts_beside_the_papers(benchmark):
+    labels = np.array(["NMF"] * 200 + ["AMF"] * 16)
+    ours = replace(benchmark, name="midog25", labels=labels, classes=("NMF", "AMF"))
+    lines = [line.split() for line in compare(ours)]
+    assert lines[1:] == [
+        ["NMF", "200", "10,191", "-9,991"],
+        ["AMF", "16", "1,748", "-1,732"],
+        ["all", "216", "11,939", "-11,723"],
+    ]
+    assert compare(benchmark) == []
+    totals = {name: sum(numbers.values()) for name, (_, numbers) in TABLES.items()}
+    assert totals == {
+        "nucls-super": 37307, "nucls-main": 37307, "nucls-raw": 38069, "midog25": 11939,
+        "pannuke": 97627, "midog25-128px": 9115,
+    }  # fmt: skip
