@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from shards.schema import CROP_PX, VIEW_PX
+from train.chance import STAIN, chance
 from train.policy import Policy
 from train.stain import draw_templates, reinhard
 
@@ -62,7 +63,7 @@ def draw(policy: Policy, view: int, seed: int, step: int, batch: int, rows: rang
         batch: size of the global batch.
         rows: the places in it that are wanted.
     """
-    generator = _generator(seed, step, view)
+    generator = chance(seed, step, view)
     u = generator.random((batch, 4 * ATTEMPTS + SINGLES))[rows.start : rows.stop]  # (N, 60)
     attempts = np.split(u[:, : 4 * ATTEMPTS], 4, axis=1)  # (N, ATTEMPTS) each
     one = iter(u[:, 4 * ATTEMPTS :].T)  # (N,) each
@@ -96,7 +97,7 @@ def draw(policy: Policy, view: int, seed: int, step: int, batch: int, rows: rang
     touched += [next(one) < policy.solarize_p[min(view, 1)]]
     columns = [*factors, erased, sigma]
     if policy.stain:  # from a stream of its own, so that all else is drawn as without it
-        templates = draw_templates(policy.mixture, _generator(seed, step, view, stream=1), batch)
+        templates = draw_templates(policy.mixture, chance(seed, step, view, STAIN), batch)
         columns.append(templates[rows.start : rows.stop])
         touched.insert(0, np.ones(len(rows), bool))
     values = np.column_stack(columns).astype(np.float32)
@@ -105,12 +106,6 @@ def draw(policy: Policy, view: int, seed: int, step: int, batch: int, rows: rang
         torch.from_numpy(values),
         [torch.from_numpy(np.flatnonzero(t)) for t in touched],
     )
-
-
-def _generator(seed: int, step: int, view: int, stream: int = 0) -> np.random.Generator:
-    """Return the random numbers of a view of a step; no two overlap."""
-    key, counter = [seed, step * 2 + view % 2], [0, 0, view // 2, stream]
-    return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
 def _between(u: np.ndarray, low: float, high: float) -> np.ndarray:

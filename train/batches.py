@@ -14,7 +14,7 @@ Batch = tuple[Tensor, list[Draws], int]
 
 
 class Batches(Dataset):
-    """Map a step to crops (N, 3, 60, 60) uint8, both views' draws, and how many were broken.
+    """Map a step to crops (N, 3, 60, 60) uint8, the views' draws, and how many were broken.
 
     A pure function of (seed, step) and the rows wanted, so workers may take steps in any order,
     a resumed run sees what it would have seen, and ranks share out one global batch.
@@ -28,6 +28,8 @@ class Batches(Dataset):
         batch: int,
         rows: range,
         skip_corrupt: bool = False,
+        local: Policy | None = None,
+        views: int = 2,
     ):
         """Describe the batches.
 
@@ -38,16 +40,22 @@ class Batches(Dataset):
             batch: size of the global batch.
             rows: this rank's places in it.
             skip_corrupt: take the next whole crop for a broken one, instead of an error.
+            local: policy of the views beyond two.
+            views: of an image.
         """
         self.skip_corrupt = skip_corrupt
-        self.policy, self.seed, self.batch, self.rows = policy, seed, batch, rows
+        self.policies = [policy] * 2 + [local] * (views - 2)
+        self.seed, self.batch, self.rows = seed, batch, rows
         rank, ranks = rows.start // len(rows), batch // len(rows)
         self.stream = Stream(shards, batch, rank, ranks, seed)
 
     def __getitem__(self, step: int) -> Batch:
         skipped: list[tuple[int, str]] | None = [] if self.skip_corrupt else None
         crops = self.stream.read(step, skipped)
-        views = [draw(self.policy, v, self.seed, step, self.batch, self.rows) for v in (0, 1)]
+        views = [
+            draw(policy, view, self.seed, step, self.batch, self.rows)
+            for view, policy in enumerate(self.policies)
+        ]
         return torch.from_numpy(crops), views, len(skipped or ())
 
 

@@ -96,6 +96,25 @@ def sum_over_ranks(x: Tensor) -> Tensor:
     return _Sum.apply(x)
 
 
+class _Gather(torch.autograd.Function):
+    """Concatenate over the ranks; the gradient of every rank's loss reaches every rank's part."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        return gather(x)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+def gather_with_gradient(x: Tensor) -> Tensor:
+    """Concatenate the ranks' tensors (N, …) to (ranks * N, …), differentiably."""
+    return _Gather.apply(x)
+
+
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace each gradient by its mean over the ranks, in one exchange."""
     gradients = [p.grad for p in parameters if p.grad is not None]

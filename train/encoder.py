@@ -1,4 +1,4 @@
-"""Encoders: MoCo v3's ViTs at 40 px, and the folder an encoder travels in.
+"""Encoders: ViTs at 40 px, and the folder an encoder travels in.
 
 Load one without this repository:
 
@@ -42,15 +42,22 @@ def sincos_positions(grid: int, dim: int) -> Tensor:
     return torch.cat([torch.zeros(1, dim), patches.float()])[None]
 
 
-def build_encoder(name: str, input_px: int = 40, seed: int = 0) -> nn.Module:
-    """Build a ViT with MoCo v3's initialisation, fixed positions and frozen patch embedding.
+def build_encoder(
+    name: str, input_px: int = 40, seed: int = 0, kind: str = "moco", layer_scale: float = 0.0
+) -> nn.Module:
+    """Build a ViT as MoCo v3 or DINOv2 starts it.
 
-    Source: moco-v3, vits.py (`stop_grad_conv1`: the random patch projection is never trained).
+    MoCo v3: its own initialisation, fixed positions and frozen patch embedding (moco-v3, vits.py;
+    `stop_grad_conv1`: the random patch projection is never trained). DINOv2: timm's, which is
+    dinov2's, everything trained. Paper leaves open: DINOv2's heads (dinov2's ViT-S has 6, as
+    timm's); here: one architecture for both methods, so that a comparison is one of methods.
 
     Args:
         name: one of ENCODERS.
         input_px: side of the input, px, a multiple of 8.
         seed: of the weights, which are a function of it alone.
+        kind: `moco` or `dinov2`.
+        layer_scale: what the residual branches' scales start at; 0: there are none.
 
     Returns:
         A module from (N, 3, input_px, input_px) to the class token's embedding (N, D).
@@ -66,10 +73,13 @@ def build_encoder(name: str, input_px: int = 40, seed: int = 0) -> nn.Module:
         raise ValueError(f"an input of {input_px} px is no multiple of the 8-px patch")
     timm_name, arguments = ENCODERS[name]
     arguments = {"img_size": input_px, "num_classes": 0, "global_pool": "token"} | arguments
+    if layer_scale:
+        arguments["init_values"] = layer_scale
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = timm.create_model(timm_name, **arguments)
-        _initialise(model)
+        if kind == "moco":
+            _initialise(model)
     model.timm_name, model.timm_arguments = timm_name, arguments  # what save_encoder writes
     return model
 

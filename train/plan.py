@@ -8,9 +8,10 @@ from shards.read import Shards
 from shards.schema import VIEW_PX
 from train.config import Config
 from train.flops import forward_flops, matmul_peak
-from train.loop import build_model, step_flops, tune
+from train.loop import tune
+from train.method import PATCH_PX, DinoMethod, MocoMethod, method_of
 
-TIMED_VIEWS = 32  # of the step that is timed
+TIMED_IMAGES = 16  # of the step that is timed
 # Bytes of activations a view keeps for the backward pass, per token, layer and unit of width:
 # two LayerNorms, q, k, v, attention's output, the MLP's two hidden ones (4x) and two residuals, in
 # 2 bytes, and the attention matrices, which at 26 tokens add little.
@@ -30,38 +31,42 @@ def describe(config: Config, ranks: int, device: torch.device) -> str:
         ValueError: they are damaged.
     """
     shards = Shards(config.data)
-    model = build_model(config).to(device)
+    method = method_of(config)
+    model = method.build().to(device)
     tune(model, config, device)
     encoder = model.encoder
     parameters = sum(p.numel() for p in encoder.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     everything = sum(p.numel() for p in model.parameters())
     flops = forward_flops(model.teacher_encoder, 1, 3, VIEW_PX, VIEW_PX)
-    seconds = _time_step(model, config, device)
-    rate = TIMED_VIEWS / 2 / seconds * ranks
+    cost = method.flops(model)
+    timed = min(TIMED_IMAGES, config.batch)
+    rate = timed / _time_step(method, model, config, device, timed) * ranks
     peak = matmul_peak(device, config.precision)
     images = config.steps * config.batch
-    tokens = encoder.pos_embed.shape[1]
-    views = config.two_pass or 2 * config.batch // ranks
+    tokens = 2 * encoder.pos_embed.shape[1]  # of an image
+    tokens += (method.views - 2) * (1 + ((config.local_px or 0) // PATCH_PX) ** 2)
+    images_at_once = config.two_pass / 2 or config.batch // ranks
     kept = 1 if config.activation_checkpointing else len(encoder.blocks)
-    activations = views * tokens * encoder.embed_dim * kept * ACTIVATION_BYTES
+    activations = images_at_once * tokens * encoder.embed_dim * kept * ACTIVATION_BYTES
+    what, against = method.describe(ranks)
     state = 4 * (everything + 3 * trained)  # weights; gradients and AdamW's two moments
     hours = images / rate / 3600
     lines = [
         f"encoder        {config.encoder}: {parameters / 1e6:.1f} M parameters, "
         f"{flops / 2e9:.3f} GMAC an image of {VIEW_PX} px (the paper: 0.5 G for ViT-S/8)",
         f"training       {trained / 1e6:.1f} M parameters trained, "
-        f"{step_flops(model) / 1e9:.2f} GFLOP an image (two views, student and teacher)",
+        f"{cost / 1e9:.2f} GFLOP an image ({method.views} views, student and teacher)",
         f"steps          {config.steps} of {config.batch} images: {images:,} in "
         f"{config.epochs:g} epochs of {config.epoch_samples:,}",
         f"data           {len(shards):,} cells of {shards.info['slides']} slides in "
         f"{len(shards.info['shards'])} shards: {images / len(shards):.2f} passes; "
         f"{len(shards.info['shards']) / ranks:.1f} shards a rank",
-        f"negatives      {config.batch - 1} a query, gathered from {ranks} ranks",
+        f"{what:15}{against}",
         f"memory         about {(state + activations) / 2**30:.1f} GiB a rank: "
         f"{state / 2**30:.1f} weights and optimiser, {activations / 2**30:.1f} activations",
         f"speed          about {rate:,.0f} images/s on {ranks} ranks like this one "
-        f"({device.type}, {config.precision}; {rate / ranks * step_flops(model) / peak:.0%} of its "
+        f"({device.type}, {config.precision}; {rate / ranks * cost / peak:.0%} of its "
         f"matmul peak): {hours:,.1f} hours",
         f"checkpoints    every {config.checkpoint_every} steps, "
         f"{config.checkpoint_every * config.batch / rate / 60:,.1f} minutes",
@@ -77,14 +82,25 @@ def describe(config: Config, ranks: int, device: torch.device) -> str:
     return "\n".join(lines)
 
 
-def _time_step(model: torch.nn.Module, config: Config, device: torch.device) -> float:
-    """Return the seconds of a forward and backward pass of a few views, the best of three."""
-    views = torch.rand(TIMED_VIEWS, 3, VIEW_PX, VIEW_PX, device=device)
+def _time_step(
+    method: MocoMethod | DinoMethod,
+    model: torch.nn.Module,
+    config: Config,
+    device: torch.device,
+    images: int,
+) -> float:
+    """Return the seconds of a forward and backward pass of a few images, best of three."""
+    views, local = torch.rand(2 * images, 3, VIEW_PX, VIEW_PX, device=device), None
+    if method.views > 2:
+        count, side = (method.views - 2) * images, config.local_px
+        local = torch.rand(count, 3, side, side, device=device)
+    values = {"momentum": 1.0, "temperature": config.teacher_temperature}
+    argument = method.argument(0, range(images), values, local)
     best = float("inf")
     for _ in range(3):
         began = time.perf_counter()
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            loss = model(views, 1.0)["loss"]
+            loss = model(views, argument)["loss"]
         loss.backward()
         loss.item()  # waits for the device
         best = min(best, time.perf_counter() - began)

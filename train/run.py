@@ -11,13 +11,13 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from shards.write import atomic
 from train import checkpoint
 from train.config import Config, check_same
 from train.distributed import World
 from train.encoder import save_encoder
-from train.moco import MoCo
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def _git_sha() -> str | None:
     return found.stdout.strip() or None
 
 
-def resume(out: Path, model: MoCo, optimizer: torch.optim.Optimizer) -> int:
+def resume(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Load the newest checkpoint, if any; return the steps done.
 
     Raises:
@@ -108,7 +108,8 @@ def save(
     config: Config,
     info: dict,
     done: int,
-    model: MoCo,
+    model: nn.Module,
+    travels: str,
     optimizer: torch.optim.Optimizer,
 ) -> None:
     """Write a checkpoint and the encoder's folder, in the background.
@@ -118,12 +119,13 @@ def save(
         config: of the run.
         info: the data set's dataset.json.
         done: steps done.
-        model: its student's encoder is the one that goes out (moco-v3, main_lincls.py).
+        model: of the run.
+        travels: whose encoder goes out, `student` or `teacher`.
         optimizer: its state.
     """
 
     def publish(state: dict) -> None:
-        prefix = "encoder."
+        prefix = {"student": "encoder.", "teacher": "teacher_encoder."}[travels]
         weights = {
             k.removeprefix(prefix): v for k, v in state["model"].items() if k.startswith(prefix)
         }
@@ -135,8 +137,8 @@ def save(
             info["mpp"],
             weights,
             encoder=config.encoder,
-            network="student",
-            method="mocov3",
+            network=travels,
+            method=config.method,
             policy=config.policy,
             step=done,
             steps=config.steps,

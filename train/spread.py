@@ -1,0 +1,83 @@
+"""Losses that spread embeddings over the sphere: KoLeo, and the paper's kernel density.
+
+Both look at the images of all ranks, in float32 whatever the autocast (float64 stays). Each rank
+returns its own images' part, so that the mean over ranks is the loss of the global batch.
+"""
+
+import math
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+from train.distributed import gather, gather_with_gradient
+
+EPS = 1e-8  # of lengths, differences and distances (dinov2)
+
+
+def koleo(x: Tensor, others: Tensor | None = None) -> Tensor:
+    """Push each embedding from its nearest neighbour: the mean of -log of their distance.
+
+    Kozachenko-Leonenko, as dinov2's loss/koleo_loss.py, where neighbours are the GPU's own.
+    Paper leaves open: section 1.1 has squared distances, summed, of the teacher's embeddings, which
+    carry no gradient; here: the official code's.
+
+    Args:
+        x: (N, D) of this rank, with gradient.
+        others: (N, D) of the same images, among which neighbours are sought, without gradient;
+            None seeks them in x, with gradient.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        x, others, own = _sphere(x, others)
+        with torch.no_grad():
+            cosine = x @ others.T
+            cosine[torch.arange(len(x), device=x.device), own] = -2
+            nearest = cosine.argmax(1)
+        distance = (x - others[nearest] + EPS).norm(dim=1)
+        return -torch.log(distance + EPS).mean()
+
+
+def kde(
+    x: Tensor,
+    kappa: float,
+    others: Tensor | None = None,
+    self_pairs: bool = False,
+    reduction: str = "mean",
+) -> Tensor:
+    """Spread embeddings: over z, the log of the density of all z' under a von Mises-Fisher kernel.
+
+    Paper, section 2.2 and A.2: sum over z of log sum over z' of exp(κ z·z'); κ 5, weight 0.05.
+
+    Args:
+        x: (N, D) of this rank, with gradient.
+        kappa: κ, concentration of the kernel.
+        others: as for `koleo`.
+        self_pairs: let z' be z too.
+        reduction: `mean` over z of the log of the mean over z', or `sum` of both, as printed.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        x, others, own = _sphere(x, others)
+        exponent = kappa * x @ others.T  # (N, ranks * N)
+        count = exponent.shape[1]
+        if not self_pairs:
+            rows = torch.arange(len(x), device=x.device)
+            hidden = torch.zeros_like(exponent, dtype=torch.bool)
+            hidden[rows, own] = True
+            exponent, count = exponent.masked_fill(hidden, -torch.inf), count - 1
+        density = torch.logsumexp(exponent, dim=1)
+        if reduction == "sum":
+            return density.sum() * dist.get_world_size()
+        return (density - math.log(count)).mean()
+
+
+def _sphere(x: Tensor, others: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return unit rows of x, those of all ranks' others, and where x's own are among these."""
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    x = F.normalize(x.to(wide), dim=1, eps=EPS)
+    if others is None:
+        everybody = gather_with_gradient(x)
+    else:
+        everybody = gather(F.normalize(others.detach().to(wide), dim=1, eps=EPS))
+    own = torch.arange(len(x), device=x.device) + len(x) * dist.get_rank()
+    return x, everybody, own
