@@ -1,9 +1,12 @@
 """Crops sampled from `cells/` or `shards/`: what an encoder learns from, without a benchmark."""
 
 import re
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from evaluate.benchmark import Benchmark
 from shards.crop import decode
@@ -11,7 +14,20 @@ from shards.mix import kept_cells
 from shards.read import Shards
 
 
-def from_shards(path: str | Path, count: int, seed: int = 0, view_px: int = 40) -> Benchmark:
+@dataclass(frozen=True, eq=False)
+class Sample(Benchmark):
+    """Cells out of slides (`origins["slide"]`), and their numbers in them."""
+
+    nuclei: np.ndarray = field(default_factory=lambda: np.empty(0, int))  # (N,) int
+
+    def take(self, rows: np.ndarray) -> "Sample":
+        """Return the nuclei of the given rows, (M,) integers."""
+        return replace(super().take(rows), nuclei=self.nuclei[rows])
+
+
+def from_shards(
+    path: str | Path, count: int, seed: int = 0, view_px: int = 40, slide: str | None = None
+) -> Sample:
     """Sample crops of shards; groups are the projects, labels what the segmenter gave.
 
     Args:
@@ -19,31 +35,39 @@ def from_shards(path: str | Path, count: int, seed: int = 0, view_px: int = 40) 
         count: how many at most.
         seed: of the choice.
         view_px: side of the middle that is returned, px.
+        slide: take cells of this slide only.
 
     Raises:
         FileNotFoundError: no such folder, or no shards in it.
-        ValueError: the shards are not whole, or their crops are smaller than `view_px`.
+        ValueError: the shards are not whole, their crops are smaller than `view_px`, or they hold
+            no cell of the slide.
     """
     shards = Shards(path)
-    rows = _choose(len(shards), count, seed)
+    rows = _of_slide(shards.index["slide"], slide, path)
+    rows = rows[_choose(len(rows), count, seed)]
     index = shards.index.take(rows)
     crops = shards.read(rows).transpose(0, 2, 3, 1)  # (N, 60, 60, 3)
-    labels, projects = (
-        [value or "" for value in index[name].to_pylist()] for name in ("label", "project")
+    labels, projects, slides = (
+        [value or "" for value in index[name].to_pylist()] for name in ("label", "project", "slide")
     )
     note = f"{len(rows):,} of {len(shards):,} crops, chosen at random"
-    return _samples(path, crops, view_px, labels, projects, note)
+    nuclei = index["nucleus"].to_numpy()
+    return _samples(path, crops, view_px, labels, projects, slides, nuclei, note)
 
 
-def from_cells(path: str | Path, count: int, seed: int = 0, view_px: int = 40) -> Benchmark:
+def from_cells(
+    path: str | Path, count: int, seed: int = 0, view_px: int = 40, slide: str | None = None
+) -> Sample:
     """Sample kept nuclei of a folder of cells; arguments and result as of `from_shards`.
 
     Raises:
         FileNotFoundError: no such folder, or no finished slide in it.
-        ValueError: a crop is broken or smaller than `view_px`.
+        ValueError: a crop is broken or smaller than `view_px`, or there is no cell of the slide.
     """
     slides, table = kept_cells(Path(path))
-    rows = _choose(len(table), count, seed)
+    names = pa.array([one["slide"] for one in slides])
+    rows = _of_slide(names.take(table["slide_number"].combine_chunks()), slide, path)
+    rows = rows[_choose(len(rows), count, seed)]
     chosen = table.take(rows).to_pydict()
     crops = []
     for number, slide in enumerate(slides):  # rows ascend, so slides come one after another
@@ -53,8 +77,23 @@ def from_cells(path: str | Path, count: int, seed: int = 0, view_px: int = 40) -
                 crops.append(decode(file.read(chosen["size"][row])))
     labels = [label or "" for label in chosen["label"]]
     projects = [slides[number]["project"] or "" for number in chosen["slide_number"]]
+    of = [slides[number]["slide"] for number in chosen["slide_number"]]
     note = f"{len(rows):,} of {len(table):,} kept nuclei of {len(slides)} slides, chosen at random"
-    return _samples(path, np.stack(crops), view_px, labels, projects, note)
+    nuclei = np.array(chosen["nucleus"])
+    return _samples(path, np.stack(crops), view_px, labels, projects, of, nuclei, note)
+
+
+def _of_slide(slides, slide: str | None, path: str | Path) -> np.ndarray:
+    """Return the rows of a slide, or all."""
+    if slide is None:
+        return np.arange(len(slides))
+    rows = np.flatnonzero(pc.equal(slides, slide).to_numpy(zero_copy_only=False))
+    if not len(rows):
+        known = pc.unique(slides).to_pylist()
+        raise ValueError(
+            f"{path} holds no cell of slide {slide!r}, but of {', '.join(known[:5])} …"
+        )
+    return rows
 
 
 def _choose(total: int, count: int, seed: int) -> np.ndarray:
@@ -62,12 +101,12 @@ def _choose(total: int, count: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(total, min(total, count), replace=False))
 
 
-def _samples(path, crops, view_px: int, labels: list, projects: list, note: str) -> Benchmark:
+def _samples(path, crops, view_px, labels, projects, slides, nuclei, note) -> Sample:
     start = (crops.shape[1] - view_px) // 2
     if start < 0:
         raise ValueError(f"{path}: crops of {crops.shape[1]} px, smaller than {view_px}")
     whole = Path(path).resolve()
-    return Benchmark(
+    return Sample(
         name=re.sub(r"[^\w+=@-]", "_", whole.name) or "samples",
         crops=np.ascontiguousarray(crops[:, start : start + view_px, start : start + view_px]),
         labels=np.array(labels, np.str_),
@@ -75,4 +114,6 @@ def _samples(path, crops, view_px: int, labels: list, projects: list, note: str)
         groups=np.array(projects, np.str_),
         group_kind="project",
         notes=(note,),
+        origins={"slide": np.array(slides, np.str_), "project": np.array(projects, np.str_)},
+        nuclei=nuclei,
     )

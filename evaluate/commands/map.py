@@ -1,9 +1,10 @@
-"""A t-SNE drawn with the cells' images."""
+"""A t-SNE drawn with the cells' images, and the same as an interactive page."""
 
 import argparse
+import os
+from pathlib import Path
 
 from evaluate.commands import flags
-from evaluate.commands.inputs import samples_of
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -12,6 +13,14 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--points", type=flags.at_least(8), default=5000, help="cells at most (5000)"
     )
+    command.add_argument("--slide", metavar="ID", help="of --cells or --shards: this slide's only")
+    command.add_argument(
+        "--html",
+        nargs="?",
+        const=True,
+        metavar="FILE.html",
+        help="write the interactive page too, beside the PNG or into this file",
+    )
     flags.source(command)
     flags.network(command)
     flags.results(command)
@@ -19,21 +28,62 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Draw the map of a benchmark, of cells or of shards."""
+    from evaluate.embed import embed
+    from evaluate.encoders import open_encoders
+    from evaluate.map import draw, fit, project
+
+    if isinstance(options.html, str) and not options.html.endswith(".html"):
+        raise ValueError(f"--html {options.html}: the page's name ends in .html")
+    if options.slide and options.benchmark:
+        raise ValueError("--slide chooses among the slides of --cells or --shards")
+    (encoder,) = open_encoders([options.encoder], options.seed, options.batch, options.precision)
+    samples, vectors, keys = _chosen(encoder, options)
+    if vectors is None:
+        vectors = embed(encoder, samples, options.out, keep=encoder.cached)
+    name = f"{encoder.name}--{samples.name}" + (f"--{options.slide}" if options.slide else "")
+    title = f"{encoder.name} · {options.slide or samples.name}"
+    xy = fit(project(vectors, options.seed, jobs=min(4, os.cpu_count() or 1)))
+    path = options.out / "maps" / f"{name}.png"
+    draw(xy, samples, title, path)
+    print(path)
+    if options.html:
+        _page(options, path, xy, samples, vectors, keys, title)
+
+
+def _chosen(encoder, options: argparse.Namespace) -> tuple:
+    """Return at most --points cells, their embeddings if those are known, and their keys."""
     import numpy as np
 
+    from evaluate.benchmarks.find import find_benchmark
     from evaluate.embed import cached
-    from evaluate.encoders import open_encoders
-    from evaluate.map import draw, project
+    from evaluate.page import Keys
+    from evaluate.samples import from_cells, from_shards
 
-    (encoder,) = open_encoders([options.encoder], options.seed, options.batch, options.precision)
-    kind, samples = samples_of(options, options.points, view_px=40)
-    vectors = cached(encoder, samples, options.out) if kind == "benchmark" else None
+    if not options.benchmark:
+        read, source = (
+            (from_cells, options.cells) if options.cells else (from_shards, options.shards)
+        )
+        samples = read(source, options.points, options.seed, 40, options.slide)
+        return samples, None, Keys(samples.origins["slide"], samples.nuclei)
+    samples = find_benchmark(options.benchmark, 40)
+    vectors, rows = cached(encoder, samples, options.out), np.arange(len(samples))
+    kind = samples.group_kind or "group"
     if len(samples) > options.points:
         rng = np.random.default_rng(options.seed)
         rows = np.sort(rng.choice(len(samples), options.points, replace=False))
         samples = samples.take(rows)
         vectors = vectors if vectors is None else vectors[rows]
-    vectors = encoder.embed(samples.crops) if vectors is None else vectors
-    path = options.out / "maps" / f"{encoder.name}--{samples.name}.png"
-    draw(project(vectors, options.seed), samples, f"{encoder.name} · {samples.name}", path)
-    print(path)
+        if vectors is None:  # some of a benchmark: not to be kept in place of the whole
+            vectors = encoder.embed(samples.crops)
+    return samples, vectors, Keys(samples.groups, rows, kind, "row")
+
+
+def _page(options, path: Path, xy, samples, vectors, keys, title: str) -> None:
+    from evaluate.colouring import columns_of
+    from evaluate.page import write_page
+
+    path = path.with_suffix(".html") if options.html is True else Path(options.html)
+    subtitle = f"{len(xy):,} cells by what they look like to the encoder (t-SNE)"
+    columns = columns_of(samples, vectors, options.seed)
+    size = write_page(path, xy, samples.crops, columns, keys, title, subtitle)
+    print(f"{path}: {len(xy):,} cells, {size / 1e6:.1f} MB")

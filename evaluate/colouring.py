@@ -1,0 +1,107 @@
+"""What the cells of a map are coloured by: class, origin, cluster and measures of their shape."""
+
+import colorsys
+from dataclasses import dataclass
+
+import numpy as np
+
+from evaluate.benchmark import Benchmark
+from evaluate.map import COLOURS
+
+CLUSTERS = 12
+CHUNK = 512  # crops measured at once
+# Of evaluate/morphology.py: what a reader can picture, and what it is in.
+MEASURES = {
+    "area": ("nuclear area", "µm²", 0.0625),  # of a px at 0.25 µm
+    "eccentricity": ("eccentricity", "", 1.0),
+    "solidity": ("solidity", "", 1.0),
+    "nucleus_H_mean": ("haematoxylin in the nucleus", "OD", 1.0),
+    "nucleus_H_sd": ("chromatin texture (s.d. of haematoxylin)", "OD", 1.0),
+    "around_E_mean": ("eosin around the nucleus", "OD", 1.0),
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One value a cell: a category (text) or a number (float)."""
+
+    name: str
+    values: np.ndarray  # (N,) str, or float with NaN where unknown
+    unit: str = ""
+    names: tuple[str, ...] = ()  # of categories, in the legend's order; () for the alphabet's
+
+
+def columns_of(samples: Benchmark, vectors: np.ndarray, seed: int = 0) -> list[Column]:
+    """Return all that can be told of the samples, what says most first.
+
+    Args:
+        samples: N nuclei; their slides and projects where they are known.
+        vectors: (N, D) float, of an encoder.
+        seed: of the clusters.
+    """
+    found = []
+    if samples.classes:
+        present = set(samples.labels.tolist())
+        names = tuple(name for name in (*samples.classes, "") if name in present)
+        found.append(Column("class", samples.labels, names=names))
+    found.append(clusters(vectors, seed))
+    origins = {samples.group_kind or "group": samples.groups} | dict(samples.origins)
+    found += [
+        Column(name, values) for name, values in origins.items() if len(set(values.tolist())) > 1
+    ]
+    return found + measures(samples.crops)
+
+
+def clusters(vectors: np.ndarray, seed: int = 0) -> Column:
+    """Cluster embeddings by k-means, the largest cluster first.
+
+    Args:
+        vectors: (N, D) float.
+        seed: of the first centres.
+    """
+    from sklearn.cluster import MiniBatchKMeans
+    from sklearn.preprocessing import StandardScaler
+
+    from evaluate.map import reduce
+
+    k = min(CLUSTERS, max(2, len(vectors) // 20))
+    reduced = reduce(StandardScaler().fit_transform(vectors), seed)
+    found = MiniBatchKMeans(k, random_state=seed, n_init=3, batch_size=4096).fit_predict(reduced)
+    ranked = np.argsort(-np.bincount(found, minlength=k), kind="stable")
+    number = np.empty(k, int)
+    number[ranked] = np.arange(1, k + 1)
+    names = [f"cluster {i}" for i in range(1, k + 1)]
+    values = np.array(names)[number[found] - 1]
+    present = set(values.tolist())
+    return Column("cluster", values, names=tuple(name for name in names if name in present))
+
+
+def measures(crops: np.ndarray) -> list[Column]:
+    """Measure the nucleus in the middle of each crop.
+
+    Args:
+        crops: (N, P, P, 3) uint8 at 0.25 µm/px.
+    """
+    from evaluate.morphology import NAMES, measure
+
+    at = [NAMES.index(name) for name in MEASURES]
+    rows = [measure(crops[i : i + CHUNK])[:, at] for i in range(0, len(crops), CHUNK)]
+    values = np.concatenate(rows).astype(float)
+    return [
+        Column(name, values[:, i] * factor, unit)
+        for i, (name, unit, factor) in enumerate(MEASURES.values())
+    ]
+
+
+def hues(names: list[str]) -> list[str]:
+    """Return a colour for each category: the eight told apart by the colour-blind, then hues.
+
+    The category without a name is grey.
+    """
+    if len(names) <= len(COLOURS):
+        colours = iter(COLOURS)
+    else:  # the golden angle keeps neighbours in the list apart
+        turns = [(i * 0.618 % 1, (0.42, 0.58, 0.5)[i % 3], 0.6) for i in range(len(names))]
+        rgb = [[round(255 * c) for c in colorsys.hls_to_rgb(*turn)] for turn in turns]
+        colours = iter([*COLOURS[:-1], *(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in rgb)])
+    return ["#8a949e" if name == "" else next(colours) for name in names]
