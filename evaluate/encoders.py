@@ -1,8 +1,19 @@
-"""Encoders by name: trained runs, and the baselines that stand beside them in every table."""
+"""Encoders by name: trained runs, other people's networks, and the baselines beside them.
+
+runs/first, run:runs/first            a run's encoder; named `first`
+runs/first/step-0000100.pt            one of its checkpoints; named `first@step-0000100`
+lemon:weights/LEMON/                  the released lemon.pth.tar beside its mean_std.json
+uni, uni:weights/pytorch_model.bin    weights of the hub, or of the publisher's file
+uni-center, virchow2+mean             central tokens; class token and the patches' mean
+timm:convnext_tiny.fb_in22k           whatever timm knows; timm:NAME:FILE for a local file
+pixels, morphology, untrained         baselines
+mine=…                                any of them by another name
+"""
 
 import hashlib
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -62,120 +73,161 @@ class Morphology:
         }
 
 
-def check_encoders(specs: list[str]) -> dict[str, Path | None]:
-    """Return each encoder's name and folder, None for a baseline, without opening any.
+@dataclass(frozen=True)
+class Spec:
+    """What a word on the command line means."""
+
+    name: str  # of files and rows
+    kind: str  # of BASELINES, FILES or HUB
+    path: Path | None = None  # of weights; None: of the hub, or there are none
+    readout: str = "class"
+    detail: str = ""  # timm's name, of kind timm
+
+
+def check_encoders(words: list[str]) -> dict[str, Spec]:
+    """Return each encoder by its name, without opening any.
 
     Args:
-        specs: `run:PATH`, PATH (a run's folder or its encoder/), `NAME=PATH` to name it, or one of
-            BASELINES.
+        words: as in this file's docstring.
 
     Raises:
         FileNotFoundError: no such path, or no encoder in it.
-        ValueError: an unknown prefix, or two encoders of one name.
+        ValueError: an unknown kind, or two encoders of one name.
     """
-    folders = {}
-    for spec in specs:
-        name, folder = (spec, None) if spec in BASELINES else find_folder(spec)
-        if name in folders or (folder and name in BASELINES):
+    specs = {}
+    for word in words:
+        spec = read_spec(word)
+        if spec.name in specs or (spec.kind != spec.name and spec.name in BASELINES):
             raise ValueError(
-                f"two encoders are named {name!r}; give one another name, as in mine={spec}"
+                f"two encoders are named {spec.name!r}; give one another name, as in mine={word}"
             )
-        folders[name] = folder
-    return folders
+        specs[spec.name] = spec
+    return specs
 
 
 def open_encoders(
-    specs: list[str], seed: int = 0, batch: int = 256, precision: str = "fp32"
+    words: list[str], seed: int = 0, batch: int = 256, precision: str = "fp32"
 ) -> Iterator[Encoder]:
     """Open encoders one after another, so that one at a time takes memory.
 
     Args:
-        specs: as of `check_encoders`, with its errors.
+        words: as of `check_encoders`, with its errors.
         seed: of the untrained network's weights.
         batch: crops a network takes at once.
         precision: `fp32` or `bf16` (autocast).
 
     Raises:
-        ValueError: a folder that is no encoder's.
+        FileNotFoundError: weights that neither a file nor the hub gives.
+        ValueError: a file that is not the encoder's.
     """
-    folders = check_encoders(specs)
-    first = next((folder for folder in folders.values() if folder), None)
-    options = {"seed": seed, "batch": batch, "precision": precision}
-    for name, folder in folders.items():
-        yield _trained(name, folder, **options) if folder else BASELINES[name](first, **options)
+    specs = check_encoders(words)
+    first = next((spec.path for spec in specs.values() if spec.kind == "run"), None)
+    for spec in specs.values():
+        if spec.kind in ("pixels", "morphology"):
+            yield Pixels() if spec.kind == "pixels" else Morphology()
+        else:
+            yield Network(spec.name, *_open(spec, first, seed), batch, precision)
 
 
-def find_folder(spec: str) -> tuple[str, Path]:
-    """Return the name and the encoder folder that a word on the command line means.
+def read_spec(word: str) -> Spec:
+    """Read a word that names an encoder.
 
     Raises:
         FileNotFoundError: no such path, or no encoder in it.
-        ValueError: a prefix that is not known.
+        ValueError: a kind that is not known, or one that needs a path and has none.
     """
-    name, path = None, Path(spec)
-    if not path.exists() and (named := re.fullmatch(r"([\w+=@.-]+?)=(.+)", spec)):
-        name, spec = named.groups()
-    if not Path(spec).exists() and (prefixed := re.fullmatch(r"([a-z][\w-]+):(.*)", spec)):
-        if prefixed[1] not in PREFIXES:
-            raise ValueError(f"{spec}: no kind of encoder {prefixed[1]!r}; {_known()}")
-        spec = prefixed[2]
-    path = Path(spec)
-    if not path.exists():
-        raise FileNotFoundError(f"no encoder {spec!r}: neither a baseline nor a path; {_known()}")
-    inner = path / "encoder"
-    folder = inner if inner.is_dir() else path
-    missing = [f for f in ("model.safetensors", "config.json") if not (folder / f).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"{path} is no encoder: no {missing[0]} in {folder}; give a run's folder that has "
-            "encoder/, written by train/main.py"
-        )
-    whole = folder.resolve()
-    name = name or (whole.parent.name if whole.name == "encoder" else whole.name)
-    return re.sub(r"[^\w+=@.-]", "_", name), folder
+    if not Path(word).exists() and (named := re.fullmatch(r"([\w+@.-]+?)=(.+)", word)):
+        return replace(read_spec(named[2]), name=_file_name(named[1]))
+    if word in BASELINES:
+        return Spec(word, word)
+    if Path(word).exists():
+        return _read_run(Path(word))
+    kind, _, place = word.partition(":")
+    ending = next((e for e in READOUTS if e and kind.endswith(e)), "")
+    base = kind.removesuffix(ending)
+    if kind == "timm":
+        return _read_timm(place)
+    if (ending and base not in VITS) or base not in (*FILES, *HUB):
+        if re.fullmatch(r"[a-z][\w+-]+:.*", word):
+            raise ValueError(f"{word}: no kind of encoder {kind!r}; {_known()}")
+        raise FileNotFoundError(f"no encoder {word!r}: neither a baseline nor a path; {_known()}")
+    if not place and base in FILES:
+        raise ValueError(f"{word}: a file is needed, as in {kind}:/path/to/weights")
+    path = Path(place) if place else None
+    if path and not path.exists():
+        raise FileNotFoundError(f"{word}: no such file or folder: {place}")
+    if base == "run":
+        return _read_run(path)
+    return Spec(kind, base, path, READOUTS[ending])
+
+
+def find_folder(word: str) -> tuple[str, Path]:
+    """Return the name and the encoder folder of a run; errors as of `read_spec`."""
+    from evaluate.networks.run import encoder_folder
+
+    spec = read_spec(word)
+    if spec.kind != "run":
+        raise ValueError(f"{word} is no run's encoder")
+    return spec.name, encoder_folder(spec.path)
+
+
+def _read_run(path: Path) -> Spec:
+    from evaluate.networks.run import encoder_folder, run_name
+
+    encoder_folder(path)  # or it says what is absent
+    return Spec(_file_name(run_name(path)), "run", path)
+
+
+def _read_timm(place: str) -> Spec:
+    if not place:
+        raise ValueError("timm: needs a model's name, as in timm:convnext_tiny.fb_in22k")
+    name, _, file = place.rpartition(":")
+    if name and name != "hf-hub" and not Path(file).is_file():
+        raise FileNotFoundError(f"timm:{place}: no such file: {file}")
+    if not name or name == "hf-hub":  # hf-hub:owner/name
+        name, file = place, ""
+    return Spec(
+        _file_name(name.removeprefix("hf-hub:")), "timm", Path(file) if file else None, detail=name
+    )
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^\w+=@.-]", "_", name)
 
 
 def _known() -> str:
-    prefixes = ", ".join(f"{prefix}:PATH" for prefix in PREFIXES)
-    return f"there are {', '.join(BASELINES)}, {prefixes} and PATH"
+    files, hub = ", ".join(f"{kind}:PATH" for kind in FILES), ", ".join(HUB)
+    return (
+        f"there are {', '.join(BASELINES)}; PATH of a run, {files}; {hub}, each also with :PATH; "
+        "timm:NAME; and transformers on tiles with the ending -center or +mean"
+    )
 
 
-def _trained(name: str, folder: Path, seed: int, batch: int, precision: str) -> Network:
-    from train.encoder import load_encoder
+def _open(spec: Spec, first: Path | None, seed: int) -> tuple:
+    """Return a module, its config and facts; `first` is the first run, for `untrained`."""
+    from evaluate.networks import imagenet, lemon, run, tile, volta
 
-    module, config = load_encoder(folder)
-    with open(folder / "model.safetensors", "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Network(name, module, config, {"kind": "run", "sha256": digest}, batch, precision)
-
-
-def _untrained(first: Path | None, seed: int, batch: int, precision: str) -> Network:
-    """Initialise the first trained encoder's architecture anew, on its input; else a ViT-Ti/8."""
-    from train.encoder import ENCODERS, build_encoder, load_encoder
-
-    # 0.5 and 0.25 are about the mean and s.d. of H&E where no data set has said its own.
-    architecture, config = "vit_ti8", {"input_px": 40, "mpp": 0.25}
-    config |= {"mean": [0.5] * 3, "std": [0.25] * 3}
-    if first:
-        trained = load_encoder(first)[1]
-        config = {k: trained[k] for k in config}
-        timm_name = trained["timm"]["name"]
-        names = [name for name, known in ENCODERS.items() if known[0] == timm_name]
-        if not names:
-            raise ValueError(f"untrained: {first} is a {timm_name}, which train/ does not build")
-        architecture = names[0]
-    module = build_encoder(architecture, input_px=config["input_px"], seed=seed)
-    facts = {"kind": "random initialisation", "architecture": architecture, "seed": seed}
-    return Network("untrained", module, config, facts, batch, precision)
+    if spec.kind == "untrained":
+        return run.open_untrained(run.encoder_folder(first) if first else None, seed)
+    if spec.kind == "run":
+        return run.open_run(spec.path)
+    if spec.kind == "lemon":
+        return lemon.open_lemon(spec.path)
+    if spec.kind == "volta":
+        return volta.open_volta(spec.path)
+    if spec.kind == "timm":
+        return imagenet.open_timm(spec.detail, spec.path)
+    if spec.kind == "efficientnet-lite0":
+        return imagenet.open_lite(spec.path)
+    if spec.kind in imagenet.RESNETS:
+        return imagenet.open_resnet(spec.kind, spec.path)
+    return tile.open_tile(spec.kind, spec.path, spec.readout)
 
 
-def _pixels(first: Path | None, **options: object) -> Pixels:
-    return Pixels()
-
-
-def _morphology(first: Path | None, **options: object) -> Morphology:
-    return Morphology()
-
-
-PREFIXES = {"run": _trained}
-BASELINES = {"pixels": _pixels, "morphology": _morphology, "untrained": _untrained}
+BASELINES = ("pixels", "morphology", "untrained")
+DINOBLOOM = ("dinobloom-s", "dinobloom-b", "dinobloom-l", "dinobloom-g")
+FILES = ("run", "lemon", "volta", *DINOBLOOM)  # kinds that need a path
+TILES = ("dinov2-s", "dinov2-b", "dinov2-l", "dinov2-g", "uni", "virchow2", "h-optimus-0")
+HUB = ("efficientnet-lite0", "resnet18", "resnet50", *TILES)  # whose weights come by themselves
+VITS = (*TILES, *DINOBLOOM)  # which have tokens to read out
+READOUTS = {"": "class", "+mean": "class+mean", "-center": "center"}  # by the kind's ending

@@ -130,8 +130,8 @@ def test_morphology_sees_shape(benchmark):
 def test_bad_encoders_say_why(tmp_path, run):
     with pytest.raises(FileNotFoundError, match="neither a baseline nor a path; there are pixels"):
         find_folder("vit_huge")
-    with pytest.raises(ValueError, match="no kind of encoder 'volta'"):
-        find_folder("volta:weights")
+    with pytest.raises(ValueError, match="no kind of encoder 'swin'"):
+        find_folder("swin:weights")
     with pytest.raises(FileNotFoundError, match=r"no model.safetensors"):
         find_folder(str(tmp_path))
     with pytest.raises(ValueError, match=r"two encoders are named 'first'.*mine="):

@@ -1,0 +1,1 @@
+"""Networks of other people: the architecture, the publisher's file and the input of each."""
