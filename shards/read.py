@@ -20,6 +20,7 @@ from shards.dataset import read_info
 from shards.index import Index
 from shards.remote import Mirror, is_remote
 from shards.schema import INDEX_COLUMNS
+from shards.strip import decode_batch
 
 OPEN = 256  # shards mapped at a time
 
@@ -93,24 +94,23 @@ class Shards:
         rows = np.asarray(rows, np.int64)
         side = self.info["patch_px"]
         crops = np.empty((len(rows), side, side, 3), np.uint8)
-        places = zip(*(column.tolist() for column in self._index.locate(rows)), strict=True)
-        for i, (shard, offset, size) in enumerate(places):
-            try:
-                decode_into(self._map(shard)[offset : offset + size], crops[i])
-            except ValueError as error:
-                row = int(rows[i])
-                message = (
-                    f"{self._name(shard)}: the crop of index row {row} at byte "
-                    f"{offset} is broken ({error})"
-                )
-                if skipped is None:
-                    raise ValueError(
-                        f"{message}; `python shards/main.py verify` lists all faults; mix again, "
-                        "or let training skip broken crops"
-                    ) from error
-                log.warning("%s; the next whole one takes its place", message)
-                skipped.append((row, message))
-                crops[i] = self._next_whole(row, shard)
+        shards, offsets, sizes = (column.tolist() for column in self._index.locate(rows))
+        places = zip(shards, offsets, sizes, strict=True)
+        images = [self._map(shard)[start : start + size] for shard, start, size in places]
+        for i, error in decode_batch(images, crops).items():
+            row = int(rows[i])
+            message = (
+                f"{self._name(shards[i])}: the crop of index row {row} at byte {offsets[i]} is "
+                f"broken ({error})"
+            )
+            if skipped is None:
+                raise ValueError(
+                    f"{message}; `python shards/main.py verify` lists all faults; mix again, or "
+                    "let training skip broken crops"
+                ) from error
+            log.warning("%s; the next whole one takes its place", message)
+            skipped.append((row, message))
+            crops[i] = self._next_whole(row, shards[i])
         return crops.transpose(0, 3, 1, 2)
 
     def advise(self, shards: list[int]) -> None:
