@@ -58,9 +58,9 @@ def train(config: Config, world: World, overwrite: bool = False) -> bool:
             f"--batch {config.batch} is for all ranks together: it must be a multiple of the "
             f"{world.size} ranks and give each at least 2 images"
         )
+    policy = policy_for(config.policy, shards.info)
     knn = Knn(Path(config.probe), VIEW_PX) if config.probe and world.rank == 0 else None
     run.prepare(config, shards.info, world, overwrite)
-    policy = policy_for(config.policy, shards.info)
     method = method_of(config)
     model = method.build().to(world.device)
     # Both rates are the method's to set at every step.
