@@ -10,7 +10,10 @@ from pathlib import Path
 FORMAT = "%j|%F|%K|%T|%r"  # of squeue: name, array's id, place in the array, state, reason
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "CONFIGURING")
 BEGIN, END = "== job ", "== end "  # of an attempt, in its log (slurm/job.sh)
-ERROR = re.compile(r"error|exception|killed|cancelled|failed|no such|not found", re.I)
+ERRORS = (  # what a stage or a recipe says comes before what Python, srun and bash say of it
+    re.compile(r"^(== )?error: "),
+    re.compile(r"\b(error|\w+Error|\w+Exception|Killed)\b|DUE TO|: (command )?not found"),
+)
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def log_path(logs: Path, stage: str, unit: int) -> Path:
 
 
 def first_error(path: Path) -> str | None:
-    """Return the first line of the last attempt that tells of an error; None: none has begun.
+    """Return the line of the last attempt that tells what went wrong; None: none has begun.
 
     An attempt whose log has no end was killed from outside, and says so where no line does.
     """
@@ -99,9 +102,9 @@ def first_error(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     attempt = text.rpartition(BEGIN)[2].splitlines()[1:]
-    said = [line.strip() for line in attempt if ERROR.search(line) and not line.startswith(END)]
-    if said:
-        return said[0]
+    for kind in ERRORS:
+        if said := next((line.strip() for line in attempt if kind.search(line)), None):
+            return said
     ends = [line for line in attempt if line.startswith(END)]
     if not ends:
         return "it was killed: its log has no end"

@@ -14,29 +14,26 @@ if [ ! -f "$settings" ] || [[ $dry != "" && $dry != --dry-run ]]; then
     echo "error: ${settings:-no settings file} $dry; usage: $(usage)" >&2
     exit 2
 fi
-set -a # exported, for plan.py
+set -a +u # exported, for plan.py
 # shellcheck disable=SC1090
 . "$settings"
 set +a
-eval "${SETUP:-}"
+eval "$SETUP" # a site's own scripts are not written for `set -u` either
+set -u
 
 # What the cluster says -----------------------------------------------------------------------------
 facts=$(mktemp -d)
 trap 'rm -rf "$facts"' EXIT
 know=(--queue "$facts/queue")
-if command -v squeue >/dev/null; then
-    if ! sinfo --noheader --format=%R >"$facts/partitions" ||
-        ! squeue --noheader --array --me --format='%j|%F|%K|%T|%r' >"$facts/queue"; then
-        echo "error: SLURM does not answer; nothing was submitted" >&2
-        exit 2
-    fi
+if sinfo --noheader --format=%R >"$facts/partitions" 2>"$facts/error" &&
+    squeue --noheader --array --me --format='%j|%F|%K|%T|%r' >"$facts/queue" 2>"$facts/error"; then
     know+=(--partitions "$facts/partitions" --max-array
         "$(scontrol show config | awk '$1 == "MaxArraySize" { print $3 }')")
 elif [ -n "$dry" ]; then
-    echo "no SLURM here: the queue, the partitions and MaxArraySize are not checked" >&2
+    echo "SLURM does not answer: queue, partitions and MaxArraySize are not looked at" >&2
     : >"$facts/queue"
 else
-    echo "error: no squeue here; run this on the cluster's login node, or with --dry-run" >&2
+    echo "error: SLURM does not answer, nothing was submitted: $(tail -n 1 "$facts/error")" >&2
     exit 2
 fi
 

@@ -144,7 +144,7 @@ class Campaign:
         start = f"lemon-{ident}-"
         return [x.removeprefix(start) for x in lines.splitlines() if x.startswith(start)]
 
-    def finish(self, seconds: float = 240) -> None:
+    def finish(self, seconds: float = 600) -> None:
         """Wait until none of its jobs is left."""
         wait_until(lambda: not self.live(), seconds, f"{self.out} to end")
 
@@ -174,7 +174,7 @@ class Campaign:
                     found.append(int(path.parent.name))
         return found
 
-    def signal(self, number: signal.Signals, job: str, unit: int | None = None) -> None:
+    def kill(self, number: signal.Signals, job: str, unit: int | None = None) -> None:
         """Send a signal to the processes of a job, behind SLURM's back."""
         for pid in self.processes(job, unit):
             with contextlib.suppress(ProcessLookupError):
@@ -219,7 +219,9 @@ def describe_cells(cells: Path) -> dict[str, str]:
     }
     for path in sorted(cells.glob("*.json")):
         record = json.loads(path.read_text())
-        found[path.name] = json.dumps([record["outcome"], record["fates"], record["sha256"]])
+        found[path.name] = json.dumps(
+            [record["outcome"], record.get("fates"), record.get("sha256")]
+        )
     assert not [p for p in cells.iterdir() if p.name not in found and p.suffix == ".json"]
     return found
 
@@ -272,7 +274,7 @@ def finished(cluster, slides, tmp_path_factory) -> Campaign:
     campaign = Campaign(tmp_path_factory.mktemp("finished") / "campaign", slides)
     campaign.first = campaign.submitted()
     campaign.second = campaign.submit()
-    campaign.finish(400)
+    campaign.finish()
     return campaign
 
 

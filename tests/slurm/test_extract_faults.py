@@ -29,7 +29,7 @@ def test_killed_task(begin, finished, wait_for):
     campaign = begin(STAGES="extract mix")
     campaign.submit()
     wait_for(lambda: (campaign.out / "cells/PAINTED-0001.json").exists(), 60, "a slide of part 0")
-    campaign.signal(signal.SIGKILL, "extract", 0)
+    campaign.kill(signal.SIGKILL, "extract", 0)
     campaign.finish()  # what waited for it is gone too
     assert not (campaign.out / "cohort.json").exists()
     assert not (campaign.out / "shards").exists()
@@ -104,16 +104,17 @@ def test_time_limit(begin, hoverfast, one_machine, wait_for):
     for slide in ("PAINTED-0003", "PAINTED-0004", "PAINTED-0006"):
         (hang / slide).touch()
     flags += " --hoverfast-stall 500"
-    campaign = begin(STAGES="extract", EXTRACT_FLAGS=flags, EXTRACT_TIME="1", EXTRACT_AT_ONCE=3)
+    campaign = begin(STAGES="extract", EXTRACT_FLAGS=flags, EXTRACT_TIME="2", EXTRACT_AT_ONCE=3)
     campaign.submit()
     for unit in ("extract-0", "extract-2"):
-        wait_for(lambda unit=unit: "time limit is near" in campaign.log(unit), 120, unit)
+        wait_for(lambda unit=unit: "time limit is near" in campaign.log(unit), 200, unit)
     for slide in hang.iterdir():
         slide.unlink()
     campaign.finish()
     assert "1 slides done: to be started again" in campaign.log("extract-0")
-    assert campaign.log("extract-0").count("== job") == 2  # PAINTED-0001 was done, then 0004
-    assert campaign.log("extract-1").count("== job") == 1  # the rest of the array is left alone
+    for unit in ("extract-0", "extract-1"):  # a task starts itself again, not the whole array
+        log = campaign.log(unit)
+        assert log.count("== job") == 1 + log.count("to be started again"), log
     assert "no slide was finished within" in campaign.log("extract-2")
     assert campaign.log("extract-2").count("== job") == 1
     assert "2: == error: no slide" in campaign.status().stdout, campaign.status().stdout
@@ -127,14 +128,15 @@ def test_node_down(begin, finished, wait_for):
     campaign.submit()
     wait_for(lambda: "on node2" in campaign.logs(), 60, "a task on node2")
     unit = next(n for n in (0, 1, 2) if "on node2" in campaign.log(f"extract-{n}"))
-    try:
-        scontrol("update", "nodename=node2", "state=down", "reason=test")
-        wait_for(lambda: "start 2" in campaign.log(f"extract-{unit}"), 90, "the task elsewhere")
-        assert campaign.submitted() == {}  # it is in the queue
-        campaign.finish()
-    finally:
-        scontrol("update", "nodename=node2", "state=resume")
-    assert "start 2, on node1" in campaign.log(f"extract-{unit}")
+    task = f"{campaign.job('extract')}_{unit}"
+    scontrol("update", "nodename=node2", "state=down", "reason=test")
+    wait_for(lambda: f"extract {unit} PENDING" in campaign.live(), 60, "the task to be queued")
+    assert campaign.submitted() == {}
+    scontrol("update", f"jobid={task}", "starttime=now")  # SLURM would wait for two minutes
+    wait_for(lambda: "start 2" in campaign.log(f"extract-{unit}"), 60, "the task elsewhere")
+    subprocess.run(["scontrol", "update", "nodename=node2", "state=resume"], capture_output=True)
+    campaign.finish()
+    assert campaign.log(f"extract-{unit}").count("== job") == 2
     same_as(campaign, finished)
 
 
@@ -146,14 +148,17 @@ def test_controller_killed(begin, finished, cluster, wait_for):
     jobs = (campaign.out / "jobs.tsv").read_text()
     refused = campaign.submit()
     assert refused.returncode == 2
-    assert "SLURM does not answer; nothing was submitted" in refused.stderr
+    assert "SLURM does not answer, nothing was submitted" in refused.stderr
     assert (campaign.out / "jobs.tsv").read_text() == jobs
     subprocess.run(
         [Path(__file__).with_name("cluster.sh"), "up", cluster],
         check=True,
         stdin=subprocess.DEVNULL,
     )
-    assert campaign.submitted() == {}  # what was queued is queued still
+    # It may have forgotten what was submitted in its last seconds, and run again what runs already.
+    campaign.submitted()
+    live = [line.rsplit(" ", 1)[0] for line in campaign.live()]
+    assert len(live) == len(set(live))
     campaign.finish()
     if not (campaign.out / "shards" / "dataset.json").exists():  # a task was lost with it
         assert campaign.submitted()

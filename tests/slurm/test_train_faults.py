@@ -13,7 +13,7 @@ def after_checkpoint(campaign, wait_for) -> None:
     """Submit, and wait for the training's first checkpoint."""
     assert campaign.submitted() == {"train": "-"}
     first = campaign.out / "runs" / "tiny" / "step-0000006.pt"
-    wait_for(first.exists, 150, "a checkpoint")
+    wait_for(first.exists, 300, "a checkpoint")
 
 
 def same_as(campaign, finished) -> None:
@@ -51,11 +51,11 @@ def test_preemption(branch, finished, wait_for):
 
 
 def test_time_limit(branch, finished, wait_for):
-    """The warning makes it save and go back into the queue; it is frozen until the warning comes."""
-    campaign = branch(TRAIN_TIME="1", TRAIN_WARNING=45)
+    """The warning makes it save and go back into the queue; until it comes the ranks are frozen."""
+    campaign = branch(TRAIN_TIME="2", TRAIN_WARNING=60)
     after_checkpoint(campaign, wait_for)
     campaign.freeze(signal.SIGSTOP)
-    wait_for(lambda: "time limit is near" in campaign.log("train-0"), 90, "the warning")
+    wait_for(lambda: "time limit is near" in campaign.log("train-0"), 150, "the warning")
     campaign.freeze(signal.SIGCONT)
     campaign.finish()
     log = campaign.log("train-0")
