@@ -169,9 +169,8 @@ def stepper(
     )
     if config.two_pass:
         return partial(two_pass, model, chunk=config.two_pass, autocast=autocast)
-    ddp = DistributedDataParallel(  # buffers are the same on all ranks
-        model, broadcast_buffers=False, gradient_as_bucket_view=True
-    )
+    # Buffers, DINO's centres, are the same on all ranks.
+    ddp = DistributedDataParallel(model, gradient_as_bucket_view=True)
 
     def plain(views: Tensor, argument: float | Step) -> dict[str, Tensor]:
         with autocast():
