@@ -4,7 +4,9 @@ import numpy as np
 from sklearn.metrics import (
     average_precision_score,
     balanced_accuracy_score,
+    confusion_matrix,
     f1_score,
+    precision_recall_fscore_support,
     roc_auc_score,
 )
 
@@ -52,3 +54,43 @@ def scores(
         f1["weighted"],
     )
     return dict(zip(METRICS, map(float, values), strict=True))
+
+
+def per_class(
+    labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]
+) -> dict[str, dict[str, float]]:
+    """Score each class against the rest.
+
+    Args:
+        labels: (N,) str; every class occurs.
+        probabilities: (N, K) float, columns in the order of `classes`.
+        classes: K names.
+
+    Returns:
+        Class -> nuclei, precision, recall, F1, AUC, AUPR.
+    """
+    predicted = np.array(classes)[probabilities.argmax(axis=1)]
+    found = precision_recall_fscore_support(
+        labels, predicted, labels=list(classes), zero_division=0
+    )
+    table = {}
+    for k, name in enumerate(classes):
+        precision, recall, f1, nuclei = (column[k] for column in found)
+        truth = labels == name
+        table[name] = {
+            "nuclei": int(nuclei),
+            "precision": float(precision),
+            "recall": float(recall),
+            "F1": float(f1),
+            "AUC": float(roc_auc_score(truth, probabilities[:, k])),
+            "AUPR": float(average_precision_score(truth, probabilities[:, k])),
+        }
+    return table
+
+
+def confusion(
+    labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]
+) -> list[list[int]]:
+    """Return counts by true class (rows) and predicted class (columns); arguments as above."""
+    predicted = np.array(classes)[probabilities.argmax(axis=1)]
+    return confusion_matrix(labels, predicted, labels=list(classes)).tolist()

@@ -1,19 +1,26 @@
 """The linear probe: logistic regression on frozen embeddings, five folds (paper, section 2.4)."""
 
+from dataclasses import dataclass
+
 import numpy as np
-from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from evaluate.benchmark import Benchmark
 from evaluate.metrics import scores
 
 C = 1.0  # inverse strength of the L2 penalty, on standardised features
-TOLERANCE = 1e-4  # largest element of the gradient at which lbfgs stops
-MAX_ITERATIONS = 5000  # reaching them is an error
+GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of C, where an inner split chooses
 SPLITS = ("stratified", "grouped")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What models that did not see a nucleus say of it."""
+
+    probabilities: np.ndarray  # (N, K) float64, columns in the order of the benchmark's classes
+    strengths: list[float]  # C of each fold
+    votes: np.ndarray | None  # (N, K) float32 of the k-NN probe; None if k is 0
 
 
 def folds(benchmark: Benchmark, split: str, count: int, seed: int) -> list[np.ndarray]:
@@ -61,37 +68,65 @@ def folds(benchmark: Benchmark, split: str, count: int, seed: int) -> list[np.nd
     return tests
 
 
-def fit(
-    features: np.ndarray, labels: np.ndarray, components: int | None, seed: int
-) -> tuple[list, LogisticRegression]:
-    """Fit the reduction, the scale and the regression on a training fold.
+def predict(
+    features: np.ndarray,
+    benchmark: Benchmark,
+    tests: list[np.ndarray],
+    components: int | None = None,
+    seed: int = 0,
+    title: str = "",
+    strength: float | None = C,
+    neighbours: int = 0,
+) -> Prediction:
+    """Predict each fold by a regression trained on the others.
 
-    Paper leaves open: penalty, solver, standardisation; here: L2 with C = 1 on standardised
-    features, lbfgs to a gradient of 1e-4, no class weights.
+    Paper leaves open: penalty, solver, standardisation; here: L2 with C = 1 on features
+    standardised on the training fold, no class weights; scikit-learn's optimum by the solver of
+    evaluate/logistic.py. With C by an inner split, every fold of the training set is held out in
+    turn, and the C of the lowest mean log loss is taken.
 
     Args:
-        features: (N, D) float.
-        labels: (N,) str.
-        components: of a PCA before the regression, or None.
+        features: (N, D) float, an embedding per nucleus.
+        benchmark: its labels.
+        tests: of `folds`.
+        components: of a PCA fitted on the training fold before all else, or None.
         seed: of the PCA's randomised solver.
-
-    Returns:
-        The transformers in order, and the fitted regression.
+        title: of the progress bar.
+        strength: C; None: by the inner split.
+        neighbours: k of the k-NN probe; 0 for none.
 
     Raises:
-        RuntimeError: lbfgs did not converge.
+        ValueError: an inner split of folds too few, or that a class is absent from.
+        RuntimeError: a regression did not converge.
     """
-    steps = [StandardScaler()]
-    if components and components < min(features.shape):
-        # float32 in, float32 throughout: the pixels of 20,000 crops are large
-        steps.insert(0, PCA(components, svd_solver="randomized", random_state=seed))
-    for step in steps:
-        features = step.fit_transform(features)
-    model = LogisticRegression(C=C, tol=TOLERANCE, max_iter=MAX_ITERATIONS)
-    model.fit(features.astype(np.float64), labels)
-    if model.n_iter_.max() >= MAX_ITERATIONS:
-        raise RuntimeError(f"the logistic regression took {MAX_ITERATIONS} steps and is not done")
-    return steps, model
+    from evaluate.knn import vote
+
+    names = list(benchmark.classes)
+    labels = np.array([names.index(label) for label in benchmark.labels.tolist()])
+    parts = np.empty(len(labels), np.int64)
+    for fold, test in enumerate(tests):
+        parts[test] = fold
+    probabilities = np.empty((len(labels), len(names)))
+    votes = np.empty((len(labels), len(names)), np.float32) if neighbours else None
+    reduced = components if components and components < min(features.shape) else None
+    strengths: list[float] = []
+    rounds = [[fold] for fold in range(len(tests))] if reduced else [list(range(len(tests)))]
+    bar = tqdm(total=len(tests), desc=title, unit="fold", disable=None)
+    with bar:
+        for held in rounds:  # all folds at once, where they share their features
+            x = features
+            if reduced:
+                x = _principal(features, np.flatnonzero(parts != held[0]), reduced, seed)
+            for fold, chosen, p in _regress(x, labels, parts, held, strength, benchmark):
+                probabilities[tests[fold]] = p
+                strengths.append(chosen)
+                if votes is not None:
+                    known = parts != fold
+                    votes[tests[fold]] = vote(
+                        x[known], labels[known], x[tests[fold]], len(names), neighbours
+                    )
+                bar.update()
+    return Prediction(probabilities, strengths, votes)
 
 
 def probe(
@@ -102,42 +137,69 @@ def probe(
     seed: int = 0,
     title: str = "",
 ) -> list[dict[str, float]]:
-    """Train on all folds but one and score on that one, in turn.
-
-    Args:
-        features: (N, D) float32, an embedding per nucleus.
-        benchmark: its labels.
-        tests: of `folds`.
-        components: see `fit`.
-        seed: see `fit`.
-        title: of the progress bar.
-
-    Returns:
-        The metrics of each fold.
-    """
-    results = []
-    for test in tqdm(tests, desc=title, unit="fold", disable=None):
-        train = np.setdiff1d(np.arange(len(benchmark)), test)
-        steps, model = fit(features[train], benchmark.labels[train], components, seed)
-        held = features[test]
-        for step in steps:
-            held = step.transform(held)
-        order = [model.classes_.tolist().index(name) for name in benchmark.classes]
-        probabilities = model.predict_proba(held.astype(np.float64))[:, order]  # (M, K)
-        results.append(
-            scores(benchmark.labels[test], probabilities, benchmark.classes, benchmark.positive)
+    """Return the metrics of each fold; arguments as of `predict`."""
+    found = predict(features, benchmark, tests, components, seed, title)
+    return [
+        scores(
+            benchmark.labels[test],
+            found.probabilities[test],
+            benchmark.classes,
+            benchmark.positive,
         )
-    return results
+        for test in tests
+    ]
 
 
-def protocol(count: int, seed: int) -> dict:
-    """Return the settings that a row of `probe.csv` depends on, besides the data."""
-    return {
-        "folds": count,
-        "seed": seed,
-        "C": C,
-        "solver": "lbfgs",
-        "tolerance": TOLERANCE,
-        "max_iterations": MAX_ITERATIONS,
-        "features": "standardised on the training fold",
-    }
+def _principal(features: np.ndarray, train: np.ndarray, components: int, seed: int) -> np.ndarray:
+    """Return all rows on the principal axes of some, (N, components)."""
+    from sklearn.decomposition import PCA
+
+    # float32 in, float32 throughout: the pixels of 20,000 crops are large
+    pca = PCA(components, svd_solver="randomized", random_state=seed).fit(features[train])
+    return pca.transform(features)
+
+
+def _regress(x, labels, parts, held: list[int], strength: float | None, benchmark: Benchmark):
+    """Yield (fold, C, probabilities of its rows) of the folds asked for."""
+    from evaluate.logistic import Problem, Regressions
+
+    chosen = dict.fromkeys(held, strength)
+    if strength is None:
+        chosen = _choose(x, labels, parts, held, benchmark)
+    problems = [Problem((fold,), chosen[fold]) for fold in held]
+    fitted = Regressions(x, labels, parts, problems)
+    for i, fold in enumerate(held):
+        yield fold, chosen[fold], fitted.probabilities(i, fold)
+
+
+def _choose(x, labels, parts, held: list[int], benchmark: Benchmark) -> dict[int, float]:
+    """Return for each fold the C of GRID that does best on the other folds, each left out too.
+
+    A model that leaves out folds f and g serves both, for f's choice on g and for g's on f.
+    """
+    from evaluate.logistic import Problem, Regressions
+
+    count = int(parts.max()) + 1
+    present = np.zeros((count, len(benchmark.classes)), bool)
+    present[parts, labels] = True
+    pairs = sorted({tuple(sorted((f, g))) for f in held for g in range(count) if f != g})
+    pairs = [pair for pair in pairs if np.delete(present, pair, axis=0).any(axis=0).all()]
+    for fold in held:
+        if not any(fold in pair for pair in pairs):
+            raise ValueError(
+                f"{benchmark.name}: no fold but {fold} can be held out for choosing C: a class "
+                "would be absent, or there are only two folds; give a C instead of `inner`"
+            )
+    problems = [Problem(pair, c) for pair in pairs for c in GRID]
+    fitted = Regressions(x, labels, parts, problems)
+    losses: dict[int, list[np.ndarray]] = {fold: [] for fold in held}
+    for number, pair in enumerate(pairs):
+        for fold, other in (pair, pair[::-1]):
+            if fold in losses:
+                truth = labels[parts == other]
+                found = [
+                    fitted.probabilities(number * len(GRID) + i, other) for i in range(len(GRID))
+                ]
+                own = [p[np.arange(len(truth)), truth].clip(1e-12) for p in found]
+                losses[fold].append(np.array([-np.log(p).mean() for p in own]))
+    return {fold: GRID[int(np.mean(found, axis=0).argmin())] for fold, found in losses.items()}
