@@ -1,0 +1,36 @@
+"""The paper's comparisons of runs: a row each, a column per benchmark (Tables 2 and 6)."""
+
+import argparse
+import re
+from pathlib import Path
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
+    command.add_argument("results", type=Path, help="a folder that probe wrote to")
+    command.add_argument("--rows", nargs="+", required=True, metavar="LABEL=ENCODER")
+    command.add_argument("--first", default="Model", metavar="TITLE", help="of the first column")
+    command.add_argument("--name", default="comparison", help="of the table's files")
+    command.add_argument("--metric", default="balanced accuracy")
+    command.add_argument("--split", choices=("stratified", "grouped"), default="stratified")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print the table, and write it beside the others."""
+    from evaluate.comparison import compare
+    from evaluate.metrics import METRICS
+
+    if options.metric not in METRICS:
+        raise ValueError(f"no metric {options.metric!r}; there are {', '.join(METRICS)}")
+    if not re.fullmatch(r"[\w+=@.-]+", options.name):
+        raise ValueError(f"--name {options.name!r} names no file: letters, digits and _+=@.- only")
+    print(
+        compare(
+            options.results,
+            options.rows,
+            options.first,
+            options.name,
+            options.metric,
+            options.split,
+        )
+    )

@@ -1,0 +1,75 @@
+"""The tables that compare runs, from probe.csv to Markdown and files."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from evaluate.comparison import compare
+from evaluate.exhibits import read_exhibits, read_table
+from evaluate.results import COLUMNS
+
+VALUES = {
+    ("a", "one"): [0.70, 0.72, 0.74],
+    ("a", "two"): [0.5, 0.5, 0.5],
+    ("b", "one"): [0.60, 0.61, 0.62],
+    ("b", "two"): [0.6, 0.7, 0.8],
+    ("c", "one"): [0.1, 0.2, 0.3],
+}
+
+
+@pytest.fixture
+def results(tmp_path):
+    with open(tmp_path / "probe.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for (encoder, benchmark), folds in VALUES.items():
+            for fold, value in enumerate(folds):
+                for metric, worse in (("balanced accuracy", 0), ("AUC", 0.05)):
+                    row = [benchmark, "stratified", fold, metric, value - worse]
+                    writer.writerow([encoder, *row])
+    return tmp_path
+
+
+def test_a_row_per_run_a_column_per_benchmark(results):
+    text = compare(results, ["MoCo=a", "b"], "Model", "table6")
+    head, rule, *rows = text.splitlines()
+    assert [c.strip() for c in head.strip("|").split("|")] == [
+        "Model",
+        "one: balanced accuracy",
+        "two: balanced accuracy",
+    ]
+    assert set(rule) == {"|", "-", " "}
+    cells = [[c.strip() for c in row.strip("|").split("|")] for row in rows]
+    sd = np.std([0.6, 0.7, 0.8], ddof=1)
+    assert cells == [
+        ["MoCo", "**0.720 (0.020)**", "0.500 (0.000)"],
+        ["b", "0.610 (0.010)", f"**0.700 ({sd:.3f})**"],
+    ]
+    (exhibit,) = read_exhibits(results)
+    assert exhibit.best == {"one: balanced accuracy": "max", "two: balanced accuracy": "max"}
+    header, written = read_table(results / "tables/table6.csv")
+    assert header[0] == "Model"
+    assert written[0] == ["MoCo", "0.720 (0.020)", "0.500 (0.000)"]
+
+
+def test_only_benchmarks_of_all_rows_and_other_metrics(results):
+    text = compare(results, ["a", "c"], "Augmentations", "table2", metric="AUC")
+    assert "two" not in text
+    assert "| a " in text
+    assert "**0.670 (0.020)**" in text
+    with pytest.raises(ValueError, match="no stratified balanced accuracy of 'd'; it holds a"):
+        compare(results, ["a", "d"], "Model", "x")
+    with pytest.raises(ValueError, match="no grouped"):
+        compare(results, ["a"], "Model", "x", split="grouped")
+
+
+def test_the_command(run_stage, results):
+    done = run_stage("evaluate/main.py", "compare", results, "--rows", "MoCo=a", "--name", "t")
+    assert done.returncode == 0, done.stderr
+    assert "**0.720 (0.020)**" in done.stdout
+    assert (results / "tables/t.md").is_file()
+    for flags, message in (["--metric", "F2"], "no metric"), (["--name", "a/b"], "names no file"):
+        done = run_stage("evaluate/main.py", "compare", results, "--rows", "a", *flags)
+        assert done.returncode == 2
+        assert message in done.stderr
