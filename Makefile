@@ -1,6 +1,7 @@
 # make demo                  the whole pipeline on painted slides, about 8 minutes on 2 cores
 # make demo SLIDES=path      the same on your own slides: a folder, a CSV or one slide
 # make test                  all tests, under 5 minutes
+# make test-slurm            the pipeline on a real SLURM of two nodes: root, Debian; 8 minutes
 # make soak                  kills by the dozen: a quarter of an hour
 # make bench                 every benchmark (bench/README.md)
 # make lint                  ruff
@@ -8,13 +9,16 @@
 PYTHON ?= python3
 export SLIDES BENCHMARK OUT
 
-.PHONY: demo test soak bench lint
+.PHONY: demo test test-slurm soak bench lint
 
 demo: .venv/installed
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" bash demo/run.sh
 
 test: .venv/installed
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest
+
+test-slurm: .venv/installed
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m slurm tests/slurm
 
 soak: .venv/installed
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m soak

@@ -108,7 +108,8 @@ def first_error(path: Path) -> str | None:
     ends = [line for line in attempt if line.startswith(END)]
     if not ends:
         return "it was killed: its log has no end"
-    return None if ends[-1].endswith(" 0") else f"it ended with {ends[-1].removeprefix(END)}"
+    code = ends[-1].removeprefix(END).split(",")[0]
+    return None if code == "0" else f"it ended with exit code {code}"
 
 
 def array(units: Iterable[int]) -> str:
