@@ -71,7 +71,7 @@ def ask_accounting(campaign: str, stages: Iterable[str]) -> dict[tuple[str, int]
     if not shutil.which("sacct"):
         return {}
     names = ",".join(f"lemon-{campaign}-{stage}" for stage in stages)
-    command = ["sacct", "-n", "-X", "-P", "--array", "-S", "now-90days", f"--name={names}"]
+    command = ["sacct", "-n", "-X", "-P", "-S", "now-90days", f"--name={names}"]
     done = subprocess.run([*command, "-o", "JobName,JobID,State"], capture_output=True, text=True)
     return read_accounting(done.stdout) if done.returncode == 0 else {}
 
