@@ -1,0 +1,99 @@
+"""DINOv2 under several ranks and resumed: the same losses, the same weights."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.test_runs import ROOT, losses, run, same_state
+from tests.two_ranks import parts_of
+from train import checkpoint
+from train.encoder import load_encoder
+
+STEPS = 10
+# Everything that must agree: local crops, masks, dropped branches, gathered KoLeo, centres.
+FLAGS = f"""
+    --method dinov2 --epoch-samples {12 * STEPS} --checkpoint-every 5 --keep 9 --bottleneck 32
+    --prototypes 48 --local-crops 2 --targets centre --ibot-head separate --layer-scale 0.1
+    --freeze-last-epochs 0.2 --temperature-epochs 0.5 --drop-path 0.3
+""".split()
+
+
+def dino(shards: Path, out: Path, ranks: int = 1) -> None:
+    """Run 10 steps; test_runs' settings but for MoCo's own."""
+    import tests.test_runs as plain
+
+    before = plain.SETTINGS
+    at = before.index("--projection")
+    plain.SETTINGS = before[:at] + before[at + 2 :]
+    try:
+        done = run(shards, out, *FLAGS, ranks=ranks)
+    finally:
+        plain.SETTINGS = before
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def straight(shards_folder, tmp_path_factory) -> Path:
+    """An undisturbed run on one rank."""
+    out = tmp_path_factory.mktemp("runs") / "dino"
+    dino(shards_folder, out)
+    assert len(set(losses(out))) == STEPS
+    return out
+
+
+def test_the_teacher_travels_and_the_terms_are_logged(straight):
+    encoder, config = load_encoder(straight / "encoder")
+    assert (config["network"], config["method"]) == ("teacher", "dinov2")
+    assert config["timm"]["args"]["init_values"] == 0.1
+    state = checkpoint.load(straight / "latest.pt")["model"]
+    assert all(
+        torch.equal(v, state[f"teacher_encoder.{k}"]) for k, v in encoder.state_dict().items()
+    )
+    assert not torch.equal(state["encoder.cls_token"], state["teacher_encoder.cls_token"])
+    assert state["targets.centre"].any()
+    assert state["ibot_targets.centre"].any()
+    lines = [json.loads(line) for line in (straight / "log.jsonl").read_text().splitlines()]
+    for line in lines:
+        assert {"dino", "ibot", "koleo", "entropy", "rank", "spread"} <= line.keys()
+        total = line["dino"] + line["ibot"] + 0.1 * line["koleo"]
+        assert line["loss"] == pytest.approx(total, rel=1e-5)
+    assert lines[-1]["temperature"] == pytest.approx(0.07)
+    assert lines[0]["weight_decay"] == pytest.approx(0.04)
+
+
+def test_two_ranks_equal_one(shards_folder, straight, tmp_path):
+    dino(shards_folder, tmp_path / "two", ranks=2)
+    one, two = losses(straight), losses(tmp_path / "two")
+    assert max(abs(a - b) for a, b in zip(one, two, strict=True)) < 1e-4
+
+
+def test_resumed_equals_straight(shards_folder, straight, tmp_path):
+    out = Path(shutil.copytree(straight, tmp_path / "half", symlinks=True))
+    (out / f"step-{STEPS:07d}.pt").unlink()
+    dino(shards_folder, out)
+    assert losses(out) == losses(straight)
+    assert same_state(out, straight)
+
+
+def test_losses_and_targets_of_two_ranks_are_those_of_one(alone, tmp_path):
+    whole = parts_of(0, 1)
+    script = [sys.executable, ROOT / "tests/two_ranks.py"]
+    children = [
+        subprocess.Popen([*script, str(rank), tmp_path], env=os.environ | {"PYTHONPATH": str(ROOT)})
+        for rank in (0, 1)
+    ]
+    assert [child.wait() for child in children] == [0, 0]
+    parts = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    for name, expected in whole.items():
+        one, two = (part[name] for part in parts)
+        if name in ("koleo", "koleo teacher", "kde", "kde sum", "kde teacher"):
+            found = (one[0] + two[0]) / 2
+            assert found.item() == pytest.approx(expected[0].item(), rel=1e-9), name
+        else:
+            assert torch.allclose(torch.cat([one, two]), expected, atol=1e-12), name
