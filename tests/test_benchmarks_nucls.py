@@ -74,6 +74,7 @@ def nucls(tmp_path):
     write(tmp_path, FIELDS[0], first)
     write(tmp_path, FIELDS[1], [("correction_tumor", "rectangle", box(100, 80))])
     write(tmp_path, FIELDS[2], [])
+    (tmp_path / "csv/all_fov_locations.csv").write_text("slide_name,xmin,ymin,xmax,ymax\n")
     return tmp_path
 
 

@@ -144,7 +144,10 @@ def read(path: Path) -> Iterator[Tile]:
 
 def _npy_folds(path: Path) -> dict[str, Path]:
     """Return fold -> images.npy; the fold is in the folder's name, never in the order of files."""
-    found = {path.parent.name: path for path in path.glob("**/fold[0-9]/images.npy")}
+    found = {}
+    for above in ("", "*/", "*/*/"):  # of the zip files `Fold 1/images/`
+        for images in path.glob(f"{above}fold[0-9]/images.npy"):
+            found[images.parent.name] = images
     return dict(sorted(found.items()))
 
 
