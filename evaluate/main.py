@@ -33,6 +33,7 @@ COMMANDS = {  # evaluate/commands/<name>.py, and what it does
     "sheet": "a contact sheet of cells",
     "prepare": "crops and labels in files that open at once",
     "slide": "a slide's nuclei, embedded: AnnData, Parquet, QuPath",
+    "batch": "how well slide, site or scanner are told from embeddings",
     "compare": "runs side by side, a column per benchmark (paper, Tables 2 and 6)",
     "report": "one self-contained HTML file",
 }

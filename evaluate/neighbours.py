@@ -1,0 +1,61 @@
+"""Exact k nearest neighbours of embeddings, a block of rows against all, in bounded memory."""
+
+import numpy as np
+
+BLOCK_BYTES = 64 << 20  # of a block of distances
+
+
+def nearest(vectors: np.ndarray, k: int, exclude: np.ndarray | None = None) -> np.ndarray:
+    """Return each vector's k nearest others by Euclidean distance, the nearest first.
+
+    Distances are float32 of centred vectors, so that neighbours whose distances differ by less
+    than about 1e-6 of the vectors' spread may change places.
+
+    Args:
+        vectors: (N, D) float.
+        k: how many; the vector itself is none of them.
+        exclude: (N,) integers; vectors of the same number are no neighbours either.
+
+    Returns:
+        (N, k) int32.
+
+    Raises:
+        ValueError: a vector has fewer than k others.
+    """
+    import torch
+
+    count = len(vectors)
+    largest = 1 if exclude is None else np.unique(exclude, return_counts=True)[1].max()
+    if count - largest < k:
+        raise ValueError(
+            f"{k} neighbours are asked for, but of {count} vectors one has {count - largest} others"
+        )
+    x = torch.from_numpy(np.asarray(vectors, np.float32))
+    x = x - x.mean(dim=0)
+    half = x.square().sum(dim=1) / 2  # (N,)
+    codes = torch.arange(count) if exclude is None else torch.from_numpy(np.asarray(exclude))
+    out = np.empty((count, k), np.int32)
+    rows = max(1, BLOCK_BYTES // (4 * count))
+    for first in range(0, count, rows):
+        part = slice(first, first + rows)
+        near = torch.addmm(half, x[part], x.T, alpha=-1)  # half the squared distance, less a term
+        if exclude is None:
+            near[torch.arange(len(near)), torch.arange(first, first + len(near))] = torch.inf
+        else:
+            near.masked_fill_(codes[part, None] == codes, torch.inf)
+        out[part] = near.topk(k, dim=1, largest=False).indices.numpy()
+    return out
+
+
+def standardise(vectors: np.ndarray, by: np.ndarray | None = None) -> np.ndarray:
+    """Return vectors less the mean over the s.d. of each feature, (N, D) float32.
+
+    Args:
+        vectors: (N, D) float.
+        by: (M, D) whose mean and s.d. are taken; None: the vectors' own. A feature that does not
+            vary there becomes 0.
+    """
+    by = vectors if by is None else by
+    mean, sd = by.mean(axis=0, dtype=np.float64), by.std(axis=0, dtype=np.float64)
+    scale = np.where(sd > 0, 1 / np.where(sd > 0, sd, 1), 0)
+    return ((vectors - mean) * scale).astype(np.float32)
