@@ -95,8 +95,9 @@ class Shards:
         side = self.info["patch_px"]
         crops = np.empty((len(rows), side, side, 3), np.uint8)
         shards, offsets, sizes = (column.tolist() for column in self._index.locate(rows))
+        maps = {shard: self._map(shard) for shard in set(shards)}
         places = zip(shards, offsets, sizes, strict=True)
-        images = [self._map(shard)[start : start + size] for shard, start, size in places]
+        images = [maps[shard][start : start + size] for shard, start, size in places]
         for i, error in decode_batch(images, crops).items():
             row = int(rows[i])
             message = (

@@ -89,7 +89,7 @@ def _segment(header: bytes, marker: int) -> tuple[int, int]:
 def _begins_and_ends(image: bytes | memoryview, header: bytes) -> bool:
     """Tell whether an image has this header, and ends where a JPEG ends."""
     # As bytes, for a memoryview compares item by item.
-    return bytes(image[: len(header)]) == header and bytes(image[-len(EOI) :]) == EOI
+    return bytes(image[: len(header)]) == header and image[-2] == EOI[0] and image[-1] == EOI[1]
 
 
 @lru_cache
@@ -108,15 +108,16 @@ def _decode_strip(
     width = canvas.shape[1]
     if width > LONGEST:
         return False
-    height = (len(images) + 1) * BLOCK
-    pieces = [_strip_header(header, width, height, width // BLOCK)]
-    for image, restart in zip(images, itertools.cycle(RESTARTS), strict=False):
-        pieces += (image[len(header) : -len(EOI)], restart)
+    count, first, last = len(images), len(header), -len(EOI)
+    pieces: list[bytes | memoryview] = [b""] * (2 * count + 1)
+    pieces[0] = _strip_header(header, width, (count + 1) * BLOCK, width // BLOCK)
+    pieces[1::2] = [image[first:last] for image in images]
+    pieces[2::2] = itertools.islice(itertools.cycle(RESTARTS), count)
     # libjpeg counts the bytes that a scan leaves over at the restart after it, and warns of them
     # at the next marker that it has to look for: hence a blank scan, and a marker too many.
     strip = b"".join([*pieces, blank, RESTARTS[0], EOI])
     scan = np.frombuffer(strip, np.uint8, offset=len(pieces[0]))
-    if np.count_nonzero((scan[:-1] == 0xFF) & (scan[1:] != 0)) != len(images) + 2:
+    if np.count_nonzero((scan[:-1] == 0xFF) & (scan[1:] != 0)) != count + 2:
         return False  # a scan holds markers of its own
     try:
         simplejpeg.decode_jpeg(strip, "RGB", False, False, 0, 0, 1.0, canvas)
