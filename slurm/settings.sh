@@ -7,14 +7,14 @@
 # It is read by bash. slurm/README.md explains. The numbers are for 10,000 slides on a cluster with
 # nodes of 8 GPUs; what a cluster calls its partitions, `sinfo` says.
 
-# The experiment ------------------------------------------------------------------------------------
+# The experiment -----------------------------------------------------------------------------------
 OUT=/scratch/$USER/lemon           # folder of everything that is made, seen by all nodes
 SLIDES=/data/tcga/gdc_manifest.txt # a folder, a CSV (path[,slide_id,project,mpp]), a GDC manifest
 SLIDES_FLAGS="--slides-root /data/tcga --sample-sheet /data/tcga/gdc_sample_sheet.tsv"
 SEED=0
 STAGES="extract mix train evaluate" # the first so many of them
 
-# The site ------------------------------------------------------------------------------------------
+# The site -----------------------------------------------------------------------------------------
 ACCOUNT=                           # sbatch --account; empty: your default
 GPU_PARTITION=gpu                  # of extract, train and evaluate
 CPU_PARTITION=cpu                  # of mix and the small jobs
@@ -23,9 +23,9 @@ SBATCH_FLAGS=                      # more flags for every job: --qos=long --mail
 SETUP=". $HOME/lemon/.venv/bin/activate" # done first in every job: module load …, conda activate …
 WRAP=                              # before every command: apptainer exec --nv -B /data lemon.sif
 
-# extract: a GPU array; a task does SLIDES_PER_TASK slides ------------------------------------------
+# extract: a GPU array; a task does SLIDES_PER_TASK slides -----------------------------------------
 EXTRACT_FLAGS="--segmenter hoverfast --hoverfast-command HoverFast --hoverfast-model /data/hoverfast.pth --cells-per-slide 30000"
-SLIDES_PER_TASK=20                 # 10,000 slides: 500 tasks; most clusters allow 1,000 a array
+SLIDES_PER_TASK=20                 # 10,000 slides: 500 tasks; a stock cluster allows 1,001
 EXTRACT_AT_ONCE=40                 # tasks that may run at a time
 EXTRACT_GPUS=1                     # a task; 0 for --segmenter rays or import
 EXTRACT_CPUS=8
@@ -33,14 +33,14 @@ EXTRACT_MEMORY=48G
 EXTRACT_TIME=12:00:00              # a task that runs into it goes on as long as it gets on
 TOLERATED_SLIDES=1%                # failed slides with which the campaign goes on: a number or share
 
-# mix: an array, twice, then the join ---------------------------------------------------------------
+# mix: an array, twice, then the join --------------------------------------------------------------
 MIX_PARTS=20
 MIX_CPUS=4
 MIX_MEMORY=16                      # GB for the pieces; the jobs ask for 4 more
 MIX_TIME=04:00:00
 SAMPLES_PER_SHARD=10000
 
-# train: one job over nodes, started again until it is finished -------------------------------------
+# train: one job over nodes, started again until it is finished ------------------------------------
 RUN=lemon                          # its folder is OUT/runs/RUN
 TRAIN_FLAGS=                       # of train/main.py; empty: the paper's run
 TRAIN_NODES=2
@@ -51,7 +51,7 @@ TRAIN_MEMORY=200G                  # a node
 TRAIN_TIME=24:00:00
 TRAIN_WARNING=300                  # seconds before the limit at which it saves and starts again
 
-# evaluate: an array over checkpoints x benchmarks, then one table and one page ---------------------
+# evaluate: an array over checkpoints x benchmarks, then one table and one page --------------------
 BENCHMARKS="/data/consep /data/ami-br" # folders; empty: no evaluation
 BASELINES="untrained pixels morphology"
 EVALUATE_EVERY=0                   # also the checkpoints of every so many steps; 0: the last only

@@ -18,10 +18,16 @@ set -a +u # exported, for plan.py
 # shellcheck disable=SC1090
 . "$settings"
 set +a
-eval "$SETUP" # a site's own scripts are not written for `set -u` either
+eval "${SETUP:-}" # a site's own scripts are not written for `set -u` either
 set -u
 
-# What the cluster says -----------------------------------------------------------------------------
+if [ -z "$dry" ]; then # two of these at once would submit everything twice
+    mkdir -p "${OUT:?is not set in $settings}/logs" || { echo "error: OUT=$OUT cannot be made" >&2; exit 2; }
+    exec 9>"$OUT/.submit.lock"
+    flock --nonblock 9 || { echo "error: another submit.sh is at work on $OUT" >&2; exit 2; }
+fi
+
+# What the cluster says ----------------------------------------------------------------------------
 facts=$(mktemp -d)
 trap 'rm -rf "$facts"' EXIT
 know=(--queue "$facts/queue")
@@ -37,12 +43,7 @@ else
     exit 2
 fi
 
-# What is to be done --------------------------------------------------------------------------------
-if [ -z "$dry" ]; then # two of these at once would submit everything twice
-    mkdir -p "$OUT/logs"
-    exec 9>"$OUT/.submit.lock"
-    flock --nonblock 9 || { echo "error: another submit.sh is at work on $OUT" >&2; exit 2; }
-fi
+# What is to be done -------------------------------------------------------------------------------
 # shellcheck disable=SC2086
 $WRAP python "$LEMON/slurm/plan.py" "${know[@]}" $dry >"$facts/plan"
 
@@ -65,7 +66,7 @@ submit() { # submit JOB RECIPE FLAGS…: behind the job before; sets `new` to th
 }
 gres() { [ "$1" -eq 0 ] || echo "--gres=$GRES:$1"; } # gres N: of N GPUs
 
-# The chain: each job waits until the one before is done (afterok) ------------------------------------
+# The chain: each job waits until the one before is done (afterok) ---------------------------------
 before='' submitted=0
 while read -r -u 3 job array live _; do
     new='' after=${before:+afterok:$before}

@@ -132,7 +132,7 @@ def test_node_down(begin, finished, wait_for):
     scontrol("update", "nodename=node2", "state=down", "reason=test")
     wait_for(lambda: f"extract {unit} PENDING" in campaign.live(), 60, "the task to be queued")
     assert campaign.submitted() == {}
-    scontrol("update", f"jobid={task}", "starttime=now")  # SLURM would wait for two minutes
+    scontrol("update", f"jobid={task}", "starttime=now")  # after a node's loss SLURM waits
     wait_for(lambda: "start 2" in campaign.log(f"extract-{unit}"), 60, "the task elsewhere")
     subprocess.run(["scontrol", "update", "nodename=node2", "state=resume"], capture_output=True)
     campaign.finish()

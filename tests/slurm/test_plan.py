@@ -1,14 +1,18 @@
 """What is submitted, from what is on disk and in the queue; without a SLURM, and quick."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from slurm.jobs import array, first_error, read_accounting, read_queue
+from slurm.campaign import Campaign
+from slurm.jobs import Task, array, first_error, read_accounting, read_queue
+from slurm.plan import plan
 from slurm.settings import read_settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +40,63 @@ def test_queue_tells_this_campaigns_jobs_from_others():
         ("extract", 13, "7", True),
         ("train", 0, "9", True),
     ]
+
+
+def example() -> dict[str, str]:
+    """Return the example's settings, as bash reads them."""
+    script = f'set -a; . {ROOT}/slurm/settings.sh; exec {sys.executable} -c "$1"'
+    dump = "import json, os; print(json.dumps(dict(os.environ)))"
+    run = ["bash", "-c", script, "bash", dump]
+    return json.loads(subprocess.run(run, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.fixture
+def campaign():
+    """A campaign of three parts, of which nothing is on disk."""
+    settings = read_settings(example() | {"STAGES": "extract mix"})
+    return Campaign(settings, "abc123", ["a", "b", "c"], 3)
+
+
+ALL = {"extract": {0, 1, 2}, "admit": {0}, "sort": {0, 1}, "write": {0, 1}, "join": {0}}
+
+
+def planned(campaign, missing: dict[str, set[int]], *tasks: Task) -> tuple[list[str], list[str]]:
+    """Plan with what is missing on disk and what is queued."""
+    units = {job: {"missing": missing.get(job, set()), "done": set()} for job in campaign.chain}
+    return plan(campaign, units, list(tasks))
+
+
+def waiting(job: str, unit: int, number: str) -> Task:
+    """Return a task that is queued."""
+    return Task(job, unit, number, "PENDING", "Dependency")
+
+
+def test_only_the_missing_parts_are_submitted_behind_what_runs(campaign):
+    lines, _ = planned(campaign, ALL, Task("extract", 1, "7", "RUNNING", "None"))
+    assert lines[:2] == ["extract 0,2 7 2", "admit - - 1"]  # admit waits for job 7 as well
+
+
+def test_what_waits_for_too_little_is_submitted_anew(campaign):
+    queued = [waiting("admit", 0, "8"), waiting("sort", 0, "9"), waiting("sort", 1, "9")]
+    lines, _ = planned(campaign, ALL, waiting("extract", 0, "7"), *queued)
+    assert lines[:4] == ["cancel 8 - -", "cancel 9 - -", "extract 1-2 7 2", "admit - - 1"]
+
+
+def test_what_has_begun_further_down_ends_first(campaign):
+    lines, remarks = planned(campaign, ALL, Task("admit", 0, "8", "RUNNING", "None"))
+    assert lines == []
+    assert "extract: 3 missing, but admit (8) is running" in remarks[0]
+
+
+def test_what_is_queued_is_left_alone_and_the_rest_comes_behind_it(campaign):
+    tasks = [waiting("extract", n, "7") for n in range(3)] + [waiting("admit", 0, "8")]
+    lines, _ = planned(campaign, ALL, *tasks)
+    assert lines[:3] == ["extract none 7 0", "admit none 8 0", "sort 0-1 - 2"]
+
+
+def test_what_is_done_is_passed_over(campaign):
+    lines, _ = planned(campaign, {"write": {1}, "join": {0}})
+    assert lines == ["write 1 - 1", "join - - 1"]
 
 
 def test_accounts_give_the_last_state():
@@ -68,14 +129,6 @@ def test_first_error_is_of_the_last_attempt(tmp_path, attempt, reason):
     assert found == reason or (found and reason and found.startswith(reason))
 
 
-def example() -> dict[str, str]:
-    """Return the example's settings, as bash reads them."""
-    script = f'set -a; . {ROOT}/slurm/settings.sh; exec {sys.executable} -c "$1"'
-    dump = "import json, os; print(json.dumps(dict(os.environ)))"
-    run = ["bash", "-c", script, "bash", dump]
-    return json.loads(subprocess.run(run, capture_output=True, text=True, check=True).stdout)
-
-
 def test_the_example_is_the_papers_run():
     settings = read_settings(example())
     assert settings.train.steps == 36_600
@@ -101,15 +154,25 @@ def test_checkpoints_in_between_are_evaluated_too():
     assert len(names) == 2 * 4
 
 
+SCRIPTS = [*ROOT.glob("slurm/*.sh"), *ROOT.glob("tests/slurm/*.sh"), *ROOT.glob("slurm/*.sbatch")]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_are_sound(script):
+    subprocess.run(["bash", "-n", script], check=True)
+    if not shutil.which("shellcheck"):
+        (pytest.fail if os.environ.get("LEMON_CI") else pytest.skip)("shellcheck is not installed")
+    found = subprocess.run(["shellcheck", "-x", script], cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout
+
+
 def test_simulation_ends_complete():
     command = [sys.executable, ROOT / "slurm" / "simulate.py", "--slides", "60", "--per-task", "3"]
     flags = ["--failures", "0.05", "--preemptions", "0.2", "--seed", "3"]
     done = subprocess.run([*command, *flags], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     last = done.stdout.splitlines()[-1]
-    found = re.search(
-        r"60 slides complete after (\d+) submissions .* (\d+) tried, 0 lost, 0", last
-    )
+    found = re.search(r"60 slides complete after (\d+) submissions .* (\d+) tried, 0 lost, 0", last)
     assert found, done.stdout
     assert int(found[1]) > 1
     assert int(found[2]) > 60
