@@ -8,7 +8,6 @@ from train.chance import KEEP, MASK, chance
 
 LEAST = 4  # patches that a block is meant to cover
 ASPECT = 0.3  # of a block, least; its inverse the most
-LARGEST = 0.5  # share of the patches that one block may newly cover, rows and columns alike
 ATTEMPTS = 10  # in a row that may fail to place a block
 
 
@@ -51,7 +50,7 @@ def draw_masks(
     left, failed, at = target.copy(), np.zeros(len(rows), np.int64), np.arange(grid)
     while ((left > 0) & (failed < ATTEMPTS)).any():
         area, aspect, top, side = numbers.random((images, 4))[rows].T
-        room = np.minimum(left, LARGEST * grid * grid)
+        room = np.minimum(left, grid // 2 * grid)  # a block newly covers at most half, rounded down
         area = LEAST + (room - LEAST) * area
         aspect = np.exp((2 * aspect - 1) * np.log(ASPECT))
         height, width = np.rint(np.sqrt(area * aspect)), np.rint(np.sqrt(area / aspect))
