@@ -1,6 +1,16 @@
-"""Embeddings on disk: `<out>/embeddings/<encoder>/<benchmark>.npy` and a manifest beside it."""
+"""Embeddings on disk: `<out>/embeddings/<encoder>/<what>.npy` and a manifest beside it.
 
+An array grows piece by piece as `<what>.npy.part`, with its manifest and the rows that are safely
+written in `<what>.part.json`; killed, it goes on from there. The array takes its name when it is
+whole, the manifest is written last: an array without one, or beside another's, counts for nothing.
+"""
+
+import fcntl
 import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +20,21 @@ from evaluate.encoders import Encoder
 from shards.write import atomic
 
 FORMAT = 1  # of the manifest
+PIECE = 8192  # rows written and marked at a time
 
 
 def embed(
-    encoder: Encoder, benchmark: Benchmark, out: Path, overwrite: bool = False, keep: bool = True
+    encoder: Encoder,
+    benchmark: Benchmark,
+    out: Path,
+    overwrite: bool = False,
+    keep: bool = True,
+    dtype: str = "float32",
 ) -> np.ndarray:
     """Return the benchmark's embeddings, from disk if the manifest there agrees.
 
-    The manifest holds what the vectors depend on (weights, input, precision, crops) and is
-    written last, so an array without one, or beside another one, counts for nothing.
+    The manifest holds what the vectors depend on: weights, input, precision, crops. Tasks that
+    share their nuclei share an array.
 
     Args:
         encoder: of evaluate/encoders.py.
@@ -26,38 +42,106 @@ def embed(
         out: the results folder.
         overwrite: embed anew whatever is there.
         keep: write them to disk.
+        dtype: `float32` or `float16`, of the file.
 
     Returns:
-        (N, D) float32.
+        (N, D) of `dtype`, mapped from the file where there is one.
 
     Raises:
         ValueError: the encoder does not fit the crops.
     """
-    if not overwrite and (vectors := cached(encoder, benchmark, out)) is not None:
-        return vectors
-    vectors = encoder.embed(benchmark.crops)
-    if keep:
-        array, manifest = _paths(encoder, benchmark, out)
-        array.parent.mkdir(parents=True, exist_ok=True)
-        manifest.unlink(missing_ok=True)
-        with atomic(array) as file:
-            np.save(file, vectors)
-        write_text(manifest, json.dumps(_manifest(encoder, benchmark, vectors), indent=1) + "\n")
-    return vectors
+    whole = benchmark.part_of or benchmark
+    if not keep:
+        return encoder.embed(benchmark.crops)
+    path = array_path(encoder, whole.name, out, dtype)
+    vectors = write(
+        encoder,
+        path,
+        _manifest(encoder, whole, dtype),
+        lambda first, last: whole.crops[first:last],
+        len(whole),
+        dtype,
+        overwrite,
+    )
+    return vectors if benchmark.rows is None else vectors[benchmark.rows]
 
 
-def cached(encoder: Encoder, benchmark: Benchmark, out: Path) -> np.ndarray | None:
-    """Return the embeddings on disk, (N, D) float32, or None if none there are this encoder's."""
-    array, manifest = _paths(encoder, benchmark, out)
-    if not array.is_file() or not manifest.is_file():
-        return None
-    try:
-        found = json.loads(manifest.read_text())
-        vectors = np.load(array)
-    except (ValueError, EOFError):  # not JSON, not an array: cut short by something else than us
-        return None
-    same = found == _manifest(encoder, benchmark, vectors)
-    return vectors if same else None
+def cached(
+    encoder: Encoder, benchmark: Benchmark, out: Path, dtype: str = "float32"
+) -> np.ndarray | None:
+    """Return the embeddings on disk, (N, D), or None if none there are this encoder's."""
+    whole = benchmark.part_of or benchmark
+    path = array_path(encoder, whole.name, out, dtype)
+    vectors = _read(path, _manifest(encoder, whole, dtype))
+    return vectors if vectors is None or benchmark.rows is None else vectors[benchmark.rows]
+
+
+def write(
+    encoder: Encoder,
+    path: Path,
+    manifest: dict,
+    read: Callable[[int, int], np.ndarray],
+    count: int,
+    dtype: str = "float32",
+    overwrite: bool = False,
+    limit: int | None = None,
+) -> np.ndarray:
+    """Write embeddings of any number of crops in bounded memory, resumable; return them mapped.
+
+    Of several processes that write the same array one works, and the others wait for it.
+
+    Args:
+        encoder: of evaluate/encoders.py.
+        path: of the array.
+        manifest: what the vectors depend on, without `shape`.
+        read: gives the crops of rows [first, last), (M, P, P, 3) uint8.
+        count: N.
+        dtype: `float32` or `float16`.
+        overwrite: start anew.
+        limit: stop after so many pieces, for tests of resuming.
+
+    Raises:
+        ValueError: a float16 cannot hold a value, or the encoder does not fit the crops.
+    """
+    from tqdm import tqdm
+
+    if not overwrite and (found := _read(path, manifest)) is not None:
+        return found
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part, mark = path.with_name(path.name + ".part"), path.with_suffix(".part.json")
+    with _alone(path.with_name(f".{path.stem}.lock")):
+        if not overwrite and (found := _read(path, manifest)) is not None:
+            return found  # another process made it meanwhile
+        path.with_suffix(".json").unlink(missing_ok=True)
+        state = None if overwrite else _progress(part, mark, manifest)
+        first = state["done"] if state else 0
+        if not first:
+            part.unlink(missing_ok=True)
+        bar = tqdm(
+            total=count, initial=first, desc=f"embed {encoder.name}", unit="nuclei", disable=None
+        )
+        with open(part, "r+b" if first else "wb") as file, bar:
+            for number, (start, crops) in enumerate(_pieces(read, first, count)):
+                if limit is not None and number >= limit:
+                    raise InterruptedError(f"stopped after {limit} pieces")
+                vectors = _cast(encoder.embed(crops), dtype, encoder.name)
+                header = _header(count, vectors.shape[1], dtype)
+                if not start:
+                    file.write(header)
+                file.seek(len(header) + start * vectors[0].nbytes)
+                file.write(np.ascontiguousarray(vectors))
+                file.flush()
+                os.fsync(file.fileno())
+                done = start + len(vectors)
+                state = {"manifest": manifest, "done": done, "width": vectors.shape[1]}
+                write_text(mark, json.dumps(state))
+                bar.update(len(vectors))
+            file.truncate()
+        os.replace(part, path)
+        mark.unlink()
+        shape = {"shape": [count, state["width"]]}
+        write_text(path.with_suffix(".json"), json.dumps(manifest | shape, indent=1) + "\n")
+    return np.load(path, mmap_mode="r")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -67,12 +151,83 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def _paths(encoder: Encoder, benchmark: Benchmark, out: Path) -> tuple[Path, Path]:
-    folder = Path(out) / "embeddings" / encoder.name
-    return folder / f"{benchmark.name}.npy", folder / f"{benchmark.name}.json"
+def array_path(encoder: Encoder, name: str, out: Path, dtype: str = "float32") -> Path:
+    """Return where embeddings lie; the name says what is not float32."""
+    ending = "" if dtype == "float32" else f".{dtype}"
+    return Path(out) / "embeddings" / encoder.name / f"{name}{ending}.npy"
 
 
-def _manifest(encoder: Encoder, benchmark: Benchmark, vectors: np.ndarray) -> dict:
+def _read(path: Path, manifest: dict) -> np.ndarray | None:
+    if not path.is_file() or not path.with_suffix(".json").is_file():
+        return None
+    try:
+        found = json.loads(path.with_suffix(".json").read_text())
+        vectors = np.load(path, mmap_mode="r")
+    except (ValueError, EOFError):  # not JSON, not an array: cut short by something else than us
+        return None
+    shape = found.pop("shape", None)
+    # through JSON, for what was read back holds lists where the manifest holds tuples
+    same = found == json.loads(json.dumps(manifest)) and shape == list(vectors.shape)
+    return vectors if same else None
+
+
+def _progress(part: Path, mark: Path, manifest: dict) -> dict | None:
+    """Return what a killed run left, if it is of the same array."""
+    if not part.is_file() or not mark.is_file():
+        return None
+    state = json.loads(mark.read_text())  # written atomically
+    return state if state["manifest"] == json.loads(json.dumps(manifest)) else None
+
+
+def _pieces(read: Callable, first: int, count: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (start, crops), the next piece read while the present one is embedded."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    starts = list(range(first, count, PIECE))
+    with ThreadPoolExecutor(1) as ahead:
+        waiting = None
+        for start in starts:
+            crops = waiting.result() if waiting else read(start, min(start + PIECE, count))
+            following = start + PIECE
+            if following < count:
+                waiting = ahead.submit(read, following, min(following + PIECE, count))
+            yield start, crops
+
+
+def _cast(vectors: np.ndarray, dtype: str, name: str) -> np.ndarray:
+    if dtype != "float32" and (largest := float(np.abs(vectors).max())) > np.finfo(dtype).max:
+        raise ValueError(f"{name}: a value of {largest:g} does not fit {dtype}; write float32")
+    return vectors.astype(dtype)
+
+
+def _header(count: int, width: int, dtype: str) -> bytes:
+    """Return the bytes before the values of a .npy file."""
+    import io
+
+    head = io.BytesIO()
+    described = {
+        "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
+        "fortran_order": False,
+        "shape": (count, width),
+    }
+    np.lib.format.write_array_header_1_0(head, described)
+    return head.getvalue()
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold a lock that goes with the process; POSIX locks hold over NFS as well."""
+    with open(path, "w") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another process holds {path}: waiting", file=sys.stderr)
+            fcntl.lockf(file, fcntl.LOCK_EX)
+        yield
+
+
+def _manifest(encoder: Encoder, benchmark: Benchmark, dtype: str) -> dict:
+    kind = {} if dtype == "float32" else {"dtype": dtype}
     return {
         "format": FORMAT,
         "encoder": encoder.manifest(),
@@ -82,5 +237,5 @@ def _manifest(encoder: Encoder, benchmark: Benchmark, vectors: np.ndarray) -> di
             "view_px": benchmark.crops.shape[1],
             "sha256": benchmark.sha256,
         },
-        "shape": list(vectors.shape),
+        **kind,
     }

@@ -106,15 +106,22 @@ def check_encoders(words: list[str]) -> dict[str, Spec]:
 
 
 def open_encoders(
-    words: list[str], seed: int = 0, batch: int = 256, precision: str = "fp32"
+    words: list[str],
+    seed: int = 0,
+    batch: int | None = None,
+    precision: str = "fp32",
+    compiled: bool = False,
+    only: set[str] | None = None,
 ) -> Iterator[Encoder]:
     """Open encoders one after another, so that one at a time takes memory.
 
     Args:
         words: as of `check_encoders`, with its errors.
         seed: of the untrained network's weights.
-        batch: crops a network takes at once.
-        precision: `fp32` or `bf16` (autocast).
+        batch: crops a network takes at once; None: what suits the device.
+        precision: `fp32` or `bf16`.
+        compiled: compile networks, which pays from some ten thousand crops.
+        only: names of those to open; the others still say what `untrained` is.
 
     Raises:
         FileNotFoundError: weights that neither a file nor the hub gives.
@@ -123,10 +130,14 @@ def open_encoders(
     specs = check_encoders(words)
     first = next((spec.path for spec in specs.values() if spec.kind == "run"), None)
     for spec in specs.values():
+        if only is not None and spec.name not in only:
+            continue
         if spec.kind in ("pixels", "morphology"):
-            yield Pixels() if spec.kind == "pixels" else Morphology()
+            encoder = Pixels() if spec.kind == "pixels" else Morphology()
+            encoder.name = spec.name
+            yield encoder
         else:
-            yield Network(spec.name, *_open(spec, first, seed), batch, precision)
+            yield Network(spec.name, *_open(spec, first, seed), batch, precision, compiled)
 
 
 def read_spec(word: str) -> Spec:

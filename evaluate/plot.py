@@ -1,4 +1,4 @@
-"""A dot plot as inline SVG: balanced accuracy of each encoder, mean ± s.d., under both folds."""
+"""A dot plot as inline SVG: a metric of each encoder, mean ± s.d., under both kinds of folds."""
 
 from html import escape
 
@@ -16,7 +16,7 @@ def dot_plot(tables: list[Table], column: int, metric: str, chance: float | None
     """Draw one metric of one benchmark, a row per encoder.
 
     Args:
-        tables: one or two of the same benchmark, stratified first.
+        tables: one or two of the same benchmark, the paper's split first.
         column: of the metric.
         metric: its name.
         chance: what guessing gives, drawn as a line; None for no line.
@@ -26,7 +26,8 @@ def dot_plot(tables: list[Table], column: int, metric: str, chance: float | None
     """
     low = min((table.mean[:, column] - table.sd[:, column]).min() for table in tables)
     high = max((table.mean[:, column] + table.sd[:, column]).max() for table in tables)
-    low = max(0.0, np.floor(10 * min(low, chance if chance is not None else low) - 0.2) / 10)
+    floor = 0.0 if low >= 0 else -1.0
+    low = max(floor, np.floor(10 * min(low, chance if chance is not None else low) - 0.2) / 10)
     high = min(1.0, np.ceil(10 * high + 0.2) / 10)
     encoders = list(dict.fromkeys(name for table in tables for name in table.encoders))
     bottom = 16 + ROW_PX * len(encoders)
@@ -59,9 +60,10 @@ def dot_plot(tables: list[Table], column: int, metric: str, chance: float | None
                 continue
             row = table.encoders.index(name)
             mean, sd = table.mean[row, column], table.sd[row, column]
-            at = y - 5 if table.split == "stratified" else y + 6
+            first = table.split in ("stratified", "slide")
+            at, kind = (y - 5, "stratified") if first else (y + 6, "grouped")
             parts.append(
-                f'<g class="{escape(table.split)}"><line x1="{x(max(mean - sd, low))}" '
+                f'<g class="{kind}"><line x1="{x(max(mean - sd, low))}" '
                 f'x2="{x(min(mean + sd, high))}" y1="{at}" y2="{at}"/>'
                 f'<circle cx="{x(mean)}" cy="{at}" r="5"/></g>'
             )

@@ -17,7 +17,6 @@ from pathlib import Path
 from PIL import Image
 
 from evaluate.embed import write_text
-from evaluate.metrics import METRICS
 from evaluate.plot import dot_plot
 from evaluate.results import read_commands, read_facts
 from evaluate.tables import Table, read_tables
@@ -84,7 +83,7 @@ def _probes(tables: list[Table], facts: dict) -> str:
         counts = ", ".join(f"{kind} {count:,}" for kind, count in classes.items())
         parts.append(f"<h3>{escape(name)}</h3><p>{escape(counts)}</p>")
         parts.append(
-            dot_plot(own, 0, METRICS[0], 1 / len(classes) if classes else None)
+            dot_plot(own, 0, own[0].metrics[0], 1 / len(classes) if classes else None)
             + '<p class="key"><b class="s">●</b> nuclei shuffled &ensp; <b class="g">○</b> '
             f"each {escape(known.get('group_kind') or 'group')} kept whole &ensp; ┆ chance</p>"
         )
@@ -95,11 +94,11 @@ def _probes(tables: list[Table], facts: dict) -> str:
 
 
 def _table(table: Table) -> str:
-    head = "".join(f"<th>{escape(metric)}</th>" for metric in METRICS)
+    head = "".join(f"<th>{escape(metric)}</th>" for metric in table.metrics)
     rows = []
     for i, encoder in enumerate(table.encoders):
         cells = []
-        for j in range(len(METRICS)):
+        for j in range(len(table.metrics)):
             mean, sd = table.cell(i, j).split(" ")
             mean = f"<b>{mean}</b>" if table.best(i, j) else mean
             cells.append(f"<td>{mean} <i>{sd}</i></td>")

@@ -1,8 +1,10 @@
-"""The results folder: `probe.csv` and what its rows depend on, `probe.json`; the commands run."""
+"""The results folder: a file per encoder and benchmark; `probe.csv`, `probe.json`; commands run."""
 
+import contextlib
 import csv
 import io
 import json
+import secrets
 import shlex
 import subprocess
 from datetime import UTC, datetime
@@ -13,58 +15,134 @@ from evaluate.benchmark import Benchmark
 from evaluate.embed import write_text
 
 COLUMNS = ("encoder", "benchmark", "split", "fold", "metric", "value")
+PAIR = ("encoder", "benchmark", "facts", "manifest", "rows", "details")
+DECISIVE = ("sha256", "protocol")  # of a benchmark's facts: what a table must have in common
 FIRST = ("pixels", "morphology", "untrained")  # baselines lead each table, as in the paper
 PACKAGES = ("numpy", "scikit-learn", "torch", "timm", "openTSNE", "opencv-python-headless")
 
 
 def read_rows(out: Path) -> list[dict]:
-    """Return the rows of `probe.csv`, fold an int and value a float; none if there is no file.
+    """Return all rows of `probe.csv`, fold an int and value a float; none if nothing was probed.
 
     Raises:
-        ValueError: the file is not of this shape.
+        ValueError: a file is not of this shape.
     """
-    path = Path(out) / "probe.csv"
-    if not path.is_file():
+    pairs = read_pairs(out)
+    rows = [
+        {"encoder": pair["encoder"], "benchmark": pair["benchmark"], **row}
+        for pair in pairs
+        for row in pair["rows"]
+    ]
+    return sorted(rows, key=lambda row: (row["benchmark"], rank(row["encoder"])))
+
+
+def read_facts(out: Path) -> dict:
+    """Return `probe.json`.
+
+    Returns:
+        {"benchmarks": {name: facts}, "encoders": {benchmark: {name: manifest}},
+        "details": {benchmark: {encoder: {split: …}}}}.
+
+    Raises:
+        ValueError: a file is not of this shape.
+    """
+    facts: dict[str, dict] = {"benchmarks": {}, "encoders": {}, "details": {}}
+    for pair in read_pairs(out):
+        name, encoder = pair["benchmark"], pair["encoder"]
+        facts["benchmarks"][name] = pair["facts"]
+        facts["encoders"].setdefault(name, {})[encoder] = pair["manifest"]
+        facts["details"].setdefault(name, {})[encoder] = pair["details"]
+    return facts
+
+
+def read_pairs(out: Path) -> list[dict]:
+    """Return what is known of each encoder on each benchmark, sorted.
+
+    Each lies in a file of its own, `probes/<benchmark>/<encoder>.json`, so that any number of
+    tasks write into one folder, on any file system, without a lock. `probe.csv` and `probe.json`
+    are made of them, for reading; a folder that an earlier version wrote has only those two.
+
+    Raises:
+        ValueError: a file is not of this shape.
+    """
+    paths = sorted((Path(out) / "probes").glob("*/*.json"))
+    if not paths:
+        return _read_old(Path(out))
+    pairs = []
+    for path in paths:
+        try:
+            pair = json.loads(path.read_text(encoding="utf-8"))
+            missing = [key for key in PAIR if key not in pair]
+        except FileNotFoundError:  # dropped by another task since it was listed
+            continue
+        except ValueError as error:
+            raise ValueError(f"{path} is no JSON ({error}); move it away") from error
+        if missing:
+            raise ValueError(f"{path} holds no probe: it lacks {missing[0]!r}; move it away")
+        pairs.append(pair)
+    return sorted(pairs, key=lambda pair: (pair["benchmark"], rank(pair["encoder"])))
+
+
+def _read_old(out: Path) -> list[dict]:
+    """Return the pairs of `probe.csv` and `probe.json` as format 1 had them, without details."""
+    if not (out / "probe.csv").is_file():
         return []
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
     try:
-        return [
+        with open(out / "probe.csv", newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        rows = [
             {k: row[k] for k in COLUMNS} | {"fold": int(row["fold"]), "value": float(row["value"])}
             for row in rows
         ]
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no table of probes ({error!r}); move it away") from error
-
-
-def read_facts(out: Path) -> dict:
-    """Return `probe.json`: {"benchmarks": {name: facts}, "encoders": {benchmark: {name: facts}}}.
-
-    Raises:
-        ValueError: the file is no JSON.
-    """
-    path = Path(out) / "probe.json"
-    if not path.is_file():
-        return {"benchmarks": {}, "encoders": {}}
+        raise ValueError(
+            f"{out / 'probe.csv'} is no table of probes ({error!r}); move it away"
+        ) from error
+    path = out / "probe.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as error:
         raise ValueError(f"{path} is no JSON ({error}); move it and probe.csv away") from error
+    pairs: dict[tuple[str, str], dict] = {}
+    for row in rows:
+        name, encoder = row.pop("benchmark"), row.pop("encoder")
+        known = facts.get("benchmarks", {}).get(name, {})
+        manifest = facts.get("encoders", {}).get(name, {}).get(encoder, {})
+        pair = {"encoder": encoder, "benchmark": name, "facts": known, "manifest": manifest}
+        pairs.setdefault((name, encoder), pair | {"rows": [], "details": {}})["rows"].append(row)
+    return list(pairs.values())
 
 
 def benchmark_facts(benchmark: Benchmark, path: str, protocol: dict) -> dict:
     """Return what a row of `probe.csv` depends on besides the encoder, as JSON."""
-    return {
+    positive = benchmark.positive
+    if len(benchmark.classes) == 2 and not positive:
+        positive = benchmark.classes[1]
+    facts = {
         "path": str(path),
         "sha256": benchmark.sha256,
         "nuclei": len(benchmark),
         "classes": benchmark.counts(),
-        "positive": benchmark.positive,
+        "positive": positive,
         "groups": len(set(benchmark.groups.tolist())),
         "group_kind": benchmark.group_kind,
         "notes": list(benchmark.notes),
         "protocol": protocol,
     }
+    if benchmark.targets is not None:
+        facts["targets"] = list(benchmark.target_names)
+        facts["origins"] = {k: len(set(v.tolist())) for k, v in benchmark.origins.items()}
+    return json.loads(json.dumps(facts))  # as it is read back
+
+
+def is_done(out: Path, name: str, facts: dict, encoder: str, manifest: dict) -> bool:
+    """Tell whether this encoder was probed on these nuclei by this protocol before."""
+    path = _pair_path(out, name, encoder)
+    if not path.is_file():
+        return False
+    pair = json.loads(path.read_text(encoding="utf-8"))
+    same = all(pair["facts"].get(key) == facts[key] for key in DECISIVE)
+    return same and pair["manifest"] == json.loads(json.dumps(manifest))
 
 
 def check_comparable(out: Path, name: str, facts: dict, encoders: list[str]) -> None:
@@ -73,24 +151,30 @@ def check_comparable(out: Path, name: str, facts: dict, encoders: list[str]) -> 
     Raises:
         ValueError: they do not, so that one table would hold two protocols.
     """
-    old = read_facts(out)
-    others = set(old["encoders"].get(name, {})) - set(encoders)
-    before = old["benchmarks"].get(name)
-    if not before or not others:
+    foreign = [p for p in _foreign(out, name, facts) if p["encoder"] not in encoders]
+    if not foreign:
         return
-    for key in ("sha256", "protocol"):
-        if before[key] != facts[key]:
-            what = "other nuclei" if key == "sha256" else "another protocol"
+    names = ", ".join(pair["encoder"] for pair in foreign)
+    before = foreign[0]["facts"]
+    for key, what in zip(DECISIVE, ("other nuclei", "another protocol"), strict=True):
+        if before.get(key) != facts[key]:
             raise ValueError(
-                f"{out}/probe.csv holds {name} of {what} for {', '.join(sorted(others))}: "
-                f"{before[key]}, now {facts[key]}; use another --out, or --overwrite to drop it"
+                f"{out}/probe.csv holds {name} of {what} for {names}: "
+                f"{before.get(key)}, now {facts[key]}; use another --out, or --overwrite to drop it"
             )
 
 
 def store(
-    out: Path, name: str, facts: dict, encoder: str, manifest: dict, rows: list[dict], drop: bool
+    out: Path,
+    name: str,
+    facts: dict,
+    encoder: str,
+    manifest: dict,
+    rows: list[dict],
+    drop: bool = False,
+    details: dict | None = None,
 ) -> None:
-    """Replace one encoder's rows of one benchmark; the same input gives the same bytes.
+    """Write one encoder's results on one benchmark; the same input gives the same bytes.
 
     Args:
         out: the results folder.
@@ -98,25 +182,63 @@ def store(
         facts: of `benchmark_facts`.
         encoder: its name.
         manifest: its identity.
-        rows: dicts of COLUMNS.
-        drop: drop the benchmark's other encoders too.
+        rows: dicts of split, fold, metric and value.
+        drop: drop other encoders' results on this benchmark by other nuclei or another protocol.
+        details: what else was found, by split.
     """
-    saved = read_facts(out)
-    kept = [
-        row
-        for row in read_rows(out)
-        if row["benchmark"] != name or (row["encoder"] != encoder and not drop)
+    out = Path(out)
+    if not (out / "probes").is_dir():  # what an earlier version wrote stays
+        for pair in _read_old(out):
+            _write_pair(out, pair)
+    keys = ("split", "fold", "metric", "value")
+    kept = [{k: row[k] for k in keys} | {"value": round(row["value"], 6)} for row in rows]
+    pair = {"encoder": encoder, "benchmark": name, "facts": facts, "manifest": manifest}
+    _write_pair(out, pair | {"rows": kept, "details": details or {}})
+    for pair in _foreign(out, name, facts) if drop else ():
+        _pair_path(out, name, pair["encoder"]).unlink(missing_ok=True)
+    write_views(out)
+
+
+def write_views(out: Path) -> None:
+    """Write `probe.csv` and `probe.json` from the pairs.
+
+    Of several tasks the last to write sees all pairs: it looks again after writing.
+    """
+    seen = None
+    while seen != (seen := _listing(out)):
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(row | {"value": f"{row['value']:.6f}"} for row in read_rows(out))
+        write_text(Path(out) / "probe.csv", text.getvalue())
+        write_text(Path(out) / "probe.json", json.dumps(read_facts(out), indent=1) + "\n")
+
+
+def _listing(out: Path) -> list[tuple]:
+    found = []
+    for path in sorted((Path(out) / "probes").glob("*/*.json")):
+        with contextlib.suppress(FileNotFoundError):
+            found.append((path, path.stat().st_mtime_ns))
+    return found
+
+
+def _foreign(out: Path, name: str, facts: dict) -> list[dict]:
+    """Return the pairs of a benchmark that are of other nuclei or another protocol."""
+    return [
+        pair
+        for pair in read_pairs(out)
+        if pair["benchmark"] == name
+        and any(pair["facts"].get(key) != facts[key] for key in DECISIVE)
     ]
-    rows = sorted(kept + rows, key=lambda row: (row["benchmark"], rank(row["encoder"])))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(row | {"value": f"{row['value']:.6f}"} for row in rows)
-    encoders = {} if drop else saved["encoders"].get(name, {})
-    saved["encoders"][name] = encoders | {encoder: manifest}
-    saved["benchmarks"][name] = facts
-    write_text(Path(out) / "probe.csv", text.getvalue())
-    write_text(Path(out) / "probe.json", json.dumps(saved, indent=1) + "\n")
+
+
+def _write_pair(out: Path, pair: dict) -> None:
+    path = _pair_path(out, pair["benchmark"], pair["encoder"])
+    write_text(path, json.dumps(pair, indent=1) + "\n")
+
+
+def _pair_path(out: Path, name: str, encoder: str) -> Path:
+    return Path(out) / "probes" / name / f"{encoder}.json"
 
 
 def rank(encoder: str) -> tuple[int, str]:
@@ -125,7 +247,7 @@ def rank(encoder: str) -> tuple[int, str]:
 
 
 def record(out: Path, argv: list[str], seconds: float) -> None:
-    """Add a finished command to `commands.jsonl`, with versions and the commit it ran at."""
+    """Add a finished command to `commands/`, with versions and the commit it ran at."""
     git = subprocess.run(
         ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
         capture_output=True,
@@ -139,15 +261,19 @@ def record(out: Path, argv: list[str], seconds: float) -> None:
         "commit": git.stdout.strip() or None,
         "versions": {package: version(package) for package in PACKAGES},
     }
-    with open(Path(out) / "commands.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps(entry) + "\n")
+    # a file a command, so that tasks of an array never write into one another's line
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+    write_text(Path(out) / "commands" / f"{stamp}-{secrets.token_hex(3)}.json", json.dumps(entry))
 
 
 def read_commands(out: Path) -> list[dict]:
     """Return the commands run into this folder, the last of those that are alike, oldest first."""
-    path = Path(out) / "commands.jsonl"
+    path = Path(out) / "commands"
+    old = Path(out) / "commands.jsonl"  # of an earlier version
+    lines = old.read_text(encoding="utf-8").splitlines() if old.is_file() else []
+    lines += [file.read_text(encoding="utf-8") for file in sorted(path.glob("*.json"))]
     entries = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    for line in lines:
         try:
             entry = json.loads(line)
             entries.pop(entry["command"], None)

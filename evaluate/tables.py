@@ -12,17 +12,22 @@ from evaluate.embed import write_text
 from evaluate.metrics import METRICS
 from evaluate.results import rank, read_facts, read_rows
 
+CLASSIFICATION = ("stratified", "grouped")
+SPLITS = (*CLASSIFICATION, "slide", "patient")
+PEARSON = "Pearson"
+
 
 @dataclass(frozen=True)
 class Table:
     """One benchmark under one kind of folds."""
 
     benchmark: str
-    split: str  # `stratified` or `grouped`
+    split: str  # `stratified` or `grouped`; of a regression `slide` or `patient`
     caption: str
     encoders: tuple[str, ...]
     mean: np.ndarray  # (encoders, metrics)
     sd: np.ndarray  # likewise; the sample's, over folds
+    metrics: tuple[str, ...] = METRICS
 
     def cell(self, row: int, column: int) -> str:
         """Return a value as the paper prints it: 0.746 (0.015)."""
@@ -46,25 +51,31 @@ def read_tables(out: Path) -> list[Table]:
         values.setdefault(key, []).append(row["value"])
     tables = []
     for benchmark in sorted({key[0] for key in values}):
-        for split in ("stratified", "grouped"):
+        for split in SPLITS:
             names = {key[2] for key in values if key[:2] == (benchmark, split)}
             if not names:
                 continue
             encoders = tuple(sorted(names, key=rank))
+            metrics = METRICS if split in CLASSIFICATION else (PEARSON,)
             folds = np.array(
-                [[values[benchmark, split, e, m] for m in METRICS] for e in encoders]
+                [[values[benchmark, split, e, m] for m in metrics] for e in encoders]
             )  # (encoders, metrics, folds)
             caption = _caption(
                 benchmark, split, folds.shape[2], facts["benchmarks"].get(benchmark, {})
             )
             mean, sd = folds.mean(axis=2), folds.std(axis=2, ddof=1)
-            tables.append(Table(benchmark, split, caption, encoders, mean, sd))
+            tables.append(Table(benchmark, split, caption, encoders, mean, sd, metrics))
     return tables
 
 
 def _caption(name: str, split: str, count: int, facts: dict) -> str:
     if not facts:
         return name
+    if split not in CLASSIFICATION:
+        genes = len(facts["targets"])
+        return (
+            f"{name}, {facts['nuclei']:,} nuclei, {genes} genes; each {split} of {count} left out"
+        )
     folds = f"{count} stratified folds, nuclei shuffled"
     if split == "grouped":
         kind = facts["group_kind"]
@@ -77,13 +88,13 @@ def markdown(tables: list[Table]) -> str:
     """Return the tables as aligned Markdown, legible in a terminal too."""
     parts = []
     for table in tables:
-        head = ["encoder", *METRICS]
+        head = ["encoder", *table.metrics]
         body = [
             [
                 _markdown_text(encoder),
                 *(
                     f"**{table.cell(i, j)}**" if table.best(i, j) else table.cell(i, j)
-                    for j in range(len(METRICS))
+                    for j in range(len(table.metrics))
                 ),
             ]
             for i, encoder in enumerate(table.encoders)
@@ -107,16 +118,16 @@ def latex(tables: list[Table]) -> str:
         for i, encoder in enumerate(table.encoders):
             cells = [
                 rf"\textbf{{{table.cell(i, j)}}}" if table.best(i, j) else table.cell(i, j)
-                for j in range(len(METRICS))
+                for j in range(len(table.metrics))
             ]
             lines.append(" & ".join([_latex_text(encoder), *cells]) + r" \\")
         parts.append(
             "\\begin{table}\n\\centering\n\\caption{"
             + _latex_text(table.caption)
             + ". Mean (s.d.) over folds.}\n\\begin{tabular}{l"
-            + "c" * len(METRICS)
+            + "c" * len(table.metrics)
             + "}\n\\toprule\n"
-            + " & ".join(["Encoder", *METRICS])
+            + " & ".join(["Encoder", *table.metrics])
             + " \\\\\n\\midrule\n"
             + "\n".join(lines)
             + "\n\\bottomrule\n\\end{tabular}\n\\end{table}\n"
@@ -128,10 +139,14 @@ def comma_separated(tables: list[Table]) -> str:
     """Return all tables as one CSV, a row per benchmark, split and encoder."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["benchmark", "split", "encoder", *METRICS])
+    columns = [*METRICS, *([PEARSON] if any(PEARSON in t.metrics for t in tables) else [])]
+    writer.writerow(["benchmark", "split", "encoder", *columns])
     for table in tables:
         for i, encoder in enumerate(table.encoders):
-            cells = [table.cell(i, j) for j in range(len(METRICS))]
+            cells = [
+                table.cell(i, table.metrics.index(name)) if name in table.metrics else ""
+                for name in columns
+            ]
             writer.writerow([table.benchmark, table.split, encoder, *cells])
     return text.getvalue()
 

@@ -23,6 +23,30 @@ def encoders_and_benchmarks(command: argparse.ArgumentParser) -> None:
     command.add_argument("--benchmark", nargs="+", required=True, metavar="DIR")
 
 
+def strength(text: str) -> float | None:
+    """Read a penalty's strength: a number above 0, or `inner`, which is None."""
+    if text == "inner":
+        return None
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text}: a number above 0, or `inner`")
+    return value
+
+
+def parts(command: argparse.ArgumentParser) -> None:
+    """Add --part and --parts, for an array's tasks."""
+    command.add_argument(
+        "--part", type=at_least(0), default=0, help="which share of encoders x benchmarks, from 0"
+    )
+    command.add_argument("--parts", type=at_least(1), default=1, help="how many shares")
+
+
+def check_part(options: argparse.Namespace) -> None:
+    """Raise ValueError where there is no such part."""
+    if options.part >= options.parts:
+        raise ValueError(f"--part {options.part} of --parts {options.parts}: count from 0")
+
+
 def source(command: argparse.ArgumentParser) -> None:
     """Add --benchmark, --cells and --shards, of which one is given."""
     group = command.add_mutually_exclusive_group(required=True)
@@ -33,8 +57,17 @@ def source(command: argparse.ArgumentParser) -> None:
 
 def network(command: argparse.ArgumentParser) -> None:
     """Add what a network's forward pass needs."""
-    command.add_argument("--batch", type=at_least(1), default=256, help="crops at once (256)")
+    command.add_argument(
+        "--batch", type=at_least(1), help="crops a network takes at once (64; 512 on a GPU)"
+    )
     command.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+
+
+def compiled(command: argparse.ArgumentParser) -> None:
+    """Add --compile."""
+    command.add_argument(
+        "--compile", action="store_true", help="compile networks; pays from some 10,000 crops"
+    )
 
 
 def results(command: argparse.ArgumentParser) -> None:

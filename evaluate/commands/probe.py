@@ -1,4 +1,4 @@
-"""Logistic regression on frozen embeddings."""
+"""Linear probes on frozen embeddings."""
 
 import argparse
 import sys
@@ -11,58 +11,80 @@ def arguments(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     flags.encoders_and_benchmarks(command)
     command.add_argument("--folds", type=flags.at_least(2), default=5)
+    command.add_argument(
+        "--C", type=flags.strength, default=1.0, metavar="C",
+        help="inverse L2 penalty of the logistic regression, or `inner`: by an inner split (1)",
+    )  # fmt: skip
+    command.add_argument(
+        "--alpha", type=flags.strength, default=1.0, metavar="A",
+        help="L2 penalty of the ridge regression, or `inner` (1)",
+    )  # fmt: skip
+    command.add_argument("--knn", type=flags.at_least(0), default=20, help="k; 0: none (20)")
+    command.add_argument(
+        "--bootstrap", type=flags.at_least(0), default=1000, help="resamples; 0: none (1000)"
+    )
     flags.network(command)
+    flags.compiled(command)
+    flags.parts(command)
     flags.overwrite(command)
     flags.results(command)
 
 
 def run(options: argparse.Namespace) -> None:
     """Probe every encoder on every benchmark; write `probe.csv`, the tables, contact sheets."""
+    from evaluate.assess import Settings, assess
     from evaluate.embed import embed
     from evaluate.encoders import check_encoders, open_encoders
-    from evaluate.probe import SPLITS, folds, probe, protocol
-    from evaluate.results import benchmark_facts, check_comparable, store
+    from evaluate.results import benchmark_facts, check_comparable, is_done, store, write_views
     from evaluate.sheet import save_sheet
     from evaluate.tables import write_tables
 
+    flags.check_part(options)
     names = list(check_encoders(options.encoder))
-    settings = protocol(options.folds, options.seed)
+    settings = Settings(
+        options.folds, options.seed, options.C, options.alpha, options.knn, options.bootstrap
+    )
     tasks = []
-    for path, benchmark in distinct_benchmarks(
-        options.benchmark
-    ):  # all input is seen before any work
-        facts, tests = benchmark_facts(benchmark, path, settings), {}
-        for split in SPLITS:
-            try:
-                tests[split] = folds(benchmark, split, options.folds, options.seed)
-            except ValueError as error:
-                if split == "stratified":
-                    raise
-                facts["grouped"] = f"no grouped folds: {error}"
-                print(f"{benchmark.name}: {facts['grouped']}", file=sys.stderr)
+    for path, benchmark in distinct_benchmarks(options.benchmark):  # all is seen before any work
+        facts = benchmark_facts(benchmark, path, settings.protocol(benchmark))
+        splits, absent = settings.plan(benchmark)
+        if absent:
+            facts["grouped"] = absent
+            print(f"{benchmark.name}: {absent}", file=sys.stderr)
         if not options.overwrite:
             check_comparable(options.out, benchmark.name, facts, names)
-        tasks.append((benchmark, facts, tests))
-    fresh = {benchmark.name for benchmark, _, _ in tasks} if options.overwrite else set()
+        tasks.append((benchmark, facts, splits))
     for benchmark, _, _ in tasks:
-        path = options.out / "sheets" / f"benchmark--{benchmark.name}.png"
-        save_sheet(benchmark, path, options.seed)
-    for encoder in open_encoders(options.encoder, options.seed, options.batch, options.precision):
-        for benchmark, facts, tests in tasks:
+        if benchmark.classes:
+            path = options.out / "sheets" / f"benchmark--{benchmark.name}.png"
+            save_sheet(benchmark, path, options.seed)
+    # Tasks that share their nuclei share embeddings, so they are one unit of an array's work.
+    units: dict[tuple[str, int], list] = {}
+    for name in names:
+        for task in tasks:
+            units.setdefault((name, id(task[0].part_of or task[0])), []).append(task)
+    mine = list(units.items())[options.part :: options.parts]
+    encoders = open_encoders(
+        options.encoder, options.seed, options.batch, options.precision, options.compile,
+        {name for (name, _), _ in mine},
+    )  # fmt: skip
+    for encoder in encoders:
+        for benchmark, facts, splits in (
+            task for (name, _), own in mine if name == encoder.name for task in own
+        ):
+            title = f"{encoder.name} on {benchmark.name}"
+            if not options.overwrite and is_done(
+                options.out, benchmark.name, facts, encoder.name, encoder.manifest()
+            ):
+                print(f"{title}: done before, skipped (--overwrite probes anew)", file=sys.stderr)
+                continue
             vectors = embed(encoder, benchmark, options.out, options.overwrite, encoder.cached)
-            rows = []
-            for split, parts in tests.items():
-                title = f"{encoder.name} on {benchmark.name}, {split}"
-                scored = probe(vectors, benchmark, parts, encoder.components, options.seed, title)
-                rows += [
-                    {"encoder": encoder.name, "benchmark": benchmark.name, "split": split}
-                    | {"fold": fold, "metric": metric, "value": value}
-                    for fold, scores in enumerate(scored)
-                    for metric, value in scores.items()
-                ]
-            drop = benchmark.name in fresh
-            fresh.discard(benchmark.name)
-            store(options.out, benchmark.name, facts, encoder.name, encoder.manifest(), rows, drop)
+            rows, details = assess(vectors, benchmark, splits, settings, encoder.components, title)
+            store(
+                options.out, benchmark.name, facts, encoder.name, encoder.manifest(), rows,
+                options.overwrite, details,
+            )  # fmt: skip
+    write_views(options.out)
     print(write_tables(options.out))
     print(
         f"tables: {options.out}/table.md, table.csv, table.tex; every fold: {options.out}/probe.csv"
