@@ -5,15 +5,25 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.test_runs import ROOT, losses, run, same_state
 from tests.two_ranks import parts_of
 from train import checkpoint
+from train.config import Config, read_settings
+from train.distributed import World
 from train.encoder import load_encoder
+from train.loop import train
+from train.method import method_of
+from train.plan import describe
+from train.plot import plot
+from train.watch import Collapsed
 
 STEPS = 10
 # Everything that must agree: local crops, masks, dropped branches, gathered KoLeo, centres.
@@ -79,6 +89,39 @@ def test_resumed_equals_straight(shards_folder, straight, tmp_path):
     dino(shards_folder, out)
     assert losses(out) == losses(straight)
     assert same_state(out, straight)
+
+
+def test_the_dry_run_and_the_curves(straight, shards_folder, tmp_path, alone):
+    config = replace(config_of(straight), batch=12)
+    text = describe(config, 2, torch.device("cpu"))
+    assert "4 views, student and teacher" in text
+    assert "48 for 24 views' targets of 2 ranks (centre), 2 local crops of 24 px" in text
+    method = method_of(config)
+    model = method.build()
+    # 52 + 20 tokens a student, 52 a teacher; a weight is a multiply-add; the heads are small
+    weights = 12 * 12 * 192 * 192
+    tokens = 3 * (52 + 20) * 0.7 + 52
+    assert method.flops(model) == pytest.approx(2 * weights * tokens, rel=0.15)
+    plot([straight], tmp_path / "curves.png")
+    picture = np.asarray(Image.open(tmp_path / "curves.png"))
+    assert picture.std() > 10
+    assert picture.shape[0] > 1500  # four rows: DINO's terms too
+
+
+def test_a_collapse_stops_the_run_once_the_teacher_has_forgotten_its_start(
+    straight, shards_folder, tmp_path, alone
+):
+    """Layer scale starts all images alike; nothing is learnt, and the watch sees the teacher."""
+    still = {"layer_scale": 1e-5, "lr": 1e-9, "end_lr": 0.0, "momentum": 0.5, "out": str(tmp_path)}
+    config = replace(config_of(straight), **still, warmup_epochs=0.0, drop_path=0.0)
+    assert method_of(config).settled == 6
+    assert method_of(replace(config, momentum=0.9)).settled == pytest.approx(30)
+    with pytest.raises(Collapsed, match=r"spread is .* at step 9"):
+        train(config, World(0, 1, torch.device("cpu")))
+
+
+def config_of(run: Path) -> Config:
+    return Config(**read_settings(run / "config.json"))
 
 
 def test_losses_and_targets_of_two_ranks_are_those_of_one(alone, tmp_path):

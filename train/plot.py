@@ -13,6 +13,16 @@ PANELS = (
     ("images_per_s", "images/s"),
     ("data_wait", "share waiting for data"),
 )
+DINO_PANELS = (  # where a run logs them
+    ("dino", "DINO loss"),
+    ("ibot", "iBOT loss"),
+    ("koleo", "KoLeo, both views"),
+    ("kde", "kernel density, both views"),
+    ("entropy", "entropy of the targets, nats"),
+    ("temperature", "teacher temperature"),
+    ("weight_decay", "weight decay"),
+    ("spread", "spread of the embeddings"),
+)
 
 
 def plot(runs: list[Path], out: Path) -> None:
@@ -30,18 +40,23 @@ def plot(runs: list[Path], out: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(2, 4, figsize=(16, 7), layout="constrained")
+    logs = {}
     for run in runs:
         path = run / "log.jsonl"
         if not path.is_file():
             raise FileNotFoundError(f"{run} is no run: no log.jsonl in it")
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        for axis, (name, _) in zip(axes.flat, PANELS, strict=True):
+        logs[run] = [json.loads(line) for line in path.read_text().splitlines()]
+    dino = any("dino" in line for lines in logs.values() for line in lines)
+    panels = PANELS + DINO_PANELS * dino
+    rows = len(panels) // 4
+    figure, axes = pyplot.subplots(rows, 4, figsize=(16, 3.5 * rows), layout="constrained")
+    for run, lines in logs.items():
+        for axis, (name, _) in zip(axes.flat, panels, strict=True):
             points = [(line["step"], line[name]) for line in lines if name in line]
             if points:
                 marker = "o" if len(points) < 30 else ""
                 axis.plot(*zip(*points, strict=True), marker=marker, ms=3, lw=1.2, label=run.name)
-    for axis, (name, title) in zip(axes.flat, PANELS, strict=True):
+    for axis, (name, title) in zip(axes.flat, panels, strict=True):
         axis.set_title(title, loc="left", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_xlabel("step", fontsize=8)
