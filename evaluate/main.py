@@ -2,7 +2,11 @@
 
     python evaluate/main.py probe --encoder pixels morphology untrained runs/first \\
         --benchmark ../shared/data/consep ../shared/data/ami-br --out results/
-    python evaluate/main.py embed --encoder runs/first --benchmark my/cells/ --out results/
+    python evaluate/main.py probe --encoder runs/*/step-*.pt --benchmark benchmarks/nucls \\
+        --out results/ --part $SLURM_ARRAY_TASK_ID --parts $SLURM_ARRAY_TASK_COUNT
+    python evaluate/main.py table results/ --paper --out results/
+    python evaluate/main.py embed --encoder runs/first --shards shards/ --out results/ \\
+        --precision bf16 --compile
     python evaluate/main.py map --encoder runs/first --benchmark my/cells/ --out results/
     python evaluate/main.py map --encoder runs/first --shards shards/ --out results/ --points 20000
     python evaluate/main.py sheet --shards shards/ --out results/
@@ -27,7 +31,8 @@ import time
 from importlib import import_module
 
 COMMANDS = {  # evaluate/commands/<name>.py, and what it does
-    "probe": "logistic regression on frozen embeddings",
+    "probe": "linear and k-NN probes of frozen embeddings",
+    "table": "the paper's Tables 1 and 10-12, of any results",
     "embed": "write embeddings and their manifests",
     "map": "a t-SNE drawn with the cells' images",
     "sheet": "a contact sheet of cells",

@@ -91,7 +91,7 @@ def markdown(tables: list[Table]) -> str:
         head = ["encoder", *table.metrics]
         body = [
             [
-                _markdown_text(encoder),
+                markdown_text(encoder),
                 *(
                     f"**{table.cell(i, j)}**" if table.best(i, j) else table.cell(i, j)
                     for j in range(len(table.metrics))
@@ -105,7 +105,7 @@ def markdown(tables: list[Table]) -> str:
             "| " + " | ".join(w.ljust(n) for w, n in zip(line, widths, strict=True)) + " |"
             for line in lines
         )
-        parts.append(f"{_markdown_text(table.caption)}:\n\n{text}\n")
+        parts.append(f"{markdown_text(table.caption)}:\n\n{text}\n")
     note = "Mean (s.d.) over folds; the best of each column in bold."
     return "\n".join([*parts, note, ""]) if parts else ""
 
@@ -120,10 +120,10 @@ def latex(tables: list[Table]) -> str:
                 rf"\textbf{{{table.cell(i, j)}}}" if table.best(i, j) else table.cell(i, j)
                 for j in range(len(table.metrics))
             ]
-            lines.append(" & ".join([_latex_text(encoder), *cells]) + r" \\")
+            lines.append(" & ".join([latex_text(encoder), *cells]) + r" \\")
         parts.append(
             "\\begin{table}\n\\centering\n\\caption{"
-            + _latex_text(table.caption)
+            + latex_text(table.caption)
             + ". Mean (s.d.) over folds.}\n\\begin{tabular}{l"
             + "c" * len(table.metrics)
             + "}\n\\toprule\n"
@@ -160,10 +160,12 @@ def write_tables(out: Path) -> str:
     return markdown(tables)
 
 
-def _markdown_text(text: str) -> str:
+def markdown_text(text: str) -> str:
+    """Return a text with Markdown's signs escaped."""
     return re.sub(r"([|*<>`\\])", r"\\\1", text)
 
 
-def _latex_text(text: str) -> str:
+def latex_text(text: str) -> str:
+    """Return a text with LaTeX's signs escaped."""
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     return re.sub(r"[\\~^&%$#_{}]", lambda found: special.get(found[0], "\\" + found[0]), text)

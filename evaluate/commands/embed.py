@@ -8,20 +8,49 @@ from evaluate.commands.inputs import distinct_benchmarks
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    flags.encoders_and_benchmarks(command)
+    command.add_argument("--encoder", nargs="+", required=True, metavar="E")
+    source = command.add_mutually_exclusive_group(required=True)
+    source.add_argument("--benchmark", nargs="+", metavar="DIR")
+    source.add_argument("--shards", metavar="DIR", help="every cell of a data set, streamed")
+    command.add_argument(
+        "--dtype", choices=("float32", "float16"), default="float32", help="of the file (float32)"
+    )
     flags.network(command)
+    flags.compiled(command)
+    flags.parts(command)
     flags.overwrite(command)
     flags.results(command)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Write the embeddings of every encoder on every benchmark."""
-    from evaluate.embed import embed
-    from evaluate.encoders import open_encoders
+    """Write the embeddings of every encoder on every benchmark, or of a data set's cells."""
+    from evaluate.embed import array_path, embed
+    from evaluate.encoders import check_encoders, open_encoders
+    from evaluate.shard_embeddings import embed_shards
 
-    benchmarks = [benchmark for _, benchmark in distinct_benchmarks(options.benchmark)]
-    for encoder in open_encoders(options.encoder, options.seed, options.batch, options.precision):
-        for benchmark in benchmarks:
-            vectors = embed(encoder, benchmark, options.out, options.overwrite)
-            path = options.out / "embeddings" / encoder.name / f"{benchmark.name}.npy"
-            print(f"{path}: {vectors.shape[0]:,} x {vectors.shape[1]} float32")
+    flags.check_part(options)
+    names = list(check_encoders(options.encoder))
+    if options.shards:
+        sources = [options.shards]
+    else:
+        found = [benchmark for _, benchmark in distinct_benchmarks(options.benchmark)]
+        whole = [benchmark.part_of or benchmark for benchmark in found]
+        sources = list({benchmark.name: benchmark for benchmark in whole}.values())
+    pairs = [(name, i) for name in names for i in range(len(sources))]
+    mine = pairs[options.part :: options.parts]
+    encoders = open_encoders(
+        options.encoder, options.seed, options.batch, options.precision, options.compile,
+        {name for name, _ in mine},
+    )  # fmt: skip
+    for encoder in encoders:
+        for source in (sources[i] for name, i in mine if name == encoder.name):
+            if options.shards:
+                path, vectors = embed_shards(
+                    encoder, source, options.out, options.overwrite, options.dtype
+                )
+            else:
+                path = array_path(encoder, source.name, options.out, options.dtype)
+                vectors = embed(
+                    encoder, source, options.out, options.overwrite, dtype=options.dtype
+                )
+            print(f"{path}: {vectors.shape[0]:,} x {vectors.shape[1]} {vectors.dtype}")
