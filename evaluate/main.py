@@ -40,6 +40,9 @@ COMMANDS = {  # evaluate/commands/<name>.py, and what it does
     "slide": "a slide's nuclei, embedded: AnnData, Parquet, QuPath",
     "batch": "how well slide, site or scanner are told from embeddings",
     "compare": "runs side by side, a column per benchmark (paper, Tables 2 and 6)",
+    "molecules": "Moran's I of transcripts on the embedding's neighbours, and their maps",
+    "robustness": "embeddings and probe under six other stains",
+    "compute": "what encoders cost against how well they are probed (paper, Fig. 2)",
     "report": "one self-contained HTML file",
 }
 

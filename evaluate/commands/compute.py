@@ -1,0 +1,41 @@
+"""What encoders cost against how well they are probed."""
+
+import argparse
+from pathlib import Path
+
+from evaluate.commands import flags
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
+    command.add_argument("out", type=Path, metavar="RESULTS", help="what probe wrote into")
+    command.add_argument(
+        "--encoder",
+        nargs="+",
+        default=[],
+        metavar="E",
+        help="measure the speed of these; the others are counted by what the results say of them",
+    )
+    command.add_argument(
+        "--also", nargs="+", default=[], metavar="KIND", help="count these too, as h-optimus-0"
+    )
+    flags.network(command)
+    command.add_argument("--seed", type=int, default=0)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Write `tables/compute.csv` and `figures/compute.svg`."""
+    from evaluate.compute import compare_compute
+
+    if not options.out.is_dir():
+        raise FileNotFoundError(f"no results folder {options.out}; `probe` makes one")
+    path = compare_compute(
+        options.out,
+        options.encoder,
+        options.also,
+        seed=options.seed,
+        batch=options.batch,
+        precision=options.precision,
+    )
+    print(path.with_suffix(".md").read_text(encoding="utf-8"))
+    print(f"table: {path}; figure: {options.out}/figures/compute.svg")
