@@ -1,0 +1,86 @@
+"""Moran's I of transcripts on the embedding's neighbours, and maps of their expression."""
+
+import argparse
+from pathlib import Path
+
+from evaluate.commands import flags
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
+    command.add_argument("--encoder", nargs="+", required=True, metavar="E")
+    flags.source(command)
+    command.add_argument(
+        "--values", type=Path, metavar="FILE", help="CSV or Parquet of values a cell of --cells"
+    )
+    command.add_argument("--log1p", action="store_true", help="--values are counts")
+    command.add_argument(
+        "--markers", nargs="+", metavar="GENE", help="drawn [those of the largest I]"
+    )
+    command.add_argument("--origin", metavar="ID", help="take one slide alone, as in the paper")
+    command.add_argument("--neighbours", type=flags.at_least(1), default=15, metavar="K")
+    command.add_argument("--permutations", type=flags.at_least(1), default=999)
+    command.add_argument(
+        "--points", type=flags.at_least(100), default=20000, help="cells at most (20000)"
+    )
+    command.add_argument(
+        "--drawn", type=flags.at_least(8), default=5000, help="cells on the maps (5000)"
+    )
+    flags.network(command)
+    flags.results(command)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Write a table of Moran's I and, per encoder, the maps."""
+    import numpy as np
+
+    from evaluate.batch_effects import origins_of
+    from evaluate.commands.inputs import samples_of
+    from evaluate.embed import embed
+    from evaluate.encoders import check_encoders, open_encoders
+    from evaluate.molecules import from_crops, from_file, from_targets
+    from evaluate.molecules_report import save, save_maps
+    from evaluate.moran import graph, morans_i
+
+    check_encoders(options.encoder)
+    if options.values and not options.cells:
+        raise ValueError("--values are keyed like cells: give --cells")
+    source, samples = samples_of(options, options.points, view_px=40)
+    slides = samples.origins.get("slide")
+    if slides is None:
+        slides = origins_of(samples)[1]
+    if options.origin:
+        rows = np.flatnonzero(slides == options.origin)
+        if not len(rows):
+            raise ValueError(f"--origin {options.origin}: known are {sorted(set(slides))[:5]} …")
+        samples, slides = samples.take(rows), slides[rows]
+    if options.values:
+        molecules = from_file(options.values, samples, samples.nuclei, options.log1p)
+    elif samples.targets is not None:
+        molecules = from_targets(samples)
+    else:
+        molecules = from_crops(samples)
+    unknown = set(options.markers or ()) - set(molecules.names)
+    if unknown:
+        some = ", ".join(molecules.names[:8])
+        raise ValueError(f"--markers {unknown.pop()}: there are {some} …")
+    within = slides[molecules.rows]
+    # A slide of a few cells has no graph; its cells are left out.
+    names, counts = np.unique(within, return_counts=True)
+    kept = np.isin(within, names[counts > options.neighbours])
+    if not kept.any():
+        raise ValueError(f"no slide has more than {options.neighbours} cells; take --neighbours 5")
+    rows, within, values = molecules.rows[kept], within[kept], molecules.values[kept]
+    found = {}
+    for encoder in open_encoders(options.encoder, options.seed, options.batch, options.precision):
+        keep = source == "benchmark" and encoder.cached and not options.origin
+        vectors = embed(encoder, samples, options.out, keep=keep)[rows]
+        weights = graph(vectors, within, options.neighbours)
+        moran = morans_i(weights, values, within, options.permutations, options.seed)
+        found[encoder.name] = moran
+        if encoder.cached:  # a t-SNE of raw pixels says little
+            save_maps(
+                options.out, encoder.name, vectors, samples.take(rows), molecules, values, moran,
+                options.markers, options.drawn, options.seed,
+            )  # fmt: skip
+    print(save(options.out, samples, molecules, found, within, options.neighbours))

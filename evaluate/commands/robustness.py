@@ -1,0 +1,73 @@
+"""Robustness to staining: embeddings and probe under six other stains."""
+
+import argparse
+from pathlib import Path
+
+from evaluate.commands import flags
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
+    flags.encoders_and_benchmarks(command)
+    command.add_argument(
+        "--reference",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="images or slides whose stains are taken [six of TCGA, stored]",
+    )
+    command.add_argument("--neighbours", type=flags.at_least(1), default=100, metavar="K")
+    command.add_argument("--folds", type=flags.at_least(2), default=5)
+    flags.network(command)
+    flags.overwrite(command)
+    flags.results(command)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Restain every benchmark, embed it with every encoder, and write tables and figures."""
+    import numpy as np
+
+    from evaluate.batch_effects import origins_of
+    from evaluate.commands.inputs import distinct_benchmarks
+    from evaluate.embed import embed
+    from evaluate.encoders import check_encoders, open_encoders
+    from evaluate.probe import folds
+    from evaluate.reference_stains import stains_of, tcga_stains
+    from evaluate.robustness import restained, shifted_probe, slide_stains, stability
+    from evaluate.robustness_report import save
+
+    check_encoders(options.encoder)
+    targets = stains_of(options.reference) if options.reference else tcga_stains()
+    for _, samples in distinct_benchmarks(options.benchmark):
+        if len(samples) <= options.neighbours:
+            raise ValueError(
+                f"{samples.name} has {len(samples)} nuclei; take fewer than "
+                f"{options.neighbours} --neighbours"
+            )
+        try:
+            slides = origins_of(samples)[1]
+        except ValueError:  # of one slide
+            slides = np.full(len(samples), samples.name)
+        sources, fallbacks = slide_stains(samples, slides)
+        changed = [restained(samples, slides, sources, *target) for target in targets.items()]
+        labelled = np.flatnonzero(samples.labels != "")
+        probed = samples.take(labelled) if len(samples.classes) > 1 else None
+        tests = folds(probed, "stratified", options.folds, options.seed) if probed else []
+        moved, told = {}, {}
+        for encoder in open_encoders(
+            options.encoder, options.seed, options.batch, options.precision
+        ):
+            keep = encoder.cached
+            original = embed(encoder, samples, options.out, options.overwrite, keep)
+            moved[encoder.name], conditions = {}, {"original": original[labelled]}
+            for name, other in zip(targets, changed, strict=True):
+                vectors = embed(encoder, other, options.out, options.overwrite, keep)
+                moved[encoder.name][name] = stability(original, vectors, options.neighbours)
+                conditions[name] = vectors[labelled]
+            if probed:
+                told[encoder.name] = shifted_probe(
+                    original[labelled], conditions, probed, tests, encoder.components, options.seed
+                )
+        text = save(options.out, samples, changed, list(targets), moved, told, options.neighbours,
+                    fallbacks, len(sources), bool(options.reference), options.seed)  # fmt: skip
+        print(text)

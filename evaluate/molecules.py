@@ -1,0 +1,120 @@
+"""What is known of each cell beside its picture: transcripts, or measures in their place."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from evaluate.benchmark import Benchmark
+from shards.schema import key
+
+# Columns of tables of cells that say where a cell is, not what it is like.
+PLACES = ("key", "slide", "nucleus", "project", "x", "y", "offset", "size")
+
+
+@dataclass(frozen=True, eq=False)
+class Molecules:
+    """T values a cell of N cells.
+
+    Attributes:
+        what: they are, in a word or two: `genes`, or what stands in for them.
+        names: T.
+        values: (N, T) float32, finite.
+        rows: (N,) of the samples: those for which values are known.
+    """
+
+    what: str
+    names: tuple[str, ...]
+    values: np.ndarray
+    rows: np.ndarray
+
+
+def from_targets(samples: Benchmark) -> Molecules:
+    """Take the transcripts of a benchmark that has them, log1p of the counts."""
+    values = np.log1p(np.maximum(samples.targets, 0)).astype(np.float32)
+    return Molecules("genes", samples.target_names, values, np.arange(len(samples)))
+
+
+def from_crops(samples: Benchmark) -> Molecules:
+    """Measure the nuclei, where nothing molecular is known: shape and stain densities."""
+    from evaluate.colouring import measures
+
+    columns = measures(samples.crops)
+    values = np.stack([column.values for column in columns], axis=1).astype(np.float32)
+    known = np.flatnonzero(np.isfinite(values).all(axis=1))
+    return Molecules("measures (no genes)", tuple(c.name for c in columns), values[known], known)
+
+
+def from_file(path: Path, samples: Benchmark, nuclei: np.ndarray, log1p: bool) -> Molecules:
+    """Read a CSV or Parquet of values a cell, keyed like cells.
+
+    Args:
+        path: with a column `key` (`<slide>_<nucleus:07d>`) or the columns `slide` and `nucleus`;
+            every other numeric column but PLACES is a value. Cells it lacks are left out, and so
+            are those with a value missing.
+        samples: N cells; `origins["slide"]` says whose they are.
+        nuclei: (N,) their numbers in their slides.
+        log1p: transform counts.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is not keyed, or holds no value, or none of the cells.
+    """
+    table = _read(path)
+    slides = samples.origins["slide"].tolist()
+    wanted = [key(slide, n) for slide, n in zip(slides, nuclei.tolist(), strict=True)]
+    if "key" in table.column_names:
+        keys = table["key"].cast(pa.string()).to_pylist()
+    elif {"slide", "nucleus"} <= set(table.column_names):
+        pairs = zip(table["slide"].to_pylist(), table["nucleus"].to_pylist(), strict=True)
+        keys = [key(slide, n) for slide, n in pairs]
+    else:
+        raise ValueError(
+            f"{path} has no column `key`, nor `slide` and `nucleus`; it has "
+            f"{', '.join(table.column_names[:8])}"
+        )
+    names = [
+        field.name
+        for field in table.schema
+        if field.name not in PLACES
+        and (pa.types.is_integer(field.type) or pa.types.is_floating(field.type))
+    ]
+    if not names:
+        raise ValueError(
+            f"{path} holds no column of numbers beside {', '.join(table.column_names)}"
+        )
+    at = {k: i for i, k in enumerate(keys)}
+    if len(at) < len(keys):
+        raise ValueError(f"{path}: {len(keys) - len(at)} cells stand there twice")
+    rows = np.array([i for i, k in enumerate(wanted) if k in at], int)
+    if not len(rows):
+        raise ValueError(
+            f"{path} holds none of the {len(wanted)} cells: its first is {keys[0]!r}, ours "
+            f"{wanted[0]!r}"
+        )
+    taken = table.take([at[wanted[i]] for i in rows])
+    values = np.stack(
+        [pc.cast(taken[name], pa.float32()).to_numpy() for name in names], axis=1
+    )  # (N, T), NaN where missing
+    whole = np.isfinite(values).all(axis=1)
+    if not whole.any():
+        raise ValueError(f"{path}: every cell lacks a value; leave columns without values out")
+    values = np.log1p(values[whole]) if log1p else values[whole]
+    return Molecules(f"values of {path.name}", tuple(names), values, rows[whole])
+
+
+def _read(path: Path) -> pa.Table:
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    try:
+        if path.suffix == ".parquet":
+            import pyarrow.parquet as pq
+
+            return pq.read_table(path)
+        import pyarrow.csv as csv
+
+        return csv.read_csv(path)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is no CSV or Parquet table: {error}") from error

@@ -1,0 +1,171 @@
+"""The table of Moran's I, and the maps of expression over the t-SNE (paper, Fig. 8)."""
+
+from pathlib import Path
+
+import numpy as np
+
+from evaluate.benchmark import Benchmark
+from evaluate.exhibits import save_figure, save_table
+from evaluate.map import COLOURS, project
+from evaluate.molecules import Molecules
+from evaluate.moran import Moran
+
+SECTION = "Molecules"
+PANELS = 11  # of expression at most, beside the t-SNE
+COLUMNS = 4
+PERCENTILES = (1, 99)  # of a value, at which its colours end
+
+
+def save(
+    out: Path,
+    samples: Benchmark,
+    molecules: Molecules,
+    found: dict[str, Moran],
+    slides: np.ndarray,
+    k: int,
+) -> str:
+    """Write the table `moran--<name>`, a row per gene, and return it as text.
+
+    Args:
+        out: the results folder.
+        samples: what was embedded.
+        molecules: what I was computed of.
+        found: per encoder.
+        slides: (N,) of the cells that count.
+        k: neighbours.
+    """
+    header = [molecules.what.split()[0].rstrip("s")]
+    for encoder in found:
+        header += [f"I, {encoder}", f"p, {encoder}"]
+    first = next(iter(found.values()))
+    order = np.argsort(-np.nan_to_num(first.observed, nan=-np.inf), kind="stable")
+    rows = [
+        [molecules.names[t]]
+        + [text for m in found.values() for text in (f"{m.observed[t]:.3f}", _p(m, t))]
+        for t in order
+    ]
+    caption = (
+        f"Moran's I of {molecules.what} on the {k} nearest in embedding space, "
+        f"{len(slides):,} cells of {len(set(slides.tolist()))} slides or fields, neighbours within "
+        f"each; p one-sided from {first.permutations} permutations within each, adjusted after "
+        "Benjamini and Hochberg. 0: no relation to the embedding; 1: a smooth function of it."
+    )
+    answer = _answer(samples, molecules, found)
+    path = save_table(
+        out, f"moran--{samples.name}", header, rows, section=SECTION, command="molecules",
+        title=f"Moran's I: {samples.name}", caption=caption, answer=answer,
+        best={f"I, {encoder}": "max" for encoder in found},
+    )  # fmt: skip
+    return path.with_suffix(".md").read_text(encoding="utf-8")
+
+
+def save_maps(
+    out: Path,
+    encoder: str,
+    vectors: np.ndarray,
+    samples: Benchmark,
+    molecules: Molecules,
+    values: np.ndarray,
+    moran: Moran,
+    markers: list[str] | None,
+    drawn: int,
+    seed: int,
+) -> None:
+    """Write the figure `expression--<encoder>--<name>`.
+
+    Args:
+        out: the results folder.
+        encoder: its name.
+        vectors: (N, D) float.
+        samples: the N cells.
+        molecules: whose names the values bear.
+        values: (N, T) float.
+        moran: of the values.
+        markers: those to draw; None: those of the largest I.
+        drawn: cells at most, at random.
+        seed: of the choice and the t-SNE.
+    """
+    rng = np.random.default_rng(seed)
+    rows = np.sort(rng.permutation(len(vectors))[:drawn])
+    xy = project(vectors[rows], seed)
+    ranked = np.argsort(-np.nan_to_num(moran.observed, nan=-np.inf), kind="stable")
+    chosen = [molecules.names.index(m) for m in markers] if markers else ranked
+    panels = [(molecules.names[t], values[rows, t], moran.observed[t]) for t in chosen[:PANELS]]
+    figure = draw(xy, samples.take(rows), panels)
+    caption = (
+        f"Left above: t-SNE of {len(rows):,} cells as {encoder} embeds them. Then "
+        f"{molecules.what} with their Moran's I, coloured from the {PERCENTILES[0]}st to the "
+        f"{PERCENTILES[1]}th percentile."
+    )
+    save_figure(
+        out, f"expression--{encoder}--{samples.name}", figure, section=SECTION, command="molecules",
+        title=f"{samples.name} over {encoder}'s map", caption=caption,
+    )  # fmt: skip
+
+
+def draw(xy: np.ndarray, samples: Benchmark, panels: list[tuple[str, np.ndarray, float]]):
+    """Return a matplotlib figure: the cells by class, then by each value.
+
+    Args:
+        xy: (N, 2) float.
+        samples: N.
+        panels: name, (N,) values and Moran's I of each.
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(COLUMNS, len(panels) + 1)
+    lines = -(-(len(panels) + 1) // columns)
+    figure = Figure(figsize=(2.9 * columns, 3.0 * lines), layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False).reshape(-1)
+    size = float(np.clip(9000 / len(xy), 0.6, 12))
+    dots = {"s": size, "lw": 0, "rasterized": True}
+    names = [name for name in samples.classes if (samples.labels == name).any()]
+    if names:
+        for i, name in enumerate(names):
+            here = samples.labels == name
+            grid[0].scatter(
+                *xy[here].T, color=COLOURS[i % len(COLOURS)], label=_plain(name), **dots
+            )
+        legend = grid[0].legend(loc="best", fontsize=7, framealpha=0.8, markerscale=1)
+        for handle in legend.legend_handles:
+            handle.set(sizes=[25])
+        grid[0].set_title("class", fontsize=10)
+    else:
+        grid[0].scatter(*xy.T, color="#8899aa", **dots)
+        grid[0].set_title("cells", fontsize=10)
+    order = np.random.default_rng(0).permutation(len(xy))  # so that no value lies on top
+    for axes, (name, values, index) in zip(grid[1:], panels, strict=False):
+        low, high = np.percentile(values, PERCENTILES)
+        shown = axes.scatter(*xy[order].T, c=values[order], vmin=low, vmax=max(high, low + 1e-9),
+                             cmap="viridis", **dots)  # fmt: skip
+        bar = figure.colorbar(shown, ax=axes, shrink=0.6, pad=0.01, aspect=15)
+        bar.ax.tick_params(labelsize=7)
+        bar.outline.set_visible(False)
+        axes.set_title(f"{_plain(name)}   I = {index:.2f}", fontsize=10)
+    for axes in grid:
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set(color="#cccccc", linewidth=0.6)
+    for axes in grid[len(panels) + 1 :]:
+        axes.set_axis_off()
+    return figure
+
+
+def _answer(samples: Benchmark, molecules: Molecules, found: dict[str, Moran]) -> str:
+    parts = []
+    for encoder, moran in found.items():
+        known = np.isfinite(moran.observed)
+        positive = int((moran.p_adjusted[known] < 0.05).sum())
+        parts.append(
+            f"{encoder}: mean I {np.nanmean(moran.observed):.2f}, {positive} of {known.sum()} "
+            "gather (adjusted p < 0.05)"
+        )
+    return f"{molecules.what} of {samples.name} on the embedding: {'; '.join(parts)}."
+
+
+def _p(moran: Moran, t: int) -> str:
+    return f"{moran.p_adjusted[t]:.3g}"
+
+
+def _plain(text: str) -> str:
+    """Return a name that matplotlib neither sets as mathematics nor hides."""
+    return text[:28].replace("$", r"\$").lstrip("_")

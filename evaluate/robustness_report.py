@@ -1,0 +1,159 @@
+"""Tables and figures of robustness to staining (paper, Table 7, Figs 6 and 7)."""
+
+from pathlib import Path
+
+import numpy as np
+
+from evaluate.benchmark import Benchmark
+from evaluate.exhibits import save_figure, save_table
+from evaluate.map import COLOURS
+from evaluate.robustness import MEASURES, Stability
+
+SECTION = "Robustness to staining"
+CELLS = 36  # in a panel of the figure of cells
+
+
+def save(
+    out: Path,
+    samples: Benchmark,
+    changed: list[Benchmark],
+    stains: list[str],
+    moved: dict[str, dict[str, Stability]],
+    told: dict[str, dict[str, list[float]]],
+    k: int,
+    fallbacks: int,
+    slides: int,
+    given: bool,
+    seed: int,
+) -> str:
+    """Write `robustness--`, `robustness-stains--` and `robustness-probe--<name>`; return the text.
+
+    Args:
+        out: the results folder.
+        samples: the originals.
+        changed: in each stain.
+        stains: their names.
+        moved: encoder -> stain -> how far embeddings moved.
+        told: encoder -> `original` and each stain -> balanced accuracy of each fold; {} without
+            classes.
+        k: neighbours.
+        fallbacks: slides whose own stains could not be estimated.
+        slides: how many.
+        given: the stains are the user's.
+        seed: of the choice of cells shown.
+    """
+    name, facts = samples.name, {"section": SECTION, "command": "robustness"}
+    origin = "given" if given else "of TCGA fields of six sites"
+    own = f"each of {slides} slides' or fields' own stains by Macenko from its crops"
+    own += f" ({fallbacks} of them ill-posed: the reference matrix)" if fallbacks else ""
+    caption = (
+        f"{len(samples):,} nuclei of {name}, restained to {len(stains)} stains {origin} ({own}); "
+        f"features standardised by the originals'; k = {k}, Euclidean; mean over stains."
+    )
+    rows, every = [], []
+    for encoder, of in moved.items():
+        values = np.array([[s.rmse, s.cosine, s.overlap] for s in of.values()])  # (stains, 3)
+        rows.append([encoder, *(f"{v:.3f}" for v in values.mean(axis=0))])
+        every += [
+            [encoder, stain, *(f"{v:.3f}" for v in line)]
+            for stain, line in zip(of, values, strict=True)
+        ]
+    best = dict(zip(MEASURES, ("min", "max", "max"), strict=True))
+    table = save_table(
+        out, f"robustness--{name}", ["encoder", *MEASURES], rows, caption=caption, best=best,
+        title=f"Stability of embeddings under restaining: {name}", **facts,
+    )  # fmt: skip
+    save_table(
+        out, f"robustness-stains--{name}", ["encoder", "stain", *MEASURES], every,
+        title=f"Stability under each stain: {name}", **facts,
+    )  # fmt: skip
+    text = table.with_suffix(".md").read_text(encoding="utf-8")
+    if told:
+        text += _save_probe(out, name, stains, told, facts)
+    save_figure(
+        out, f"restained--{name}", draw_cells(samples, changed, stains, seed),
+        title=f"Cells under other stains: {name}",
+        caption="The same nuclei as they are and in each stain (paper, Fig. 6).", **facts,
+    )  # fmt: skip
+    return text
+
+
+def _save_probe(out: Path, name: str, stains: list[str], told: dict, facts: dict) -> str:
+    header = ["encoder", "original", *stains, "mean of stains"]
+    rows = []
+    for encoder, of in told.items():
+        cells = [f"{np.mean(of[c]):.3f} ({np.std(of[c], ddof=1):.3f})" for c in header[1:-1]]
+        mean = np.mean([np.mean(of[stain]) for stain in stains])
+        rows.append([encoder, *cells, f"{mean:.3f}"])
+    caption = (
+        "Balanced accuracy, mean (s.d.) over folds; the probe learns from originals and is tested "
+        "on held-out cells under each stain."
+    )
+    answers = [f"{row[0]} from {row[1].split()[0]} to {row[-1]}" for row in rows]
+    answer = f"{name} under other stains, balanced accuracy: {'; '.join(answers)}."
+    table = save_table(
+        out, f"robustness-probe--{name}", header, rows, caption=caption, answer=answer,
+        best=dict.fromkeys(header[1:], "max"), title=f"Probe under each stain: {name}", **facts,
+    )  # fmt: skip
+    save_figure(
+        out, f"robustness-probe--{name}", draw_probe(stains, told), caption=caption,
+        title=f"The probe under each stain: {name}", **facts,
+    )  # fmt: skip
+    return f"\n{table.with_suffix('.md').read_text(encoding='utf-8')}\n{answer}"
+
+
+def draw_probe(stains: list[str], told: dict[str, dict[str, list[float]]]):
+    """Return a matplotlib figure: bars of each encoder under each condition, and their mean."""
+    from matplotlib.figure import Figure
+
+    conditions = ["original", *stains, "mean of stains"]
+    figure = Figure(figsize=(1.8 + 1.05 * len(conditions), 3.6))
+    axes = figure.add_subplot()
+    width, lowest = 0.8 / len(told), 1.0
+    places = np.arange(len(conditions)) + np.where(np.arange(len(conditions)) > len(stains), 0.3, 0)
+    places[0] -= 0.3
+    for i, (encoder, of) in enumerate(told.items()):
+        mean = [np.mean(of[c]) for c in conditions[:-1]]
+        sd = [np.std(of[c], ddof=1) for c in conditions[:-1]]
+        mean, sd = [*mean, np.mean(mean[1:])], [*sd, np.std(mean[1:], ddof=1)]
+        lowest = min(lowest, *mean)
+        colour, label = COLOURS[i % len(COLOURS)], encoder.replace("$", r"\$").lstrip("_")
+        x = places + width * (i - (len(told) - 1) / 2)
+        axes.bar(x, mean, width * 0.92, yerr=sd, color=colour, label=label[:30],
+                 error_kw={"lw": 0.9, "ecolor": "#333"})  # fmt: skip
+    classes = [c if len(c) <= 14 else f"{c[:13]}…" for c in conditions]
+    axes.set_xticks(places, [c.replace("$", r"\$") for c in classes], fontsize=9)
+    axes.set(ylabel="balanced accuracy", ylim=(max(0, np.floor(10 * lowest - 0.5) / 10), None))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False, fontsize=9)
+    return figure
+
+
+def draw_cells(samples: Benchmark, changed: list[Benchmark], stains: list[str], seed: int = 0):
+    """Return a matplotlib figure: the same cells as they are, then in each stain."""
+    from matplotlib.figure import Figure
+
+    rng = np.random.default_rng(seed)
+    rows = np.sort(rng.permutation(len(samples))[:CELLS])
+    panels = dict(zip(["original", *stains], [samples, *changed], strict=True))
+    columns = min(4, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(2.9 * columns, 3.1 * lines), layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False).reshape(-1)
+    for axes, (name, cells) in zip(grid, panels.items(), strict=False):
+        axes.imshow(_tiles(cells.crops[rows]), interpolation="nearest")
+        axes.set_title(name, fontsize=11, parse_math=False)
+    for axes in grid:
+        axes.set_axis_off()
+    return figure
+
+
+def _tiles(crops: np.ndarray, gap: int = 2) -> np.ndarray:
+    """Lay crops out in a square, (H, W, 3) uint8 on white."""
+    side = int(np.ceil(np.sqrt(len(crops))))
+    step = crops.shape[1] + gap
+    sheet = np.full((side * step, side * step, 3), 255, np.uint8)
+    for i, crop in enumerate(crops):
+        y, x = (step * place for place in divmod(i, side))
+        sheet[y : y + crop.shape[0], x : x + crop.shape[1]] = crop
+    return sheet
