@@ -230,7 +230,8 @@ def embedding_folder(out: Path, encoder: str, benchmark: str) -> Path:
 def _embedded(out: Path, task: tuple[str, str, str]) -> bool:
     name, _, benchmark = task
     folder = embedding_folder(out, name, benchmark)
-    return any(folder.glob(f"embeddings/{name}/*.json"))  # the manifest, written last
+    found = folder.glob(f"embeddings/{name}/*.json")  # the manifest, written last
+    return any(not path.name.endswith(".part.json") for path in found)
 
 
 def _reported(campaign: Campaign) -> bool:

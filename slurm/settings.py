@@ -20,6 +20,7 @@ FIXED = (
 TAKEN = {
     "EXTRACT_FLAGS": ("--out", "--part", "--parts", "--workers", "--seed", "--overwrite"),
     "SLIDES_FLAGS": ("--out", "--digests"),
+    "EVALUATE_FLAGS": ("--encoder", "--benchmark", "--out", "--seed", "--part", "--parts"),
     "TRAIN_FLAGS": ("--data", "--out", "--seed", "--overwrite", "--dry-run", "--keep-every"),
 }
 TIME = re.compile(r"\d+(:\d\d){0,2}|\d+-\d+(:\d\d){0,2}")  # man sbatch, --time
@@ -67,6 +68,7 @@ class Settings:
     TRAIN_WARNING: int
     BENCHMARKS: str
     BASELINES: str
+    EVALUATE_FLAGS: str
     EVALUATE_EVERY: int
     EVALUATE_GPUS: int
     EVALUATE_CPUS: int

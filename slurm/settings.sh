@@ -54,6 +54,7 @@ TRAIN_WARNING=300                  # seconds before the limit at which it saves 
 # evaluate: an array over checkpoints x benchmarks, then one table and one page --------------------
 BENCHMARKS="/data/consep /data/ami-br" # folders; empty: no evaluation
 BASELINES="untrained pixels morphology"
+EVALUATE_FLAGS=                    # of evaluate/main.py probe
 EVALUATE_EVERY=0                   # also the checkpoints of every so many steps; 0: the last only
 EVALUATE_GPUS=1
 EVALUATE_CPUS=8

@@ -18,7 +18,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = Path(__file__).with_name("cluster.sh")
-# A campaign of seconds: 6 slides in 3 parts, 24 steps on two nodes of one rank.
+# A campaign of seconds: 6 slides in 3 parts, 24 steps on two nodes of one rank,
+# two checkpoints and a baseline probed.
 SETTINGS = {
     "SLIDES_FLAGS": "",
     "SEED": 0,
@@ -55,7 +56,8 @@ SETTINGS = {
     "TRAIN_TIME": "10",
     "TRAIN_WARNING": 60,
     "BASELINES": "pixels",
-    "EVALUATE_EVERY": 0,
+    "EVALUATE_FLAGS": "--bootstrap 0 --knn 0",
+    "EVALUATE_EVERY": 12,  # of 24 steps: two checkpoints
     "EVALUATE_GPUS": 1,
     "EVALUATE_CPUS": 1,
     "EVALUATE_MEMORY": "2G",
