@@ -3,9 +3,13 @@
 import numpy as np
 import pytest
 
+from evaluate.assess import Settings, assess
 from evaluate.benchmark import Benchmark
-from evaluate.metrics import scores
-from evaluate.probe import folds, probe
+from evaluate.bootstrap import Ranking, intervals
+from evaluate.calibration import calibration
+from evaluate.knn import vote
+from evaluate.metrics import METRICS, per_class, scores
+from evaluate.probe import GRID, folds, predict, probe
 
 
 def test_binary_metrics_by_hand():
@@ -96,3 +100,119 @@ def test_folds_refuse_what_cannot_be_split():
         folds(one, "stratified", 5, 0)
     with pytest.raises(ValueError, match="no groups are given"):
         folds(data.take(np.arange(0, 80, 8)), "grouped", 5, 0)
+
+
+# C by an inner split, k-NN, calibration, intervals
+
+
+def test_inner_split_takes_the_C_of_the_lowest_log_loss_on_the_other_folds():
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import log_loss
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    features, data = blobs(("c", "a", "b"))
+    tests = folds(data, "stratified", 4, 0)
+    got = predict(features, data, tests, strength=None)
+    x = features.astype(np.float64)
+    means = []
+    for c in GRID:  # for fold 1, by refitting
+        losses = []
+        for other in (0, 2, 3):
+            train = np.setdiff1d(np.arange(len(data)), np.concatenate([tests[1], tests[other]]))
+            model = make_pipeline(
+                StandardScaler(), LogisticRegression(C=c, tol=1e-8, max_iter=9999)
+            )
+            chances = model.fit(x[train], data.labels[train]).predict_proba(x[tests[other]])
+            losses.append(log_loss(data.labels[tests[other]], chances, labels=["a", "b", "c"]))
+        means.append(np.mean(losses))
+    assert got.strengths[1] == GRID[int(np.argmin(means))]
+    assert got.strengths[1] < max(GRID)  # six features of which three are noise
+    alone = predict(features, data, tests, strength=got.strengths[1])
+    np.testing.assert_allclose(
+        alone.probabilities[tests[1]], got.probabilities[tests[1]], atol=1e-4
+    )
+    with pytest.raises(ValueError, match="only two folds"):
+        predict(features, data, folds(data, "stratified", 2, 0), strength=None)
+
+
+def test_votes_of_neighbours_by_hand():
+    angles = np.radians([0, 10, 90, 100, 180, 190, 270, 280])
+    train = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    labels = np.array([0, 0, 1, 1, 0, 1, 1, 1])
+    scale = train.std(axis=0)
+    z = (train - train.mean(axis=0)) / scale
+    held = np.array([[2.0, 0.3], [-3.0, -0.1]])
+    got = vote(train, labels, held, 2, 3)
+    for row, point in zip(got, (held - train.mean(axis=0)) / scale, strict=True):
+        cosine = z @ point / np.linalg.norm(z, axis=1) / np.linalg.norm(point)
+        near = np.argsort(-cosine)[:3]
+        weight = np.exp(cosine[near] / 0.07)
+        assert row[1] == pytest.approx(weight[labels[near] == 1].sum() / weight.sum(), abs=1e-4)
+    assert vote(train, labels, held, 2, 99).shape == (2, 2)  # fewer neighbours than asked for
+
+
+def test_calibration_by_hand():
+    chances = np.array([[0.9, 0.1], [0.8, 0.2], [0.45, 0.55], [0.4, 0.6]])
+    found = calibration(chances, np.array([0, 1, 1, 1]), bins=5)
+    # (0.4, 0.6]: confidence 0.575, both right; (0.6, 0.8]: 0.8, wrong; (0.8, 1]: 0.9, right
+    assert found["ECE"] == pytest.approx((2 * 0.425 + 0.8 + 0.1) / 4)
+    assert found["MCE"] == pytest.approx(0.8)
+    assert [b["count"] for b in found["bins"]] == [2, 1, 1]
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_weighted_areas_are_scikit_learns(classes):
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    rng = np.random.default_rng(classes)
+    scored = rng.random(200).round(1)  # many ties
+    truth = rng.random(200) < scored / classes + 0.1
+    weights = rng.integers(0, 4, (3, 200))
+    auc, average = Ranking(scored, truth).areas(weights)
+    for row, a, p in zip(weights, auc, average, strict=True):
+        assert a == pytest.approx(roc_auc_score(truth, scored, sample_weight=row))
+        assert p == pytest.approx(average_precision_score(truth, scored, sample_weight=row))
+    assert np.isnan(Ranking(scored, truth).areas(1 * truth[None])).all()
+
+
+@pytest.mark.parametrize("classes", [("A", "B"), ("A", "B", "C")])
+def test_intervals_are_those_of_resampled_groups(classes):
+    rng = np.random.default_rng(0)
+    truth = np.repeat(np.arange(len(classes)), 60)
+    groups = rng.integers(0, 12, len(truth))
+    chances = rng.dirichlet(np.ones(len(classes)), len(truth)) + 0.4 * np.eye(len(classes))[truth]
+    chances /= chances.sum(axis=1, keepdims=True)
+    column = 1 if len(classes) == 2 else None
+    got = intervals(truth, chances, groups, column, 40, seed=5)
+    draws = np.random.default_rng(5).multinomial(12, np.full(12, 1 / 12), size=40)
+    names = np.array(classes)
+    values = []
+    for draw in draws:  # the long way: rows repeated as often as their group was drawn
+        rows = np.repeat(np.arange(len(truth)), draw[groups])
+        found = scores(names[truth[rows]], chances[rows], classes, "B" if column else None)
+        values.append([found[m] for m in METRICS])
+    expected = np.percentile(values, [2.5, 97.5], axis=0).T
+    np.testing.assert_allclose([got[m] for m in METRICS], expected, atol=2e-6)
+
+
+def test_details_of_a_probe():
+    features, data = blobs(("c", "a", "b"))
+    settings = Settings(resamples=50, neighbours=5)
+    splits, absent = settings.plan(data)
+    rows, details = assess(features, data, splits, settings)
+    assert absent is None and set(details) == {"stratified", "grouped"}
+    one = details["grouped"]
+    assert one["C"] == [1.0] * 5 and one["resampled"] == "group"
+    assert sum(map(sum, one["confusion"])) == len(data)
+    low, high = one["interval"]["balanced accuracy"]
+    assert low < one["pooled"]["balanced accuracy"] < high
+    assert one["pooled"]["balanced accuracy"] == pytest.approx(
+        np.mean([values["recall"] for values in one["classes"].values()]), abs=1e-5
+    )
+    names = [*METRICS, "ECE", "k-NN balanced accuracy"]
+    assert [row["metric"] for row in rows[:7]] == names and len(rows) == 2 * 5 * 7
+    by_hand = per_class(np.array(["A", "A", "B"]), np.array([[1, 0], [0, 1], [0, 1]]), ("A", "B"))
+    assert by_hand["B"] == pytest.approx(
+        {"nuclei": 1, "precision": 0.5, "recall": 1, "F1": 2 / 3, "AUC": 0.75, "AUPR": 0.5}
+    )
