@@ -50,12 +50,13 @@ def plot(runs: list[Path], out: Path) -> None:
     panels = PANELS + DINO_PANELS * dino
     rows = len(panels) // 4
     figure, axes = pyplot.subplots(rows, 4, figsize=(16, 3.5 * rows), layout="constrained")
-    for run, lines in logs.items():
+    for turn, (run, lines) in enumerate(logs.items()):
         for axis, (name, _) in zip(axes.flat, panels, strict=True):
             points = [(line["step"], line[name]) for line in lines if name in line]
             if points:
                 marker = "o" if len(points) < 30 else ""
-                axis.plot(*zip(*points, strict=True), marker=marker, ms=3, lw=1.2, label=run.name)
+                line = {"marker": marker, "ms": 3, "lw": 1.2, "color": f"C{turn % 10}"}
+                axis.plot(*zip(*points, strict=True), **line, label=run.name)
     for axis, (name, title) in zip(axes.flat, panels, strict=True):
         axis.set_title(title, loc="left", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
