@@ -29,7 +29,6 @@ CHAIN = {
     "embed": "evaluate",  # array, checkpoints x benchmarks
     "report": "evaluate",
 }
-ARRAYS = ("extract", "sort", "write", "embed")
 SETTLED = ("done", "skipped")  # outcomes after which a slide is not tried again
 
 

@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+ARRAYS = ("extract", "sort", "write", "embed")
 FORMAT = "%j|%F|%K|%T|%r"  # of squeue: name, array's id, place in the array, state, reason
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "CONFIGURING")
+HELD = "launch failed requeued held"  # for good, unless released; e.g. after slurmctld has died
 BEGIN, END = "== job ", "== end "  # of an attempt, in its log (slurm/job.sh)
 ERRORS = (  # what a stage or a recipe says comes before what Python, srun and bash say of it
     re.compile(r"^(== )?error: "),
@@ -25,6 +27,11 @@ class Task:
     job: str  # id of the array or job
     state: str
     reason: str
+
+    @property
+    def name(self) -> str:
+        """What scontrol calls it."""
+        return f"{self.job}_{self.unit}" if self.stage in ARRAYS else self.job
 
     @property
     def waits(self) -> bool:

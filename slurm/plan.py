@@ -3,8 +3,8 @@
     bash slurm/submit.sh my-settings.sh    # runs this, with the settings in the environment
 
 Prints a line for each job of the chain that is not done: its name, the --array to submit (`-`: no
-array; `none`: nothing), the ids of its live jobs; and `cancel ID`, first, for waiting jobs that
-something new has to come before. Exit code 2: the settings or the files cannot be used.
+array; `none`: nothing), the ids of its live jobs; before them `cancel ID`, for waiting jobs that
+something new has to come before, and `release ID`, for tasks that SLURM failed to start and holds. Exit code 2: the settings or the files cannot be used.
 """
 
 import os
@@ -20,8 +20,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from shards.write import atomic
-from slurm.campaign import ARRAYS, Campaign, begin, check_flags, survey
-from slurm.jobs import Task, array, read_queue
+from slurm.campaign import Campaign, begin, check_flags, survey
+from slurm.jobs import ARRAYS, HELD, Task, array, read_queue
 from slurm.settings import Settings, check_settings, read_settings
 
 
@@ -131,7 +131,9 @@ def plan(
         what = "none" if not missing else array(missing) if job in ARRAYS else "-"
         ids = ":".join(sorted({t.job for t in live})) or "-"
         lines.append(f"{job} {what} {ids} {len(missing)}")
-    return [f"cancel {job} - -" for job in sorted(cancelled)] + lines, remarks
+    held = [t.name for t in tasks if t.reason == HELD and t.job not in cancelled]
+    first = [f"cancel {job} - -" for job in sorted(cancelled)] + [f"release {t} - -" for t in held]
+    return first + lines, remarks
 
 
 if __name__ == "__main__":

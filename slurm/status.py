@@ -18,8 +18,17 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slurm.campaign import ARRAYS, SETTLED, Campaign, open_campaign, outcomes, survey
-from slurm.jobs import Task, array, ask_accounting, ask_queue, first_error, log_path, read_queue
+from slurm.campaign import SETTLED, Campaign, open_campaign, outcomes, survey
+from slurm.jobs import (
+    ARRAYS,
+    Task,
+    array,
+    ask_accounting,
+    ask_queue,
+    first_error,
+    log_path,
+    read_queue,
+)
 
 SHOWN = 20  # failed tasks of a job
 

@@ -85,6 +85,10 @@ while read -r -u 3 job array live _; do
         echo "cancel: job $array"
         [ -n "$dry" ] || scancel "$array"
         continue
+    elif [ "$job" = release ]; then # SLURM failed to start it, and holds it for good
+        echo "release: task $array"
+        [ -n "$dry" ] || scontrol release "$array"
+        continue
     elif [ "$array" = none ]; then
         echo "$job: queued or running as job ${live//:/, }"
     else

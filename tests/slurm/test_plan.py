@@ -94,6 +94,12 @@ def test_what_is_queued_is_left_alone_and_the_rest_comes_behind_it(campaign):
     assert lines[:3] == ["extract none 7 0", "admit none 8 0", "sort 0-1 - 2"]
 
 
+def test_what_slurm_holds_is_released(campaign):
+    held = Task("extract", 1, "7", "PENDING", "launch failed requeued held")
+    lines, _ = planned(campaign, ALL, held)
+    assert lines[:2] == ["release 7_1 - -", "extract 0,2 7 2"]
+
+
 def test_what_is_done_is_passed_over(campaign):
     lines, _ = planned(campaign, {"write": {1}, "join": {0}})
     assert lines == ["write 1 - 1", "join - - 1"]
