@@ -4,7 +4,8 @@
 
 Prints a line for each job of the chain that is not done: its name, the --array to submit (`-`: no
 array; `none`: nothing), the ids of its live jobs; before them `cancel ID`, for waiting jobs that
-something new has to come before, and `release ID`, for tasks that SLURM failed to start and holds. Exit code 2: the settings or the files cannot be used.
+something new has to come before, and `release ID`, for tasks that SLURM failed to start and holds.
+Exit code 2: the settings or the files cannot be used.
 """
 
 import os
