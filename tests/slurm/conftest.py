@@ -263,11 +263,18 @@ def begin(cluster, slides, tmp_path) -> Iterator[Callable[..., Campaign]]:
     for campaign in made:
         for job in {job for _, job, _ in campaign._jobs()}:
             subprocess.run(["scancel", job], capture_output=True)
-    wait_until(
-        lambda: not subprocess.run(["squeue", "-h"], capture_output=True).stdout,
-        60,
-        "an idle SLURM",
-    )
+    wait_until(idle, 60, "an idle SLURM")
+
+
+def idle() -> bool:
+    """Bring back nodes that are down or drained; tell whether both are idle and the queue empty."""
+    for node in ("node1", "node2"):  # those that are well refuse it
+        resume = ["scontrol", "update", f"nodename={node}", "state=resume"]
+        subprocess.run(resume, capture_output=True)
+    ask = ["sinfo", "-h", "-N", "-p", "cpu", "-o", "%t"]
+    nodes = subprocess.run(ask, capture_output=True, text=True).stdout.split()
+    queue = subprocess.run(["squeue", "-h"], capture_output=True, text=True).stdout
+    return nodes == ["idle", "idle"] and not queue
 
 
 @pytest.fixture(scope="session")
