@@ -67,6 +67,18 @@ def test_dropped_branches_by_hand():
         assert torch.allclose(found[i], encoder.norm(x)[0], atol=1e-12)
 
 
+def test_activation_checkpointing_changes_no_gradient():
+    encoder = build_encoder("vit_ti8", kind="dinov2", layer_scale=0.1)
+    images, kept = torch.rand(6, 3, 40, 40), draw_kept(0, 0, 6, range(6), 1, 12, 0.3)
+    gradients = []
+    for spare in (False, True):
+        encoder.zero_grad()
+        encoder.set_grad_checkpointing(spare)
+        tokens(encoder, images, kept=kept, share=0.7).square().sum().backward()
+        gradients.append([p.grad.clone() for p in encoder.parameters()])
+    assert all(map(torch.allclose, *gradients))
+
+
 # ---- groups, schedules, clipping -----------------------------------------------------------------
 
 
