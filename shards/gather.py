@@ -6,6 +6,9 @@ its rows of the index: its commit mark, renamed into place last.
 
 import hashlib
 import json
+import os
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +17,13 @@ import pyarrow as pa
 from shards.direct import ALIGN, SCRATCH, read_direct, take_blocks, write_direct
 from shards.fingerprint import block_numbers, checksum, fingerprint, member_blocks
 from shards.plan import Plan
-from shards.scatter import run_path
-from shards.schema import INDEX_COLUMNS
+from shards.runs import RUN_COLUMNS, Runs, read_facts
+from shards.schema import CROP_PX, INDEX_COLUMNS
+from shards.strip import decode_batch
 from shards.write import BLOCK, atomic
 
 PAGE = ALIGN // BLOCK  # blocks
+DECODED = 500  # crops at a time
 
 
 def shard_name(number: int) -> str:
@@ -31,13 +36,6 @@ def mark_path(work: Path, number: int) -> Path:
     return work / f"shard-{number:06d}.arrow"
 
 
-def read_facts(path: Path) -> dict:
-    """Return what a run's or a shard's commit mark says beside its rows."""
-    with pa.memory_map(str(path)) as file:
-        metadata = pa.ipc.open_file(file).schema.metadata
-    return {k.decode(): json.loads(v) if v[:1] == b"{" else v.decode() for k, v in metadata.items()}
-
-
 def is_made(out: Path, work: Path, number: int) -> bool:
     """Tell whether a shard is finished."""
     mark, tar = mark_path(work, number), out / shard_name(number)
@@ -48,7 +46,7 @@ def is_made(out: Path, work: Path, number: int) -> bool:
     )
 
 
-def write_shards(plan: Plan, group: range, out: Path, work: Path) -> None:
+def write_shards(plan: Plan, group: range, out: Path, work: Path, runs: Runs) -> None:
     """Write those shards of a group that are not finished.
 
     Raises:
@@ -58,9 +56,8 @@ def write_shards(plan: Plan, group: range, out: Path, work: Path) -> None:
     if not missing:
         return
     first, last = plan.samples_of(missing[0]).start, plan.samples_of(missing[-1]).stop
-    table, blocks = _collect(plan, first, last, work)
-    order = np.argsort(table["position"].to_numpy(), kind="stable")
-    table = table.take(order)
+    table, blocks = _collect(runs, first, last, work)
+    table = table.take(np.argsort(table["position"].to_numpy(), kind="stable"))
     if not np.array_equal(table["position"].to_numpy(), np.arange(first, last)):
         raise ValueError(
             f"{work} lacks cells of shards {missing[0]} to {missing[-1]}, or holds some twice: "
@@ -72,38 +69,61 @@ def write_shards(plan: Plan, group: range, out: Path, work: Path) -> None:
         _write_shard(plan, number, rows, blocks, out, work)
 
 
-def _collect(plan: Plan, first: int, last: int, work: Path) -> tuple[pa.Table, np.ndarray]:
-    """Read the cells of places [first, last) from all runs.
+def _collect(runs: Runs, first: int, last: int, work: Path) -> tuple[pa.Table, np.ndarray]:
+    """Read the cells of places [first, last) as far as runs hold them.
 
     Returns:
-        Their rows, `start` counting in what was read, and (M, 512) uint8 blocks.
+        Their rows with a column `copied`, and (M, 512) uint8 blocks; `start` counts in these where
+        a member was copied into a run, else in the slide's tar.
     """
-    slices = []
-    for number in range(len(plan.runs)):
-        path = run_path(work, number)
-        with pa.memory_map(str(path)) as file:
-            table = pa.ipc.open_file(file).read_all()
-            positions = table["position"].chunk(0).to_numpy()  # a run is one batch: not copied
-            low, high = np.searchsorted(positions, [first, last]).tolist()
-            # Copied, for the mapping ends here.
-            rows = table.slice(low, high - low).take(np.arange(high - low))
-        slices.append((path.with_suffix(".bin"), rows))
-    spans = []  # of blocks, widened to whole pages as direct reading wants them
-    for _, rows in slices:
-        begin = rows["start"][0].as_py() if len(rows) else 0
-        end = begin + int(member_blocks(rows["size"].to_numpy()).sum())
-        spans.append((begin // PAGE * PAGE, end, -(-end // PAGE) * PAGE))
-    blocks = SCRATCH.blocks("piece", sum(stop - low for low, _, stop in spans))
-    tables, at = [], 0
-    for (path, rows), (low, end, stop) in zip(slices, spans, strict=True):
-        if not len(rows):
-            continue
-        if read_direct(path, low * BLOCK, blocks[at : at + stop - low]) < (end - low) * BLOCK:
-            raise ValueError(f"{path} is cut short: delete {work} and mix again")
-        starts = rows["start"].to_numpy() - low + at
-        tables.append(rows.set_column(1, "start", pa.array(starts)))
+    slices = list(runs.slices(first, last))
+    # Widened to whole pages, as direct reading wants them.
+    spans = [(s.begin // PAGE * PAGE, -(-s.end // PAGE) * PAGE) for s in slices]
+    blocks = SCRATCH.blocks("piece", sum(stop - low for low, stop in spans))
+    shift, at = [], 0
+    for s, (low, stop) in zip(slices, spans, strict=True):
+        into = blocks[at : at + stop - low]
+        if s.path and read_direct(s.path, low * BLOCK, into) < (s.end - low) * BLOCK:
+            raise ValueError(f"{s.path} is cut short: delete {work} and mix again")
+        shift.append(at - low if s.path else 0)
         at += stop - low
-    return pa.concat_tables(tables).combine_chunks(), blocks
+    table = pa.concat_tables([s.rows for s in slices] or [RUN_COLUMNS.empty_table()])
+    table = table.combine_chunks()
+    lengths = [len(s.rows) for s in slices]
+    starts = table["start"].to_numpy() + np.repeat(np.array(shift, np.int64), lengths)
+    copied = np.repeat([s.path is not None for s in slices], lengths).astype(bool)
+    table = table.set_column(1, "start", pa.array(starts))
+    return table.append_column("copied", pa.array(copied)), blocks
+
+
+def _fill(plan: Plan, rows: pa.Table, blocks: np.ndarray, tar: np.ndarray) -> None:
+    """Copy the members of a shard to their places.
+
+    Args:
+        plan: of the mix.
+        rows: of the shard, as `_collect` returns them, in order.
+        blocks: likewise.
+        tar: (M, 512) uint8, where to.
+    """
+    starts, counts = rows["start"].to_numpy(), member_blocks(rows["size"].to_numpy())
+    places = np.cumsum(counts) - counts
+    here = rows["copied"].to_numpy()
+    if here.all():
+        take_blocks(blocks, block_numbers(starts, counts), tar)
+        return
+    some = block_numbers(starts[here], counts[here])
+    tar[block_numbers(places[here], counts[here])] = blocks[some]
+    slides, data = rows["slide_number"].to_numpy(), memoryview(tar.reshape(-1))
+    order = np.lexsort((starts, slides, here))[: len(rows) - here.sum()]
+    edges = np.flatnonzero(np.diff(slides[order], prepend=-1, append=-1)).tolist()
+    spans = BLOCK * np.stack([starts, places, places + counts], axis=1)[order]
+    for low, high in pairwise(edges):
+        path = plan.tar(int(slides[order[low]]))
+        with open(path, "rb", buffering=0) as file:
+            number = file.fileno()
+            for start, place, end in spans[low:high].tolist():
+                if os.preadv(number, [data[place:end]], start) < end - place:
+                    raise ValueError(f"{path} was changed while it was mixed: mix again")
 
 
 def _write_shard(
@@ -113,8 +133,8 @@ def _write_shard(
     counts = member_blocks(rows["size"].to_numpy())
     tar = SCRATCH.blocks("shard", int(counts.sum()) + 2)
     tar[-2:] = 0  # a tar ends with two empty blocks
-    members = take_blocks(blocks, block_numbers(rows["start"].to_numpy(), counts), tar[:-2])
-    hashes = fingerprint(members, counts)
+    _fill(plan, rows, blocks, tar[:-2])
+    hashes = fingerprint(tar[:-2], counts)
     damaged = np.flatnonzero(hashes != rows["fingerprint"].to_numpy())
     if len(damaged):
         slide = plan.slides[rows["slide_number"][damaged[0]].as_py()]["slide"]
@@ -152,3 +172,35 @@ def _index(plan: Plan, number: int, rows: pa.Table, starts: np.ndarray) -> pa.Ta
             "fingerprint": rows["fingerprint"],
         }
     ).cast(INDEX_COLUMNS)
+
+
+def read_crops(plan: Plan, out: Path, work: Path, count: int) -> Iterator[np.ndarray]:
+    """Yield the first crops of finished shards, (N, 3, H, W) uint8, some hundred at a time.
+
+    Raises:
+        ValueError: one does not decode, or has another size.
+    """
+    for number in range(plan.shards):
+        with pa.memory_map(str(mark_path(work, number))) as file:
+            table = pa.ipc.open_file(file).read_all()
+        path = out / shard_name(number)
+        with open(path, "rb", buffering=0) as tar:
+            for start in range(0, min(count, len(table)), DECODED):
+                offsets, sizes = (
+                    table[c][start : min(start + DECODED, count)].to_pylist()
+                    for c in ("offset", "size")
+                )
+                images = [
+                    os.pread(tar.fileno(), size, offset)
+                    for offset, size in zip(offsets, sizes, strict=True)
+                ]
+                crops = np.empty((len(images), CROP_PX, CROP_PX, 3), np.uint8)
+                for i, error in decode_batch(images, crops).items():
+                    raise ValueError(
+                        f"{path}: the crop at byte {offsets[i]} is broken ({error}); `python "
+                        "shards/main.py verify` lists all faults; extract that slide again"
+                    )
+                yield crops.transpose(0, 3, 1, 2)
+        count -= min(count, len(table))
+        if not count:
+            return

@@ -1,10 +1,11 @@
 """Mix the cells of all slides into shards: one global shuffle, bytes moved, never re-encoded.
 
 An external sort by destination. Pass 1 (shards/scatter.py) writes runs: what fits in memory,
-sorted. Pass 2 (shards/gather.py) takes each shard's slice out of every run. The join writes the
-index and, last, `dataset.json`. Parts share out runs and shards; each unit of work is a file that
-is whole or absent and a function of the cells and settings alone, so neither a kill nor a second
-copy can do harm, and whoever comes last finishes.
+sorted. Pass 2 (shards/gather.py) takes each shard's slice out of every run; where the page cache
+holds all slides' tars, out of these. The join writes the index and, last, `dataset.json`. Parts
+share out runs and shards; each unit of work is a file that is whole or absent and a function of
+the cells and settings alone, so neither a kill nor a second copy can do harm, and whoever comes
+last finishes.
 """
 
 import json
@@ -12,7 +13,7 @@ import logging
 import secrets
 import shutil
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,13 +22,14 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from shards.cells import kept_cells
-from shards.colour import colour_statistics
+from shards.colour import SAMPLE, colour_statistics
 from shards.dataset import FORMAT, digest
-from shards.gather import is_made, mark_path, read_facts, shard_name, write_shards
+from shards.gather import is_made, mark_path, read_crops, shard_name, write_shards
 from shards.plan import THREADS, Plan, make_plan
-from shards.read import Shards
-from shards.scatter import run_path, write_run
+from shards.runs import Runs, read_facts, run_path
+from shards.scatter import write_run
 from shards.schema import CROP_PX, INDEX_COLUMNS, MPP
+from shards.source import fits_cache, read_ahead
 from shards.write import atomic
 
 __all__ = ["kept_cells", "mix"]  # evaluate looks for both here
@@ -134,22 +136,46 @@ def _work(
     plan: Plan, out: Path, work: Path, part: int, parts: int, pool: ThreadPoolExecutor
 ) -> dict | None:
     """Do a part's share of each pass as far as the files allow."""
-
-    def share(do: Callable[[int], None], of: int, what: str) -> None:
-        mine = range(part, of, parts)
-        list(tqdm(pool.map(do, mine), what, len(mine), unit="piece", disable=None))
-
-    def scatter(number: int) -> None:
-        if not run_path(work, number).is_file():
-            write_run(plan, number, work)
-
-    share(scatter, len(plan.runs), "pass 1")
+    # Other parts may run on other machines, whose page cache is another.
+    copy = parts > 1 or not fits_cache(plan.bytes)
+    mine = [n for n in range(part, len(plan.runs), parts) if not run_path(work, n).is_file()]
+    if not copy and len(mine) < len(plan.runs):  # a rerun: pass 1 did not just read them
+        read_ahead(plan.tar(slide) for slide in range(len(plan.slides)))
+    _finish([pool.submit(write_run, plan, n, work, copy) for n in mine], "pass 1")
     if _left(plan.runs, lambda n: run_path(work, n).is_file(), "pass 1", "run"):
         return None
-    share(lambda n: write_shards(plan, plan.groups[n], out, work), len(plan.groups), "pass 2")
+    runs = Runs(work, len(plan.runs))
+    tasks: list[Future] = []
+    colours = None
+    for group in plan.groups[part::parts]:
+        tasks.append(pool.submit(write_shards, plan, group, out, work, runs))
+        enough = group.stop * plan.samples_per_shard >= min(SAMPLE, plan.samples)
+        if parts == 1 and not colours and enough:  # beside the rest, for it is slow and serial
+            colours = pool.submit(_colours, plan, out, work, list(tasks))
+    _finish(tasks, "pass 2")
     if _left(range(plan.shards), lambda n: is_made(out, work, n), "pass 2", "shard"):
         return None
-    return _join(plan, out, work)
+    return _join(plan, out, work, colours or pool.submit(_colours, plan, out, work, []))
+
+
+def _finish(tasks: list[Future], what: str) -> None:
+    """Wait for all tasks; after an error none is begun any more."""
+    try:
+        for task in tqdm(tasks, what, unit="piece", disable=None):
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _colours(plan: Plan, out: Path, work: Path, after: list[Future]) -> dict:
+    """Describe the colours of the first crops, which are a random sample, once they are there."""
+    from threadpoolctl import threadpool_limits
+
+    for task in after:
+        task.result()
+    with threadpool_limits(1):  # more only wait for each other, and round otherwise
+        return colour_statistics(read_crops(plan, out, work, SAMPLE), plan.seed)
 
 
 def _left(units: Iterable, is_done: Callable[[int], bool], what: str, unit: str) -> bool:
@@ -164,7 +190,7 @@ def _left(units: Iterable, is_done: Callable[[int], bool], what: str, unit: str)
     return bool(left)
 
 
-def _join(plan: Plan, out: Path, work: Path) -> dict:
+def _join(plan: Plan, out: Path, work: Path, colours: Future) -> dict:
     """Check that nothing was lost or doubled, write the index and the description."""
     facts = [read_facts(mark_path(work, n)) for n in range(plan.shards)]
     before = [read_facts(run_path(work, n))["checksum"] for n in range(len(plan.runs))]
@@ -194,7 +220,7 @@ def _join(plan: Plan, out: Path, work: Path) -> dict:
         "shards": [f["shard"] for f in facts],
         "source": plan.source,
     }
-    info |= colour_statistics(Shards(out, info=info), plan.seed)
+    info |= colours.result()
     with atomic(out / "dataset.json", "w") as file:
         json.dump(info, file, indent=1)
     _clear(work)

@@ -39,6 +39,7 @@ class Plan:
         first: (S + 1,) number of each slide's first cell among all; the last is how many.
         runs: what pass 1 reads at a time, each of at most `piece_bytes`.
         groups: shards that pass 2 makes at a time, likewise.
+        bytes: of the slides' tars.
         source: what determines the data set, for `dataset.json`.
     """
 
@@ -50,6 +51,7 @@ class Plan:
     first: np.ndarray
     runs: list[list[Piece]]
     groups: list[range]
+    bytes: int
     source: dict
 
     @property
@@ -67,6 +69,10 @@ class Plan:
         low = int(self.first[piece.slide])
         cells = np.arange(low + piece.start, low + piece.stop)
         return permute(cells, self.samples, (self.seed, SHUFFLE))
+
+    def tar(self, slide: int) -> Path:
+        """Return the tar of a slide, by its number."""
+        return self.cells / f"{self.slides[slide]['slide']}.tar"
 
     def samples_of(self, shard: int) -> range:
         """Return the places that a shard holds."""
@@ -103,7 +109,8 @@ def make_plan(
         raise ValueError(f"{cells} holds crops of several codecs ({', '.join(codecs)})")
     counts = [len(chosen[s["slide"]]) if chosen else s["cells"] for s in slides]
     first = np.concatenate([[0], np.cumsum(counts)])
-    sizes = _bytes(cells, slides) * counts // [s["cells"] for s in slides]
+    tars = _bytes(cells, slides)
+    sizes = tars * counts // [s["cells"] for s in slides]
     # A pass holds a piece whole, and a shard or a few copies of its table beside it.
     piece_bytes = memory * 1e9 / 2 / THREADS
     a_shard = sizes.sum() / first[-1] * min(samples_per_shard, first[-1])
@@ -132,6 +139,7 @@ def make_plan(
         first=first,
         runs=_runs(sizes, counts, piece_bytes),
         groups=[range(s, min(s + together, shards)) for s in range(0, shards, together)],
+        bytes=int(tars.sum()),
         source=source,
     )
 

@@ -1,10 +1,9 @@
 """Pass 1 of a mix: read the slides' tars front to back, write their cells sorted by destination.
 
-A run is `run-000000.bin`, whole tar members in 512-byte blocks in the order of their places in
-the data set, and `run-000000.arrow`, a row for each: its commit mark, renamed into place last.
+Where the page cache holds all tars, bytes are not copied into runs: pass 2 takes them from there.
 """
 
-import os
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,67 +13,78 @@ from shards.cells import kept_nuclei
 from shards.direct import SCRATCH, take_blocks, write_direct
 from shards.fingerprint import block_numbers, checksum, fingerprint, member_blocks
 from shards.plan import Piece, Plan
-from shards.schema import CODECS, key
+from shards.runs import RUN_COLUMNS, run_path
+from shards.schema import CODECS, key, member_names
+from shards.source import map_blocks
 from shards.write import BLOCK, atomic, headers
 
 GAP = 8 * BLOCK  # unwanted bytes that are read rather than skipped
 WRITE_BLOCKS = 32_768  # 16 MB at a time
 HASH_MEMBERS = 2048  # 7 MB at a time
-RUN_COLUMNS = pa.schema(
-    [
-        ("position", pa.int64()),  # in the data set, ascending
-        ("start", pa.int64()),  # of the member in the run's file, blocks
-        ("size", pa.int32()),  # of the image, bytes
-        ("slide_number", pa.int32()),
-        ("nucleus", pa.int32()),
-        ("x", pa.float32()),
-        ("y", pa.float32()),
-        ("area_um2", pa.float32()),
-        ("label", pa.string()),
-        ("fingerprint", pa.uint64()),
-    ]
-)
 
 
-def run_path(work: Path, number: int) -> Path:
-    """Return the commit mark of a run."""
-    return work / f"run-{number:06d}.arrow"
-
-
-def write_run(plan: Plan, number: int, work: Path) -> None:
-    """Read the cells of one run, check them, and write them sorted by destination.
+def write_run(plan: Plan, number: int, work: Path, copy: bool) -> None:
+    """Read the cells of one run, check them, and list them sorted by destination.
 
     Args:
         plan: of the mix.
         number: of the run.
         work: folder of the runs.
+        copy: the cells' bytes into the run, too; else only where they must be changed.
 
     Raises:
         ValueError: a tar is not the one that its slide's table describes.
     """
-    pieces = plan.runs[number]
-    tables = [_chosen(plan, piece) for piece in pieces]
-    spans = [_spans(t["offset"].to_numpy(), member_blocks(t["size"].to_numpy())) for t in tables]
+    pieces = [(piece, _chosen(plan, piece)) for piece in plan.runs[number]]
+    path = run_path(work, number)
+    table = None if copy else _in_place(plan, pieces)
+    copied = table is None
+    if table is None:
+        table = _copied(plan, pieces, path.with_suffix(".bin"))
+    facts = {
+        "checksum": f"{checksum(table['fingerprint'].to_numpy()):016x}",
+        "copied": json.dumps(copied),
+    }
+    table = table.cast(RUN_COLUMNS).replace_schema_metadata(facts).combine_chunks()
+    with atomic(path) as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+
+
+def _in_place(plan: Plan, pieces: list[tuple[Piece, pa.Table]]) -> pa.Table | None:
+    """Describe cells where they are; None if a shard could not take them as they are."""
+    described = []
+    for piece, table in pieces:
+        starts = _member_starts(plan, piece, table)
+        blocks = map_blocks(plan.tar(piece.slide))
+        if (starts + member_blocks(table["size"].to_numpy())).max() > len(blocks):
+            return None  # a last padding is absent
+        found = blocks[starts]
+        if not np.array_equal(_checked_headers(plan, piece, table, found), found):
+            return None
+        described.append(_describe(plan, piece, table, blocks, starts))
+    table = pa.concat_tables(described)
+    return table.take(np.argsort(table["position"].to_numpy()))
+
+
+def _copied(plan: Plan, pieces: list[tuple[Piece, pa.Table]], path: Path) -> pa.Table:
+    """Write cells sorted by destination; return their description, `start` in that file."""
+    spans = [_spans(t["offset"].to_numpy(), member_blocks(t["size"].to_numpy())) for _, t in pieces]
     blocks = SCRATCH.blocks("piece", sum(e - b for s in spans for b, e in s))
     at, described = 0, []
-    for piece, table, pieces_spans in zip(pieces, tables, spans, strict=True):
+    for (piece, table), pieces_spans in zip(pieces, spans, strict=True):
         starts = _read(plan, piece, table, pieces_spans, blocks, at)
+        blocks[starts] = _checked_headers(plan, piece, table, blocks[starts])
         at += sum(e - b for b, e in pieces_spans)
         described.append(_describe(plan, piece, table, blocks, starts))
     table = pa.concat_tables(described)
     order = np.argsort(table["position"].to_numpy())
     counts = member_blocks(table["size"].to_numpy())[order]
     numbers = block_numbers(table["start"].to_numpy()[order], counts)
-    path = run_path(work, number)
-    with atomic(path.with_suffix(".bin")) as file:
+    with atomic(path) as file:
         for i in range(0, len(numbers), WRITE_BLOCKS):
             part = numbers[i : i + WRITE_BLOCKS]
             write_direct(file, take_blocks(blocks, part, SCRATCH.blocks("part", len(part))))
-    table = table.take(order).set_column(1, "start", pa.array(np.cumsum(counts) - counts))
-    facts = {"checksum": f"{checksum(table['fingerprint'].to_numpy()):016x}"}
-    table = table.cast(RUN_COLUMNS).replace_schema_metadata(facts).combine_chunks()
-    with atomic(path) as file, pa.ipc.new_file(file, table.schema) as writer:
-        writer.write_table(table)
+    return table.take(order).set_column(1, "start", pa.array(np.cumsum(counts) - counts))
 
 
 def _chosen(plan: Plan, piece: Piece) -> pa.Table:
@@ -104,6 +114,20 @@ def _spans(offsets: np.ndarray, counts: np.ndarray) -> list[tuple[int, int]]:
     return list(zip(begin[np.r_[0, cuts]].tolist(), end[np.r_[cuts - 1, -1]].tolist(), strict=True))
 
 
+def _member_starts(plan: Plan, piece: Piece, table: pa.Table) -> np.ndarray:
+    """Return the blocks where a piece's members begin in their tar, (N,).
+
+    Raises:
+        ValueError: the tar ends before them.
+    """
+    sizes, offsets = table["size"].to_numpy(), table["offset"].to_numpy()
+    end = plan.tar(piece.slide).stat().st_size
+    beyond = (offsets % BLOCK != 0) | (offsets < BLOCK) | (offsets + sizes > end)
+    if beyond.any():
+        _refuse(plan, piece, table, int(np.argmax(beyond)), f"the tar has {end} bytes")
+    return offsets // BLOCK - 1
+
+
 def _read(
     plan: Plan,
     piece: Piece,
@@ -112,32 +136,9 @@ def _read(
     blocks: np.ndarray,
     at: int,
 ) -> np.ndarray:
-    """Read a piece's spans into `blocks` from `at` on, and check and rewrite the headers.
-
-    Returns:
-        (N,) where the members begin in `blocks`.
-
-    Raises:
-        ValueError: a member is not where the table says.
-    """
-    slide = plan.slides[piece.slide]
-    path = plan.cells / f"{slide['slide']}.tar"
-    names = [
-        f"{key(slide['slide'], n)}.{CODECS[slide['codec']]}" for n in table["nucleus"].to_pylist()
-    ]
-    sizes, offsets = table["size"].to_numpy(), table["offset"].to_numpy()
-
-    def refuse(wrong: np.ndarray, found: str) -> None:
-        raise ValueError(
-            f"{path}: {names[wrong[0]]} is not at byte {offsets[wrong[0]]} ({found}), so the tar "
-            "is damaged or of another run: delete it and extract that slide again"
-        )
-
-    with open(path, "rb") as tar:
-        end = os.fstat(tar.fileno()).st_size
-        beyond = (offsets % BLOCK != 0) | (offsets < BLOCK) | (offsets + sizes > end)
-        if beyond.any():
-            refuse(np.flatnonzero(beyond), f"the tar has {end} bytes")
+    """Read a piece's spans into `blocks` from `at` on; return where members begin there, (N,)."""
+    first = _member_starts(plan, piece, table)
+    with open(plan.tar(piece.slide), "rb") as tar:
         to = at
         for begin, stop in spans:
             tar.seek(begin * BLOCK)
@@ -146,16 +147,36 @@ def _read(
             to += stop - begin
     begins, stops = np.array(spans).T
     shift = at - begins + np.cumsum(stops - begins) - (stops - begins)
-    first = offsets // BLOCK - 1
-    starts = first + shift[np.searchsorted(begins, first, side="right") - 1]
-    expected, found = headers(names, sizes), blocks[starts]
-    checked = [*range(100), *range(124, 136)]  # name and size; the rest may be any tar writer's
-    other = (found[:, checked] != expected[:, checked]).any(axis=1)
-    if other.any():
-        wrong = np.flatnonzero(other)
-        refuse(wrong, f"{bytes(found[wrong[0], :100]).rstrip(bytes(1))!r} is there")
-    blocks[starts] = expected
-    return starts
+    return first + shift[np.searchsorted(begins, first, side="right") - 1]
+
+
+def _checked_headers(plan: Plan, piece: Piece, table: pa.Table, found: np.ndarray) -> np.ndarray:
+    """Return the headers that a piece's members get, (N, 512), once they are those found.
+
+    Raises:
+        ValueError: a member is not where the table says.
+    """
+    slide = plan.slides[piece.slide]
+    names = member_names(slide["slide"], table["nucleus"].to_numpy(), slide["codec"])
+    expected = headers(names, table["size"].to_numpy())
+    if not np.array_equal(found, expected):
+        checked = [*range(100), *range(124, 136)]  # name and size; the rest is any tar writer's
+        other = (found[:, checked] != expected[:, checked]).any(axis=1)
+        if other.any():
+            wrong = int(np.argmax(other))
+            there = bytes(found[wrong, :100]).rstrip(bytes(1))
+            _refuse(plan, piece, table, wrong, f"{there!r} is there")
+    return expected
+
+
+def _refuse(plan: Plan, piece: Piece, table: pa.Table, row: int, found: str) -> None:
+    """Say that the member of a row is not where the table says."""
+    slide, nucleus = plan.slides[piece.slide], table["nucleus"][row].as_py()
+    raise ValueError(
+        f"{plan.tar(piece.slide)}: {key(slide['slide'], nucleus)}.{CODECS[slide['codec']]} is not "
+        f"at byte {table['offset'][row]} ({found}), so the tar is damaged or of another run: "
+        "delete it and extract that slide again"
+    )
 
 
 def _describe(
@@ -167,7 +188,10 @@ def _describe(
     for i in range(0, len(starts), HASH_MEMBERS):
         some = counts[i : i + HASH_MEMBERS]
         numbers = block_numbers(starts[i : i + HASH_MEMBERS], some)
-        members = take_blocks(blocks, numbers, SCRATCH.blocks("part", len(numbers)))
+        if np.array_equal(numbers, np.arange(numbers[0], numbers[0] + len(numbers))):
+            members = blocks[numbers[0] : numbers[0] + len(numbers)]
+        else:
+            members = take_blocks(blocks, numbers, SCRATCH.blocks("part", len(numbers)))
         hashes.append(fingerprint(members, some))
     return pa.table(
         {

@@ -14,6 +14,7 @@ angle: 40 * sqrt(2) = 56.6); the released LEMON card (0.25 µm/px).
 
 import re
 
+import numpy as np
 import pyarrow as pa
 
 CROP_PX = 60  # side of a stored crop, px
@@ -95,3 +96,25 @@ def check_slide_id(slide: str) -> str:
 def key(slide: str, nucleus: int) -> str:
     """Return a sample's WebDataset key, `<slide>_<nucleus:07d>`."""
     return f"{slide}_{nucleus:07d}"
+
+
+def member_names(slide: str, nuclei: np.ndarray, codec: str) -> np.ndarray:
+    """Return the names of a slide's members in a tar, `<key>.<extension>`, many at once.
+
+    Args:
+        slide: its id.
+        nuclei: (N,) integers.
+        codec: of CODECS.
+
+    Returns:
+        (N,) bytes strings.
+    """
+    before, after = key(slide, 0)[:-7], f".{CODECS[codec]}"
+    if len(nuclei) and nuclei.max() >= 10**7:  # more digits than the key is padded to
+        return np.array([f"{key(slide, n)}{after}".encode() for n in nuclei.tolist()])
+    digits = nuclei[:, None] // 10 ** np.arange(6, -1, -1) % 10 + ord("0")
+    parts = [np.frombuffer(part.encode(), np.uint8) for part in (before, after)]
+    names = np.empty((len(nuclei), len(parts[0]) + 7 + len(parts[1])), np.uint8)
+    names[:, : len(parts[0])], names[:, -len(parts[1]) :] = parts
+    names[:, len(parts[0]) : -len(parts[1])] = digits
+    return names.view(f"S{names.shape[1]}")[:, 0]

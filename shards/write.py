@@ -122,11 +122,11 @@ def _header(name: str, size: int) -> bytes:
     return header[:148] + b"%06o\0 " % sum(header) + header[156:]
 
 
-def headers(names: list[str], sizes: np.ndarray) -> np.ndarray:
+def headers(names: list[str] | np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Return the headers that `TarWriter` gives members, for many at once.
 
     Args:
-        names: N names as `TarWriter.add` takes them.
+        names: N names as `TarWriter.add` takes them, or an array of their bytes.
         sizes: (N,) bytes, each below 8 GiB.
 
     Returns:
@@ -135,7 +135,7 @@ def headers(names: list[str], sizes: np.ndarray) -> np.ndarray:
     blank = np.frombuffer(_header("-", 0), np.uint8).copy()
     blank[148:156] = ord(" ")
     table = np.tile(blank, (len(names), 1))
-    encoded = np.array([name.encode("ascii") for name in names], "S100")
+    encoded = np.asarray(names).astype("S100")
     table[:, :100] = encoded.view(np.uint8).reshape(len(names), 100)
     octal = np.asarray(sizes, np.int64)[:, None] >> np.arange(30, -1, -3) & 7
     table[:, 124:135] = octal + ord("0")

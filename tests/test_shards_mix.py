@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,15 +20,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shards.colour import mixture, stain_vectors
+from shards import source
 from shards.crop import encode
-from shards.fingerprint import checksum, fingerprint, member_blocks
 from shards.mix import kept_cells, mix
 from shards.order import permute
 from shards.plan import SHUFFLE, make_plan
 from shards.read import Shards
 from shards.schema import CELL_COLUMNS, FATES, key
-from shards.write import TarWriter, headers
+from shards.source import fits_cache
+from shards.write import TarWriter
 
 ROOT = Path(__file__).resolve().parents[1]
 RNG = np.random.default_rng(0)
@@ -89,6 +90,12 @@ def mixed(many, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("mixed") / "s"
     assert mix(many, out, 30, seed=5)
     return out
+
+
+@pytest.fixture
+def on_disk(monkeypatch):
+    """A machine whose page cache does not hold the tars."""
+    monkeypatch.setattr("shards.mix.fits_cache", lambda size: False)
 
 
 SMALL = 0.002  # GB: runs and groups of 250 kB
@@ -191,49 +198,6 @@ def test_another_tar_writers_headers_become_ours(many, mixed, tmp_path):
     assert same(tmp_path / "s", mixed)
 
 
-# ---- the fingerprint -----------------------------------------------------------------------------
-
-
-@given(st.lists(st.binary(max_size=1500), min_size=1, max_size=8), st.data())
-def test_fingerprints_see_every_change_but_no_order(members, data):
-    def blocks_of(parts):
-        file = io.BytesIO()
-        tar = TarWriter(file)
-        for i, part in parts:
-            tar.add(f"m_{i:07d}.jpg", part)
-        raw = file.getvalue()
-        return np.frombuffer(raw, np.uint8).reshape(-1, 512), member_blocks(
-            [len(part) for _, part in parts]
-        )
-
-    parts = list(enumerate(members))
-    hashes = fingerprint(*blocks_of(parts))
-    order = data.draw(st.permutations(range(len(parts))))
-    moved = fingerprint(*blocks_of([parts[i] for i in order]))
-    assert np.array_equal(moved, hashes[order])
-    assert checksum(moved) == checksum(hashes)
-    blocks, counts = blocks_of(parts)
-    changed = blocks.copy()
-    bit = data.draw(st.integers(0, changed.size * 8 - 1))
-    changed.reshape(-1)[bit // 8] ^= 1 << bit % 8
-    assert checksum(fingerprint(changed, counts)) != checksum(hashes)
-
-
-def test_headers_are_tar_writers():
-    names, sizes = ["a_0000001.jpg", "b" * 80 + "_1234567.webp"], [0, 8**11 - 1]
-    for name, size, header in zip(names, sizes, headers(names, sizes), strict=True):
-        file = io.BytesIO()
-        TarWriter(file).add(name, b"x" * min(size, 1))
-        info = tarfile.TarInfo.frombuf(bytes(header), "ascii", "strict")
-        assert (info.name, info.size, info.mtime) == (name, size, 0)
-    many = [(f"s_{i:07d}.jpg", int(s)) for i, s in enumerate(RNG.integers(0, 9000, 300))]
-    table = headers([n for n, _ in many], np.array([s for _, s in many]))
-    for (name, size), header in zip(many, table, strict=True):
-        file = io.BytesIO()
-        TarWriter(file).add(name, bytes(size))
-        assert file.getvalue()[:512] == bytes(header)
-
-
 # ---- parts, kills, copies ------------------------------------------------------------------------
 
 
@@ -271,8 +235,10 @@ class Killed(BaseException):
     """What a test raises in the place of a kill."""
 
 
-def test_stopped_at_every_rename_the_rerun_gives_the_same(tmp_path, monkeypatch):
+@pytest.mark.parametrize("cached", [True, False])
+def test_stopped_at_every_rename_the_rerun_gives_the_same(tmp_path, monkeypatch, cached):
     """Each file appears by one rename: stop before and after each of them in turn."""
+    monkeypatch.setattr("shards.mix.fits_cache", lambda size: cached)
     cells = write_cells(tmp_path / "cells", {f"S{i}": [i, 5, 3, 1, 5] * 3 for i in range(3)})
     mix(cells, tmp_path / "straight", 12, 5, memory=SMALL / 2)
     replace = os.replace
@@ -299,10 +265,12 @@ def test_stopped_at_every_rename_the_rerun_gives_the_same(tmp_path, monkeypatch)
     assert moment > 12
 
 
-def test_killed_at_random_moments_the_rerun_gives_the_same(many, mixed, tmp_path):
+@pytest.mark.parametrize("cached", [True, False])
+def test_killed_at_random_moments_the_rerun_gives_the_same(many, mixed, tmp_path, cached):
     """SIGKILL, again and again, until a run gets through."""
     script = (
         f"import sys; sys.path[0] = {str(ROOT)!r}\n"
+        f"import shards.mix; shards.mix.fits_cache = lambda size: {cached}\n"
         "from pathlib import Path; from shards.mix import mix; print('go', flush=True)\n"
         f"mix(Path({str(many)!r}), Path({str(tmp_path / 's')!r}), 30, 5, memory={SMALL})"
     )
@@ -342,44 +310,60 @@ def test_lost_and_changed_cells_are_noticed(many, tmp_path):
     assert not (out / "dataset.json").exists()
 
 
-# ---- colours -------------------------------------------------------------------------------------
+# ---- where the page cache holds the tars ---------------------------------------------------------
 
 
-def test_stain_vectors_are_scikit_images():
-    from skimage.color import rgb2lab
-
-    views = RNG.integers(0, 256, (5, 12, 9, 3), dtype=np.uint8)
-    lab = rgb2lab(views).reshape(5, -1, 3)
-    expected = np.concatenate([lab.mean(1), lab.std(1)], axis=1)
-    assert np.abs(stain_vectors(np.moveaxis(views, 3, 0)) - expected).max() < 1e-3
+def test_copied_runs_give_the_same(many, mixed, tmp_path, on_disk):
+    mix(many, tmp_path / "s", 30, seed=5, memory=SMALL)
+    assert same(tmp_path / "s", mixed)
 
 
-def test_mixtures_are_stored_whole(mixed):
-    stain = json.loads((mixed / "dataset.json").read_text())["stain"]
-    crops = Shards(mixed).read(np.arange(384))[:, :, 10:50, 10:50].swapaxes(0, 1)
-    vectors = stain_vectors(crops)
-    one = stain["gmm1"]
-    assert one["weights"] == [1]
-    assert np.allclose(one["means"][0], vectors.mean(0))
-    assert np.allclose(one["covariances"][0], np.cov(vectors.T, bias=True) + 1e-6 * np.eye(6))
-    ten = {k: np.array(v) for k, v in stain["gmm10"].items()}
-    assert ten["covariances"].shape == (len(ten["weights"]), 6, 6)
-    assert ten["weights"].sum() == pytest.approx(1)
-    # A mixture keeps the mean, and the covariance up to its regularisation.
-    assert np.allclose(ten["weights"] @ ten["means"], vectors.mean(0))
+def test_bytes_go_through_runs_only_where_they_must(many, mixed, tmp_path, monkeypatch):
+    """Of the tars one has foreign headers, one no padding at its end."""
+    monkeypatch.setattr("shards.mix.fits_cache", lambda size: size == plan.bytes)
+    monkeypatch.setattr("shards.mix._clear", lambda work: None)
+    cells = Path(shutil.copytree(many, tmp_path / "cells"))
+    whole = (cells / "S11.tar").read_bytes()
+    (cells / "S11.tar").write_bytes(whole.rstrip(b"\0"))
+    with tarfile.open(cells / "S00.tar") as tar:
+        members = [(m, tar.extractfile(m).read()) for m in tar]
+    with tarfile.open(cells / "S00.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+        for member, data in members:
+            member.uname = "somebody"
+            tar.addfile(member, io.BytesIO(data))
+    plan = make_plan(cells, None, 30, 5, SMALL)
+    mix(cells, tmp_path / "s", 30, seed=5, memory=SMALL)
+    copied = {int(path.stem[4:]) for path in (tmp_path / "s/.mix").glob("run-*.bin")}
+    foreign = {n for n, run in enumerate(plan.runs) if 0 in {p.slide for p in run}}
+    assert copied == foreign | {len(plan.runs) - 1}
+    assert len(copied) < len(plan.runs)
+    shutil.rmtree(tmp_path / "s/.mix")
+    assert same(tmp_path / "s", mixed)
 
 
-def test_mixture_finds_what_was_drawn():
-    rng = np.random.default_rng(0)
-    centres = rng.normal(0, 50, (3, 6))
-    vectors = np.concatenate(
-        [c + rng.normal(0, 1, (n, 6)) for c, n in zip(centres, (400, 300, 100), strict=True)]
-    )
-    found = mixture(vectors, 3, seed=0)
-    assert np.allclose(found["weights"], [0.5, 0.375, 0.125])
-    assert np.abs(np.array(found["means"]) - centres).max() < 0.5
-    assert len(mixture(vectors[:25], 10, 0)["weights"]) == 2
-    assert len(mixture(vectors[:1], 10, 0)["weights"]) == 1
+def test_a_tar_that_changes_between_the_passes_is_noticed(many, tmp_path, monkeypatch):
+    cells, out = Path(shutil.copytree(many, tmp_path / "cells")), tmp_path / "s"
+    with monkeypatch.context() as patch:
+        patch.setattr("shards.mix._left", lambda *_: True)  # as if other parts had runs left
+        assert mix(cells, out, 30, 5) is None
+    assert not list((out / ".mix").glob("*.bin"))
+    whole = (cells / "S05.tar").read_bytes()
+    (cells / "S05.tar").write_bytes(whole[:700] + bytes([whole[700] ^ 8]) + whole[701:])
+    with pytest.raises(ValueError, match="1 cells changed between reading and writing"):
+        mix(cells, out, 30, 5)
+    (cells / "S05.tar").write_bytes(whole[:2000])
+    with pytest.raises(ValueError, match=r"S05\.tar was changed while it was mixed"):
+        mix(cells, out, 30, 5)
+    assert not (out / "dataset.json").exists()
+
+
+def test_the_cache_is_trusted_with_half_of_what_is_free(monkeypatch, tmp_path):
+    free = int(re.search(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())[1]) * 1024
+    assert not fits_cache(free)
+    assert fits_cache(free // 8) or source._available() < free // 2  # or a cgroup's limit
+    monkeypatch.setattr(source, "_available", lambda: 1000)
+    assert fits_cache(500)
+    assert not fits_cache(501)
 
 
 def test_kept_cells_are_all_in_memory(many):
