@@ -195,7 +195,9 @@ def _pieces(read: Callable, first: int, count: int) -> Iterator[tuple[int, np.nd
 
 
 def _cast(vectors: np.ndarray, dtype: str, name: str) -> np.ndarray:
-    if dtype != "float32" and (largest := float(np.abs(vectors).max())) > np.finfo(dtype).max:
+    if dtype != "float32" and (largest := float(np.abs(vectors).max())) > float(
+        np.finfo(dtype).max
+    ):
         raise ValueError(f"{name}: a value of {largest:g} does not fit {dtype}; write float32")
     return vectors.astype(dtype)
 
