@@ -276,14 +276,22 @@ def _draw(out: Path, costs: dict[str, Cost | None], scores: dict) -> None:
                          lw=0, zorder=2)  # fmt: skip
             axes.annotate(label, (cost.macs / 1e9, value), (np.sqrt(size) / 2 + 3, 0), size=10,
                           textcoords="offset points", va="center")  # fmt: skip
+        for name, cost in costs.items():  # counted without a score: where it would lie
+            if cost and name not in values:
+                axes.axvline(cost.macs / 1e9, color="#c3cad1", lw=1, zorder=0)
+                axes.annotate(name, (cost.macs / 1e9, 0.02), (-3, 0), size=8, rotation=90,
+                              xycoords=("data", "axes fraction"), textcoords="offset points",
+                              ha="right", color="#8a949e")  # fmt: skip
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.margins(x=0.25, y=0.18)
         axes.set_xlabel("multiply-adds for one image, G")
         axes.set_ylabel(f"mean {metric}")
         axes.set_title(", ".join(benchmarks).replace("$", r"\$"), size=10, color="#5d6975")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    present = {cost.family for cost in costs.values() if cost}
+    scored = {name for _, values in scores.values() for name in values}
+    present = {costs[name].family for name in scored if costs.get(name)}
     handles = [
         Line2D([], [], ls="", marker="o", color=colour, label=family)
         for family, colour in FAMILIES.items()

@@ -43,6 +43,7 @@ COMMANDS = {  # evaluate/commands/<name>.py, and what it does
     "molecules": "Moran's I of transcripts on the embedding's neighbours, and their maps",
     "robustness": "embeddings and probe under six other stains",
     "compute": "what encoders cost against how well they are probed (paper, Fig. 2)",
+    "composition": "select, mix, train and probe over cells, slides, projects (paper, Fig. 3)",
     "report": "one self-contained HTML file",
 }
 
