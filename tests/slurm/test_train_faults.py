@@ -59,7 +59,7 @@ def test_time_limit(branch, finished, wait_for):
     campaign.freeze(signal.SIGCONT)
     campaign.finish()
     log = campaign.log("train-0")
-    assert "stopped by signal SIGUSR2 after step" in log, log
+    assert "SIGUSR2" in log, log
     assert "to be started again" in log
     assert log.count("== job") >= 2
     same_as(campaign, finished)
