@@ -14,8 +14,7 @@ from dataclasses import MISSING, Field, asdict, dataclass, fields
 from pathlib import Path
 from typing import get_args
 
-from train.architecture import ENCODERS
-from train.policy import POLICIES
+from train.limits import CHOICES, LIMITS, PAIRS
 from train.recipes import RECIPES, owners
 
 
@@ -105,7 +104,7 @@ class Config:
         self._check(lambda v, allowed: v in allowed, "there are", CHOICES)
         for check, message, names in LIMITS:
             self._check(lambda v, _, check=check: check(v), message, dict.fromkeys(names))
-        for least, most in (("mask_ratio_least", "mask_ratio_most"), LOCAL_SCALE):
+        for least, most in PAIRS:
             if getattr(self, least) is not None and getattr(self, least) > getattr(self, most):
                 raise ValueError(f"{_flag(least)} is more than {_flag(most)}")
         if self.local_px is not None and self.local_px % 8:
@@ -154,44 +153,6 @@ class Config:
             return self.lr * self.batch / 256
         return self.lr * (self.batch / 1024) ** 0.5
 
-
-CHOICES = {
-    "encoder": ENCODERS,
-    "policy": POLICIES,
-    "precision": ("bf16", "fp32"),
-    "ibot_head": ("shared", "separate"),
-    "targets": ("sinkhorn", "centre"),
-    "neighbours": ("student", "teacher"),
-    "kde_reduction": ("mean", "sum"),
-}
-LOCAL_SCALE = ("local_scale_least", "local_scale_most")
-LIMITS = (  # a condition, its words, and the settings that must meet it
-    (
-        lambda v: v >= 1,
-        "at least 1",
-        "batch epoch_samples hidden projection log_every keep bottleneck prototypes local_crops "
-        "local_px".split(),
-    ),
-    (
-        lambda v: v > 0,
-        "above 0",
-        "epochs lr temperature checkpoint_every probe_every layer_decay clip student_temperature "
-        "start_temperature teacher_temperature local_scale_least kappa".split(),
-    ),
-    (
-        lambda v: v >= 0,
-        "at least 0",
-        "weight_decay warmup_epochs workers seed keep_every two_pass end_lr end_weight_decay "
-        "patch_lr layer_scale freeze_last_epochs ibot_weight temperature_epochs global_weight "
-        "koleo_weight kde_weight".split(),
-    ),
-    (
-        lambda v: 0 <= v <= 1,
-        "from 0 to 1",
-        "momentum mask_probability mask_ratio_least mask_ratio_most local_scale_most".split(),
-    ),
-    (lambda v: 0 <= v < 1, "from 0 to below 1", ["drop_path"]),
-)
 
 # Settings that change nothing in the result, so that a resumed run may change them.
 FREE = (

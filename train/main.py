@@ -3,6 +3,7 @@ r"""Train an encoder on shards of nuclei.
     torchrun --nproc-per-node=8 train/main.py --data shards/ --out runs/lemon
     torchrun --nproc-per-node=2 train/main.py --data shards/ --out runs/first \
         --encoder vit_ti8 --batch 128 --epochs 4 --warmup-epochs 1 --epoch-samples 10000
+    torchrun --nproc-per-node=8 train/main.py --data shards/ --out runs/dino --method dinov2
     python train/main.py --config runs/first/config.json --out runs/second --seed 1
     python train/main.py --data shards/ --out runs/lemon --dry-run --time-limit-hours 20
     python train/main.py plot runs/first runs/second --out curves.png
