@@ -55,7 +55,7 @@ SETTINGS = {
     "TRAIN_MEMORY": "2G",
     "TRAIN_TIME": "10",
     "TRAIN_WARNING": 60,
-    "BASELINES": "pixels",
+    "BASELINES": "morphology",
     "EVALUATE_FLAGS": "--bootstrap 0 --knn 0",
     "EVALUATE_EVERY": 12,  # of 24 steps: two checkpoints
     "EVALUATE_GPUS": 1,
@@ -142,11 +142,16 @@ class Campaign:
         """Return squeue's lines of this campaign: job of the chain, place in the array, state."""
         ident = json.loads((self.out / "campaign.json").read_text())["id"]
         command = ["squeue", "-h", "-r", "-o", "%j %K %T"]
-        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        for _ in range(20):  # on a busy machine slurmctld does not always answer in time
+            asked = subprocess.run(command, capture_output=True, text=True)
+            if asked.returncode == 0:
+                break
+            time.sleep(1)
+        assert asked.returncode == 0, asked.stderr
         start = f"lemon-{ident}-"
-        return [x.removeprefix(start) for x in lines.splitlines() if x.startswith(start)]
+        return [x.removeprefix(start) for x in asked.stdout.splitlines() if x.startswith(start)]
 
-    def finish(self, seconds: float = 600) -> None:
+    def finish(self, seconds: float = 1200) -> None:
         """Wait until none of its jobs is left."""
         wait_until(lambda: not self.live(), seconds, f"{self.out} to end")
 
@@ -263,7 +268,7 @@ def begin(cluster, slides, tmp_path) -> Iterator[Callable[..., Campaign]]:
     for campaign in made:
         for job in {job for _, job, _ in campaign._jobs()}:
             subprocess.run(["scancel", job], capture_output=True)
-    wait_until(idle, 60, "an idle SLURM")
+    wait_until(idle, 300, "an idle SLURM")
 
 
 def idle() -> bool:

@@ -14,7 +14,7 @@ def test_the_chain_ends_in_a_report(finished, slides):
     assert not finished.status().returncode, finished.status().stdout + finished.logs()
     with open(finished.out / "results" / "probe.csv") as file:
         rows = list(csv.DictReader(file))
-    assert {row["encoder"] for row in rows} == {"pixels", "tiny", "tiny-12"}
+    assert {row["encoder"] for row in rows} == {"morphology", "tiny", "tiny-12"}
     assert {row["benchmark"] for row in rows} == {"painted-nuclei"}
     assert (finished.out / "report.html").stat().st_size > 10_000
     assert finished.steps() == list(range(1, 25))
