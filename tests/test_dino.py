@@ -167,15 +167,17 @@ def head_in_numpy(head: nn.Module, x: torch.Tensor) -> np.ndarray:
     return hidden @ (prototypes * head.last_layer_length.detach().numpy()).T
 
 
-@pytest.mark.parametrize("ibot_head", ["shared", "separate"])
-@pytest.mark.parametrize("method_name", METHODS)
+@pytest.mark.parametrize(
+    ("method_name", "ibot_head"),
+    [("dinov2", "shared"), ("dinov2-no-local", "separate"), ("dinov2-no-local-kde", "shared")],
+)
 def test_the_whole_loss_against_numpy(method_name, ibot_head):
     """From the networks' tokens on, image by image and pair by pair, as the paper writes it."""
-    locals_ = {"local_crops": 3} if method_name == "dinov2" else {}
+    locals_ = {"local_crops": 2} if method_name == "dinov2" else {}
     # without layer scale, which starts all images alike
     config = tiny(method_name, ibot_head=ibot_head, drop_path=0, layer_scale=0, **locals_)
     method = method_of(config)
-    model, n = method.build().double(), 8
+    model, n = method.build().double(), 5
     with torch.no_grad():
         for p in [*model.teacher_encoder.parameters(), *model.teacher_head.parameters()]:
             p.add_(0.02 * torch.randn_like(p))
@@ -197,13 +199,13 @@ def test_the_whole_loss_against_numpy(method_name, ibot_head):
     if step.local is None:
         dino = 2 / 3 * np.mean(pairs)  # 2 / (2 + max(0, 1))
     else:
-        log_l = log_softmax(head_in_numpy(model.head, crops) / 0.1).reshape(3, n, -1)
+        log_l = log_softmax(head_in_numpy(model.head, crops) / 0.1).reshape(2, n, -1)
         terms = [
             np.mean([-(target[g * n + i] * log_l[c, i]).sum() for i in range(n)])
-            for c in range(3)
+            for c in range(2)
             for g in range(2)
         ]
-        dino = (np.mean(pairs) * 2 + sum(terms)) / (2 + 6)
+        dino = (np.mean(pairs) * 2 + sum(terms)) / (2 + 4)
     assert abs(result["dino"].item() - dino) < 1e-6
 
     masks = step.masks.numpy()
