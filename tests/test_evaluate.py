@@ -270,6 +270,11 @@ def test_from_a_folder_to_the_report(own, run, cells, tmp_path, capsys):
         if row["encoder"] == "morphology" and row["metric"] == "balanced accuracy"
     ])  # fmt: skip
     assert mean > 0.95
+    lines = (out / "tables" / "intervals--own.csv").read_text().splitlines()
+    assert len(lines) == 1 + 2 * 2
+    pattern = r'morphology,grouped,"[\d.]+ \[[\d.]+, [\d.]+\]"'
+    assert any(re.match(pattern, line) for line in lines)
+    assert len((out / "tables" / "classes--own.csv").read_text().splitlines()) == 1 + 2 * 2 * 2
     before = {name: (out / name).read_bytes() for name in ("probe.csv", "probe.json", "table.tex")}
     assert main.main([*command, "morphology"]) == 0  # the same again, and nothing else changes
     assert before == {name: (out / name).read_bytes() for name in before}
@@ -300,7 +305,7 @@ def test_from_a_folder_to_the_report(own, run, cells, tmp_path, capsys):
     html = page.read_text()
     parsed = Page(html)
     assert parsed.tags.count("img") == 4  # the map, the benchmark's sheet, the cells', the extra
-    assert parsed.tags.count("table") == 2
+    assert parsed.tags.count("table") == 4  # both folds; intervals, classes
     assert not {"script", "link", "iframe", "object"} & set(parsed.tags)
     assert all(r.startswith(("data:image/", "#")) for r in parsed.references)
     assert not re.search(r"https?://|file:|url\(|@import", html)

@@ -9,8 +9,11 @@ from sklearn.preprocessing import StandardScaler
 
 from evaluate.assess import Settings, assess
 from evaluate.benchmark import Benchmark
+from evaluate.detail_tables import write_details
 from evaluate.regression import GRID, origins, regress
+from evaluate.results import benchmark_facts, store
 from evaluate.ridge import Ridge
+from evaluate.tables import read_tables
 
 SLIDES, CELLS, DIM, GENES = 6, 150, 10, 4
 
@@ -120,7 +123,7 @@ def test_origins_refuse_what_leaves_nothing_out(cells):
     assert Settings().plan(apart)[1].startswith("no patient folds")
 
 
-def test_rows_and_genes(cells):
+def test_rows_and_genes(cells, tmp_path):
     x, data = cells
     settings = Settings(alpha=10.0)
     splits, absent = settings.plan(data)
@@ -132,3 +135,14 @@ def test_rows_and_genes(cells):
     assert list(genes) == list(data.target_names) and genes["G1"][2] is None
     of_s0 = [column[0] for column in genes.values()]
     assert rows[0]["value"] == pytest.approx(np.mean(of_s0), abs=1e-5)
+    facts = benchmark_facts(data, "genes", settings.protocol(data))
+    store(tmp_path, data.name, facts, "mine", {}, rows, details=details)
+    (path,) = write_details(tmp_path)
+    values = [v for v in genes["G1"] if v is not None]
+    assert f"G1,{np.mean(values):.3f} ({np.std(values, ddof=1):.3f})" in path.read_text()
+    tables = read_tables(tmp_path)
+    assert [(t.split, t.metrics, t.mean.shape) for t in tables] == [
+        ("slide", ("Pearson",), (1, 1)),
+        ("patient", ("Pearson",), (1, 1)),
+    ]
+    assert "900 nuclei, 4 genes; each slide of 6 left out" in tables[0].caption

@@ -33,6 +33,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Probe every encoder on every benchmark; write `probe.csv`, the tables, contact sheets."""
     from evaluate.assess import Settings, assess
+    from evaluate.detail_tables import write_details
     from evaluate.embed import embed
     from evaluate.encoders import check_encoders, open_encoders
     from evaluate.results import benchmark_facts, check_comparable, is_done, store, write_views
@@ -86,6 +87,8 @@ def run(options: argparse.Namespace) -> None:
             )  # fmt: skip
     write_views(options.out)
     print(write_tables(options.out))
+    write_details(options.out)
     print(
-        f"tables: {options.out}/table.md, table.csv, table.tex; every fold: {options.out}/probe.csv"
+        f"tables: {options.out}/table.md, table.csv, table.tex; intervals, calibration, classes: "
+        f"{options.out}/tables/; every fold: {options.out}/probe.csv"
     )
