@@ -42,7 +42,7 @@ probe() {
     for method in "${methods[@]}"; do encoders+=("$method--$policy=$OUT/$method--$policy"); done
     for name in "$policy" "${policies[@]}"; do encoders+=("moco--$name=$OUT/moco--$name"); done
     python "$here/evaluate/main.py" probe --encoder "${encoders[@]}" --benchmark $BENCHMARKS \
-        --out "$OUT/results" --precision bf16 >"$OUT/probe.log"
+        --out "$OUT/results" --precision bf16 --knn 0 --bootstrap 0 >"$OUT/probe.log"
     python "$here/evaluate/main.py" compare "$OUT/results" --name table6 --first Model --rows \
         "untrained=untrained" "DINOv2-Baseline=dinov2--$policy" \
         "DINOv2-No local-to-global=dinov2-no-local--$policy" \
