@@ -7,7 +7,6 @@ says so to the browser).
 """
 
 import base64
-import io
 import json
 from dataclasses import dataclass
 from html import escape
@@ -15,7 +14,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from evaluate.colouring import Column, hues
 from evaluate.embed import write_text
@@ -187,11 +185,11 @@ def _sheet(crops: np.ndarray, px: int, quality: int) -> bytes:
     grid = tiles.reshape(SHEET_TILES, SHEET_TILES, px, px, 3).transpose(0, 2, 1, 3, 4)
     picture = grid.reshape(SHEET_TILES * px, SHEET_TILES * px, 3)[: rows * px]
     # Blocks of 8 px, or 16 with halved colour, end where a tile does: none shows in another.
-    data, subsampling = io.BytesIO(), "4:2:0" if px % 16 == 0 else "4:4:4"
-    Image.fromarray(picture).save(
-        data, "JPEG", quality=quality, subsampling=subsampling, optimize=True
-    )
-    return data.getvalue()
+    halved, full = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
+    options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, full if px % 16 else halved]
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
+    return data.tobytes()
 
 
 def _script(name: str, data: bytes) -> str:

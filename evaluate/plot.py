@@ -10,6 +10,7 @@ ROW_PX = 34
 LEFT_PX = 122
 WIDTH_PX = 440  # narrow, so that its letters stay legible on a phone
 RIGHT_PX = 18
+HEAD_PX = 18  # for what is said of a dot
 
 
 def dot_plot(tables: list[Table], column: int, metric: str, chance: float | None) -> str:
@@ -30,7 +31,8 @@ def dot_plot(tables: list[Table], column: int, metric: str, chance: float | None
     low = max(floor, np.floor(10 * min(low, chance if chance is not None else low) - 0.2) / 10)
     high = min(1.0, np.ceil(10 * high + 0.2) / 10)
     encoders = list(dict.fromkeys(name for table in tables for name in table.encoders))
-    bottom = 16 + ROW_PX * len(encoders)
+    top = HEAD_PX + 16
+    bottom = top + ROW_PX * len(encoders)
 
     def x(value: float) -> float:
         share = (value - low) / (high - low)
@@ -42,17 +44,18 @@ def dot_plot(tables: list[Table], column: int, metric: str, chance: float | None
     ]
     for tick in np.arange(round(low * 10), round(high * 10) + 1) / 10:
         parts.append(
-            f'<line class="tick" x1="{x(tick)}" x2="{x(tick)}" y1="8" y2="{bottom}"/>'
+            f'<line class="tick" x1="{x(tick)}" x2="{x(tick)}" y1="{HEAD_PX + 8}" y2="{bottom}"/>'
             f'<text class="axis" x="{x(tick)}" y="{bottom + 18}">{tick:.1f}</text>'
         )
     if chance is not None:
         parts.append(
-            f'<line class="chance" x1="{x(chance)}" x2="{x(chance)}" y1="8" y2="{bottom}"/>'
+            f'<line class="chance" x1="{x(chance)}" x2="{x(chance)}" y1="{HEAD_PX + 8}" '
+            f'y2="{bottom}"/>'
         )
     middle = (LEFT_PX + WIDTH_PX - RIGHT_PX) / 2
     parts.append(f'<text class="axis" x="{middle}" y="{bottom + 38}">{escape(metric)}</text>')
     for i, name in enumerate(encoders):
-        y = 16 + ROW_PX * (i + 0.5)
+        y = top + ROW_PX * (i + 0.5)
         short = name if len(name) <= 15 else name[:14] + "…"
         parts.append(f'<text class="name" x="{LEFT_PX - 12}" y="{y + 5}">{escape(short)}</text>')
         for table in tables:
@@ -62,9 +65,13 @@ def dot_plot(tables: list[Table], column: int, metric: str, chance: float | None
             mean, sd = table.mean[row, column], table.sd[row, column]
             first = table.split in ("stratified", "slide")
             at, kind = (y - 5, "stratified") if first else (y + 6, "grouped")
-            parts.append(
-                f'<g class="{kind}"><line x1="{x(max(mean - sd, low))}" '
+            said = escape(f"{name}, {table.split}: {mean:.3f} ± {sd:.3f}")
+            parts.append(  # what is said of a dot stands above the plot while it is pointed at
+                f'<g class="dot {kind}" tabindex="0" role="img" aria-label="{said}">'
+                f'<line x1="{x(max(mean - sd, low))}" '
                 f'x2="{x(min(mean + sd, high))}" y1="{at}" y2="{at}"/>'
-                f'<circle cx="{x(mean)}" cy="{at}" r="5"/></g>'
+                f'<circle class="at" cx="{x(mean)}" cy="{at}" r="5"/>'
+                f'<rect class="near" x="{x(mean) - 14}" y="{at - 6}" width="28" height="12"/>'
+                f'<text class="tip" x="{WIDTH_PX - RIGHT_PX}" y="16">{said}</text></g>'
             )
     return "".join([*parts, "</svg>"])

@@ -1,80 +1,189 @@
-"""The report: one HTML file with every table, map and contact sheet, and where they come from.
+"""The report: one HTML file with every table, figure, map and sheet, and where they come from.
 
 Any command adds to it by leaving files in the results folder (`save_figure` and `save_table` of
 evaluate/exhibits.py write them):
 
     results/figures/<name>.svg, <name>.png    a figure; the SVG is shown if there are both
     results/tables/<name>.csv, <name>.md      a table; the CSV is shown if there are both
-    results/{figures,tables}/<name>.json      optional: section, title, caption, answer, command, best
+    results/{figures,tables}/<name>.json      optional: section, title, caption, answer, command,
+                                              best (exhibits.FIELDS says what each is)
+
+The findings come first, then a section for each analysis. There is no script in the page: tooltips
+are CSS, and an interactive map is a page of its own in a sandboxed frame, loaded when opened.
 """
 
-import base64
-import io
 import json
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
 
+from evaluate import panels
 from evaluate.embed import write_text
+from evaluate.exhibits import Exhibit, read_exhibits
 from evaluate.plot import dot_plot
-from evaluate.results import read_commands, read_facts
-from evaluate.tables import Table, read_tables
+from evaluate.results import FIRST, read_commands, read_facts
+from evaluate.tables import CLASSIFICATION, Table, read_tables
 
-LARGE_PX = 300_000  # a larger picture is embedded as WebP of high quality, a tenth of the bytes
+# The order of sections; those of other names come after Molecules.
+ORDER = ("Probes", "Comparison", "Compute", "Composition", "Robustness", "Batch effects")
+ORDER += ("Molecules",)
+LAST = ("Maps", "Cells", "More", "Provenance")
 
 
 def write_report(
     results: Path, path: Path, extra: list[Path] = (), title: str = "LEMON: what the encoder learnt"
 ) -> None:
-    """Write one self-contained HTML file: images inside, no scripts, no references outwards.
+    """Write one self-contained HTML file: pictures and interactive maps inside.
+
+    An interactive map too large to embed is linked.
 
     Args:
-        results: the folder that `probe`, `map` and `sheet` wrote into.
+        results: the folder that the other commands wrote into.
         path: of the HTML file.
         extra: further pictures, each under its file's name.
         title: of the page.
 
     Raises:
         FileNotFoundError: no such results folder, or no such picture.
-        ValueError: the folder holds nothing to report, or a picture does not open.
+        ValueError: the folder holds nothing to report, or a file in it does not open.
     """
     results = Path(results)
     if not results.is_dir():
         raise FileNotFoundError(f"no results folder {results}; `probe` makes one")
-    tables, facts = read_tables(results), read_facts(results)
-    maps, sheets = (sorted((results / kind).glob("*.png")) for kind in ("maps", "sheets"))
-    if not (tables or maps or sheets or extra):
-        raise ValueError(f"{results} holds no probe.csv, maps/ or sheets/; run `probe` first")
-    sections = {
-        "Probes": _probes(tables, facts),
-        "Maps": "".join(_figure(p, _map_caption(p), wide=True) for p in maps),
-        "Cells": "".join(_figure(p, _sheet_caption(p)) for p in sheets),
-        "More": "".join(_figure(Path(p), Path(p).stem) for p in extra),
-        "Provenance": _provenance(results, facts),
-    }
-    sections = {name: html for name, html in sections.items() if html}
-    links = "".join(f'<a href="#{name.lower()}">{name}</a>' for name in sections)
+    tables, facts = _without_grid(results, read_tables(results)), read_facts(results)
+    entries, exhibits = read_commands(results), read_exhibits(results)
+    maps = sorted({p.with_suffix("") for kind in ("png", "html") for p in _glob(results, kind)})
+    sheets = sorted((results / "sheets").glob("*.png"))
+    if not (tables or exhibits or maps or sheets or extra):
+        raise ValueError(
+            f"{results} holds no probe.csv, figures/, tables/, maps/ or sheets/; run `probe` first"
+        )
+    parts = {"Probes": _probes(tables, facts, entries)}
+    for one in exhibits:
+        parts[one.section] = parts.get(one.section, "") + panels.exhibit(one, entries)
+    parts["Maps"] = parts.get("Maps", "") + "".join(
+        panels.map_panel(
+            stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.html"), path, entries
+        )
+        for stem in maps
+    )
+    parts["Cells"] = parts.get("Cells", "") + "".join(map(panels.sheet_panel, sheets))
+    parts["More"] = parts.get("More", "") + "".join(
+        panels.figure(Path(p), Path(p).stem, escape(Path(p).stem)) for p in extra
+    )
+    parts["Provenance"] = _provenance(facts, entries)
+    between = sorted(set(parts) - {*ORDER, *LAST})
+    sections = [name for name in (*ORDER, *between, *LAST) if parts.get(name)]
+    exhibits = sorted(exhibits, key=lambda one: sections.index(one.section))
+    head = _head(title, tables, facts, entries) + _findings(tables, facts, exhibits)
+    write_text(Path(path), _page(title, head, {name: parts[name] for name in sections}))
+
+
+def _glob(results: Path, kind: str) -> list[Path]:
+    return list((results / "maps").glob(f"*.{kind}"))
+
+
+def _page(title: str, head: str, sections: dict[str, str]) -> str:
+    """Put the page together."""
+    links = "".join(f'<a href="#{_anchor(name)}">{escape(name)}</a>' for name in sections)
     body = "".join(
-        f'<section id="{name.lower()}"><h2>{name}</h2>{html}</section>'
+        f'<section id="{_anchor(name)}"><h2>{escape(name)}</h2>{html}</section>'
         for name, html in sections.items()
     )
     style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
-    write_text(
-        Path(path),
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}'
-        '</title><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{style}</style></head><body><main><h1>{escape(title)}</h1>"
-        f"<nav>{links}</nav>{body}</main></body></html>\n",
+    # The maps' frames inherit this policy; the page itself has no script.
+    scripts = "script-src 'unsafe-inline'; " if "<iframe " in body else ""
+    policy = (
+        f"default-src 'none'; {scripts}style-src 'unsafe-inline'; img-src data: blob:; "
+        "form-action 'none'; base-uri 'none'"
+    )
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{style}</style></head><body>"
+        f"<nav>{links}</nav><main>{head}{body}</main></body></html>\n"
     )
 
 
-def _probes(tables: list[Table], facts: dict) -> str:
+def _anchor(name: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in name.lower())
+
+
+def _without_grid(results: Path, tables: list[Table]) -> list[Table]:
+    """Leave out the runs of a composition grid, which has a section of its own."""
+    runs = {path.stem for path in (results / "selections").glob("*.parquet")}
+    left = []
+    for table in tables:
+        rows = [i for i, encoder in enumerate(table.encoders) if encoder not in runs]
+        if rows:
+            names = tuple(table.encoders[i] for i in rows)
+            left.append(replace(table, encoders=names, mean=table.mean[rows], sd=table.sd[rows]))
+    return left
+
+
+def _head(title: str, tables: list[Table], facts: dict, entries: list[dict]) -> str:
+    """Return the title, and how much was looked at."""
+    known = facts["benchmarks"]
+    encoders = {encoder for table in tables for encoder in table.encoders}
+    nuclei = sum(known[name]["nuclei"] for name in known if "nuclei" in known[name])
+    told = [f"{len(encoders)} encoders on {len(known)} benchmarks, {nuclei:,} nuclei"]
+    told = (told if encoders else []) + [e["finished"][:10] for e in entries[-1:]]
+    return f"<header><h1>{escape(title)}</h1><p>{escape(' · '.join(told))}</p></header>"
+
+
+def _findings(tables: list[Table], facts: dict, exhibits: list[Exhibit]) -> str:
+    """Return what came out, before how: a tile for each benchmark, a line for each analysis."""
+    first: dict[str, Table] = {}
+    for table in tables:
+        first.setdefault(table.benchmark, table)
+    tiles = "".join(
+        _tile(table, facts["benchmarks"].get(name, {})) for name, table in first.items()
+    )
+    lines = "".join(
+        f'<li><a href="#{_anchor(one.section)}">{escape(one.section)}</a> {escape(one.answer)}</li>'
+        for one in exhibits
+        if one.answer
+    )
+    return (f'<div class="tiles">{tiles}</div>' if tiles else "") + (
+        f'<ul class="answers">{lines}</ul>' if lines else ""
+    )
+
+
+def _tile(table: Table, known: dict) -> str:
+    """Return the best encoder of a benchmark beside the best baseline, in a few words."""
+    values = table.mean[:, 0]
+    names = np.array(table.encoders)
+    learnt = ~np.isin(names, FIRST)
+    shown = int(np.argmax(np.where(learnt, values, -np.inf) if learnt.any() else values))
+    leader = int(np.argmax(values))
+    others = [
+        f"{name} {values[i]:.3f}"
+        for i, name in enumerate(table.encoders)
+        if name in FIRST and i not in (shown, leader)
+    ]
+    if table.split in CLASSIFICATION and known.get("classes"):
+        others.append(f"chance {1 / len(known['classes']):.2f}")
+    kind, told = "", f"the best of {len(names)}" if len(names) > 1 else ""
+    if leader != shown:
+        kind, told = " behind", f"{names[leader]} is ahead with {values[leader]:.3f}"
+    others = [told, *others] if told else others
+    return (
+        f'<a class="tile{kind}" href="#probes"><b>{values[shown]:.3f}</b>'
+        f"<span>{escape(table.metrics[0])} of <em>{escape(str(names[shown]))}</em> on "
+        f"<em>{escape(table.benchmark)}</em></span><small>{escape(', '.join(others))}</small></a>"
+    )
+
+
+def _probes(tables: list[Table], facts: dict, entries: list[dict]) -> str:
     if not tables:
         return ""
     parts = [
-        "<p>A logistic regression on frozen embeddings, five metrics, mean (s.d.) over folds; "
-        "the best of each column is in bold.</p>"
+        "<p>A linear model on frozen embeddings, mean (s.d.) over folds; the best of each column "
+        "is in bold. Point at a dot for its value.</p>"
+        f'<p class="said">{panels.command_line(entries, "probe")}</p>'
     ]
     for name in dict.fromkeys(table.benchmark for table in tables):
         own = [table for table in tables if table.benchmark == name]
@@ -82,77 +191,26 @@ def _probes(tables: list[Table], facts: dict) -> str:
         classes = known.get("classes", {})
         counts = ", ".join(f"{kind} {count:,}" for kind, count in classes.items())
         parts.append(f"<h3>{escape(name)}</h3><p>{escape(counts)}</p>")
+        second = known.get("group_kind") or "group"
+        filled, hollow = ("nuclei shuffled", f"each {second} kept whole")
+        if own[0].split not in CLASSIFICATION:
+            filled, hollow = ("each slide left out", "each patient left out")
+        keys = [f'<b class="s">●</b> {escape(filled)}'] if own else []
+        keys += [f'<b class="g">○</b> {escape(hollow)}'] if len(own) > 1 else []
+        keys += ["┆ chance"] if classes else []
         parts.append(
             dot_plot(own, 0, own[0].metrics[0], 1 / len(classes) if classes else None)
-            + '<p class="key"><b class="s">●</b> nuclei shuffled &ensp; <b class="g">○</b> '
-            f"each {escape(known.get('group_kind') or 'group')} kept whole &ensp; ┆ chance</p>"
+            + f'<p class="key">{" &ensp; ".join(keys)}</p>'
         )
-        parts.extend(_table(table) for table in own)
+        parts.extend(map(panels.probe_table, own))
         notes = [*known.get("notes", ()), *filter(None, [known.get("grouped")])]
         parts.append("".join(f"<p>{escape(note)}</p>" for note in notes))
     return "".join(parts)
 
 
-def _table(table: Table) -> str:
-    head = "".join(f"<th>{escape(metric)}</th>" for metric in table.metrics)
-    rows = []
-    for i, encoder in enumerate(table.encoders):
-        cells = []
-        for j in range(len(table.metrics)):
-            mean, sd = table.cell(i, j).split(" ")
-            mean = f"<b>{mean}</b>" if table.best(i, j) else mean
-            cells.append(f"<td>{mean} <i>{sd}</i></td>")
-        rows.append(f"<tr><th>{escape(encoder)}</th>{''.join(cells)}</tr>")
-    return (
-        f'<p class="caption">{escape(table.caption)}</p><div class="scroll"><table><thead><tr>'
-        f"<th>encoder</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
-
-
-def _map_caption(path: Path) -> str:
-    encoder, _, samples = path.stem.partition("--")
-    return f"{samples}, as {encoder} sees it: neighbours on the map look alike to the encoder"
-
-
-def _sheet_caption(path: Path) -> str:
-    kind, _, name = path.stem.partition("--")
-    return f"{name}: {SHEETS.get(kind, kind)}"
-
-
-def _figure(path: Path, caption: str, wide: bool = False) -> str:
-    kind = ' class="wide"' if wide else ""
-    return (
-        f'<figure><div class="scroll"><img{kind} alt="{escape(caption)}" src="{data_uri(path)}">'
-        f"</div><figcaption>{escape(caption)}</figcaption></figure>"
-    )
-
-
-def data_uri(path: Path) -> str:
-    """Return a picture as a data URI, re-encoded so that nothing but pixels goes in.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is no picture.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"no picture at {path}")
-    try:
-        with Image.open(path) as image:
-            picture = image.convert("RGB")
-    except OSError as error:
-        raise ValueError(f"{path} is no picture that opens: {error}") from error
-    data, kind = io.BytesIO(), "png" if picture.width * picture.height < LARGE_PX else "webp"
-    if kind == "png":
-        picture.save(data, "PNG")
-    else:
-        picture.thumbnail((4000, 16000))
-        picture.save(data, "WEBP", quality=88, method=3)
-    return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}"
-
-
-def _provenance(results: Path, facts: dict) -> str:
+def _provenance(facts: dict, entries: list[dict]) -> str:
     parts = []
-    for entry in read_commands(results):
+    for entry in entries:
         versions = ", ".join(f"{name} {number}" for name, number in entry["versions"].items())
         parts.append(
             f"<pre>{escape(entry['command'])}</pre><p>{escape(entry['finished'])}, "
@@ -167,10 +225,3 @@ def _provenance(results: Path, facts: dict) -> str:
             "</details>"
         )
     return "".join(parts)
-
-
-SHEETS = {
-    "benchmark": "nuclei of each class, as the encoders see them (10 µm a side)",
-    "cells": "extracted nuclei (15 µm a side)",
-    "shards": "nuclei the encoder is trained on (15 µm a side)",
-}
