@@ -69,7 +69,7 @@ def save(
     )  # fmt: skip
     text = table.with_suffix(".md").read_text(encoding="utf-8")
     if told:
-        text += _save_probe(out, name, stains, told, facts)
+        text += _save_probe(out, samples, stains, told, facts)
     save_figure(
         out, f"restained--{name}", draw_cells(samples, changed, stains, seed),
         title=f"Cells under other stains: {name}",
@@ -78,7 +78,8 @@ def save(
     return text
 
 
-def _save_probe(out: Path, name: str, stains: list[str], told: dict, facts: dict) -> str:
+def _save_probe(out: Path, samples: Benchmark, stains: list[str], told: dict, facts: dict) -> str:
+    name = samples.name
     header = ["encoder", "original", *stains, "mean of stains"]
     rows = []
     for encoder, of in told.items():
@@ -95,35 +96,37 @@ def _save_probe(out: Path, name: str, stains: list[str], told: dict, facts: dict
         out, f"robustness-probe--{name}", header, rows, caption=caption, answer=answer,
         best=dict.fromkeys(header[1:], "max"), title=f"Probe under each stain: {name}", **facts,
     )  # fmt: skip
-    save_figure(
-        out, f"robustness-probe--{name}", draw_probe(stains, told), caption=caption,
-        title=f"The probe under each stain: {name}", **facts,
-    )  # fmt: skip
+    figure = draw_probe(stains, told, 1 / len(samples.classes))
+    title = f"The probe under each stain: {name}"
+    save_figure(out, f"robustness-probe--{name}", figure, caption=caption, title=title, **facts)
     return f"\n{table.with_suffix('.md').read_text(encoding='utf-8')}\n{answer}"
 
 
-def draw_probe(stains: list[str], told: dict[str, dict[str, list[float]]]):
-    """Return a matplotlib figure: bars of each encoder under each condition, and their mean."""
+def draw_probe(stains: list[str], told: dict[str, dict[str, list[float]]], chance: float):
+    """Return a matplotlib figure: bars from chance, of each encoder under each condition."""
     from matplotlib.figure import Figure
 
     conditions = ["original", *stains, "mean of stains"]
     figure = Figure(figsize=(1.8 + 1.05 * len(conditions), 3.6))
     axes = figure.add_subplot()
-    width, lowest = 0.8 / len(told), 1.0
+    width = 0.8 / len(told)
     places = np.arange(len(conditions)) + np.where(np.arange(len(conditions)) > len(stains), 0.3, 0)
     places[0] -= 0.3
     for i, (encoder, of) in enumerate(told.items()):
         mean = [np.mean(of[c]) for c in conditions[:-1]]
         sd = [np.std(of[c], ddof=1) for c in conditions[:-1]]
         mean, sd = [*mean, np.mean(mean[1:])], [*sd, np.std(mean[1:], ddof=1)]
-        lowest = min(lowest, *mean)
         colour, label = COLOURS[i % len(COLOURS)], encoder.replace("$", r"\$").lstrip("_")
         x = places + width * (i - (len(told) - 1) / 2)
-        axes.bar(x, mean, width * 0.92, yerr=sd, color=colour, label=label[:30],
-                 error_kw={"lw": 0.9, "ecolor": "#333"})  # fmt: skip
+        axes.bar(
+            x, np.array(mean) - chance, width * 0.92, chance, yerr=sd, color=colour,
+            label=label[:30], error_kw={"lw": 0.9, "ecolor": "#333"},
+        )  # fmt: skip
     classes = [c if len(c) <= 14 else f"{c[:13]}…" for c in conditions]
     axes.set_xticks(places, [c.replace("$", r"\$") for c in classes], fontsize=9)
-    axes.set(ylabel="balanced accuracy", ylim=(max(0, np.floor(10 * lowest - 0.5) / 10), None))
+    axes.set(ylabel="balanced accuracy", xlim=(places[0] - 0.6, places[-1] + 0.6))
+    axes.axhline(chance, color="#888", lw=1)
+    axes.text(places[-1] + 0.6, chance, " chance", va="center", fontsize=9, color="#666")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False, fontsize=9)
     return figure
