@@ -36,8 +36,8 @@ def test_a_row_per_run_a_column_per_benchmark(results):
     head, rule, *rows = text.splitlines()
     assert [c.strip() for c in head.strip("|").split("|")] == [
         "Model",
-        "one: balanced accuracy",
-        "two: balanced accuracy",
+        "one bal acc",
+        "two bal acc",
     ]
     assert set(rule) == {"|", "-", " "}
     cells = [[c.strip() for c in row.strip("|").split("|")] for row in rows]
@@ -47,21 +47,31 @@ def test_a_row_per_run_a_column_per_benchmark(results):
         ["b", "0.610 (0.010)", f"**0.700 ({sd:.3f})**"],
     ]
     (exhibit,) = read_exhibits(results)
-    assert exhibit.best == {"one: balanced accuracy": "max", "two: balanced accuracy": "max"}
+    assert exhibit.best == {"one bal acc": "max", "two bal acc": "max"}
     header, written = read_table(results / "tables/table6.csv")
     assert header[0] == "Model"
     assert written[0] == ["MoCo", "0.720 (0.020)", "0.500 (0.000)"]
 
 
 def test_only_benchmarks_of_all_rows_and_other_metrics(results):
-    text = compare(results, ["a", "c"], "Augmentations", "table2", metric="AUC")
+    text = compare(results, ["a", "c"], "Augmentations", "table2", {"AUC": "stratified"})
     assert "two" not in text
     assert "| a " in text
     assert "**0.670 (0.020)**" in text
-    with pytest.raises(ValueError, match="no stratified balanced accuracy of 'd'; it holds a"):
+    with pytest.raises(ValueError, match="balanced accuracy or slide Pearson of 'd'; it holds a"):
         compare(results, ["a", "d"], "Model", "x")
     with pytest.raises(ValueError, match="no grouped"):
-        compare(results, ["a"], "Model", "x", split="grouped")
+        compare(results, ["a"], "Model", "x", {"AUC": "grouped"})
+
+
+def test_a_regression_is_a_column_of_its_own_metric(results):
+    with open(results / "probe.csv", "a", newline="") as file:
+        for encoder in "ab":
+            for fold in range(2):
+                csv.writer(file).writerow([encoder, "hest", "slide", fold, "Pearson", 0.1 + fold])
+    head, _, row, _ = compare(results, ["a", "b"], "Augmentations", "table2").splitlines()
+    assert head.split("|")[-2].strip() == "hest pcc"
+    assert row.split("|")[-2].strip() == "**0.600 (0.707)**"
 
 
 def test_the_command(run_stage, results):
@@ -69,7 +79,7 @@ def test_the_command(run_stage, results):
     assert done.returncode == 0, done.stderr
     assert "**0.720 (0.020)**" in done.stdout
     assert (results / "tables/t.md").is_file()
-    for flags, message in (["--metric", "F2"], "no metric"), (["--name", "a/b"], "names no file"):
+    for flags, message in (["--metric", "F2"], "F2 of 'a'"), (["--name", "a/b"], "names no file"):
         done = run_stage("evaluate/main.py", "compare", results, "--rows", "a", *flags)
         assert done.returncode == 2
         assert message in done.stderr
