@@ -6,6 +6,8 @@ from pathlib import Path
 
 from evaluate.commands import flags
 
+THREADED = 20_000  # cells from which on t-SNE takes several threads
+
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
@@ -42,12 +44,19 @@ def run(options: argparse.Namespace) -> None:
         vectors = embed(encoder, samples, options.out, keep=encoder.cached)
     name = f"{encoder.name}--{samples.name}" + (f"--{options.slide}" if options.slide else "")
     title = f"{encoder.name} · {options.slide or samples.name}"
-    xy = fit(project(vectors, options.seed, jobs=min(4, os.cpu_count() or 1)))
+    xy = fit(project(vectors, options.seed, _jobs(len(samples))))
     path = options.out / "maps" / f"{name}.png"
     draw(xy, samples, title, path)
     print(path)
     if options.html:
         _page(options, path, xy, samples, vectors, keys, title)
+
+
+def _jobs(cells: int) -> int:
+    """Return how many threads t-SNE takes: for few cells they wait for each other longer."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    cores = int(given) if given.isdigit() else len(os.sched_getaffinity(0))
+    return 1 if cells < THREADED else max(1, min(4, cores))
 
 
 def _chosen(encoder, options: argparse.Namespace) -> tuple:
