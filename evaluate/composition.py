@@ -6,7 +6,6 @@ but the results folder, where each has files of its own, so any number run at on
 """
 
 import json
-import logging
 import shlex
 import shutil
 import subprocess
@@ -19,8 +18,6 @@ from shards.cells import finished_slides
 
 ROOT = Path(__file__).resolve().parents[1]
 LAST = 12  # lines of a failed stage's log that are shown
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -135,8 +132,16 @@ def check_settings(plan: Plan) -> None:
     write_text(path, json.dumps(now, indent=1) + "\n")
 
 
+class Impossible(Exception):
+    """A point of the grid that the cells do not allow."""
+
+
 def run_jobs(jobs: list[Job], plan: Plan) -> list[str]:
-    """Run those that are not done, one after another; return what failed, in words."""
+    """Run those that are not done, one after another; return what failed, in words.
+
+    Which projects a seed draws decides how many slides there are to choose from, so that a point
+    may be impossible for one seed: it is said, and no failure.
+    """
     from evaluate.benchmarks.find import find_benchmark
 
     names = [find_benchmark(path).name for path in plan.benchmarks]
@@ -145,7 +150,12 @@ def run_jobs(jobs: list[Job], plan: Plan) -> list[str]:
         if is_done(job, plan, names):
             continue
         print(f"[{number}/{len(jobs)}] {job.name}", flush=True)
-        if reason := _run(job, plan):
+        try:
+            reason = _run(job, plan)
+        except Impossible as error:
+            print(f"  left out: {error}", flush=True)
+            continue
+        if reason:
             failed.append(f"{job.name}: {reason}")
             print(f"  failed: {reason}", file=sys.stderr, flush=True)
     return failed
@@ -183,6 +193,8 @@ def _run(job: Job, plan: Plan) -> str | None:
             code = subprocess.run(command, stdout=file, stderr=file, check=False).returncode
         if code == 0 and stage == "train" and not (run / "encoder" / "config.json").is_file():
             code = "without an encoder: stopped before its end"
+        if stage == "select" and code == 2:
+            raise Impossible(logs.read_text("utf-8", "replace").splitlines()[-1])
         if code:
             last = "\n    ".join(logs.read_text("utf-8", "replace").splitlines()[-LAST:])
             return f"{stage} ended with {code}; the end of {logs}:\n    {last}"

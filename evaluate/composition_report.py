@@ -27,16 +27,19 @@ def job_scores(out: Path, jobs: list[Job]) -> tuple[list[str], dict[Job, np.ndar
     }
 
 
-def mean_and_error(repeats: list[np.ndarray]) -> tuple[float, float]:
-    """Return the mean and its standard error.
+def mean_and_error(repeats: list[np.ndarray], repeated: bool) -> tuple[float, float]:
+    """Return the mean and its standard error, NaN where it cannot be told.
 
     Paper leaves open: over what the standard error is; here: over repeats, each with its own
     selection and training seed, of the mean over benchmarks and folds; with one repeat over folds.
 
     Args:
         repeats: (benchmarks, folds) each.
+        repeated: the grid has several repeats; a point that has one alone shows no error.
     """
-    parts = [r.mean() for r in repeats] if len(repeats) > 1 else repeats[0].mean(axis=0)
+    if repeated and len(repeats) == 1:
+        return float(repeats[0].mean()), float("nan")
+    parts = [r.mean() for r in repeats] if repeated else repeats[0].mean(axis=0)
     return float(np.mean(parts)), float(np.std(parts, ddof=1) / np.sqrt(len(parts)))
 
 
@@ -57,19 +60,20 @@ def write_composition(out: Path, jobs: list[Job]) -> Path | None:
     points: dict[tuple, list[Job]] = {}  # a point and its repeats
     for job in done:
         points.setdefault((job.encoder, job.cells, job.slides, job.projects), []).append(job)
+    repeated = max(map(len, points.values())) > 1
     table: dict[tuple, list[tuple[float, float]]] = {}
     for point, repeats in points.items():
         parts = {"mean": [done[job] for job in repeats]}
         parts |= {b: [done[job][[i]] for job in repeats] for i, b in enumerate(benchmarks)}
-        table[point] = [mean_and_error(parts[column]) for column in columns]
+        table[point] = [mean_and_error(parts[column], repeated) for column in columns]
     header = ["encoder", "cells", "slides", "projects", "repeats", *columns]
     rows = [
         [e, c, s or "all", p or "all", len(points[e, c, s, p])]
-        + [f"{mean:.3f} ({error:.3f})" for mean, error in values]
+        + [f"{mean:.3f}" + (f" ({error:.3f})" if error == error else "") for mean, error in values]
         for (e, c, s, p), values in sorted(table.items(), key=lambda item: _rank(item[0]))
     ]
     folds = next(iter(done.values())).shape[1]
-    over = "repeats" if max(map(len, points.values())) > 1 else f"{folds} folds"
+    over = "repeats" if repeated else f"{folds} folds"
     facts = {"section": "Composition", "command": "composition"}
     path = save_table(
         out, "composition", header, rows, title="What training data is made of",
@@ -119,8 +123,8 @@ def _draw(out: Path, columns: list[str], table: dict, facts: dict, over: str) ->
                 mean, error = np.array([table[p][column] for p in here]).T
                 label = f"{line or 'all'} projects" if diverse else str(line)
                 axes.errorbar(
-                    [p[along] for p in here], mean, error, marker="o", ms=5, capsize=3, lw=1.6,
-                    color=COLOURS[i % len(COLOURS)], label=label.replace("1 projects", "1 project"),
+                    [p[along] * 1.03**i for p in here], mean, error,  # side by side
+                    marker="o", ms=5, capsize=3, lw=1.6, color=COLOURS[i % len(COLOURS)], label=label.replace("1 projects", "1 project"),
                 )  # fmt: skip
             ticks = sorted({p[along] for p in points})
             axes.set_xscale("log")

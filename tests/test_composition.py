@@ -36,11 +36,14 @@ def test_the_standard_error_is_over_repeats_else_over_folds():
     rng = np.random.default_rng(0)
     repeats = list(rng.random((3, 2, 5)))
     means = [r.mean() for r in repeats]
-    mean, error = mean_and_error(repeats)
+    mean, error = mean_and_error(repeats, True)
     assert np.isclose(mean, np.mean(repeats))
     assert np.isclose(error, np.std(means, ddof=1) / np.sqrt(3))
     folds = repeats[0].mean(axis=0)
-    assert np.allclose(mean_and_error(repeats[:1]), (folds.mean(), folds.std(ddof=1) / np.sqrt(5)))
+    assert np.isnan(mean_and_error(repeats[:1], True)[1])
+    assert np.allclose(
+        mean_and_error(repeats[:1], False), (folds.mean(), folds.std(ddof=1) / np.sqrt(5))
+    )
 
 
 def test_the_figure_of_jobs_as_they_get_done(tmp_path):
