@@ -168,4 +168,5 @@ def _p(moran: Moran, t: int) -> str:
 
 def _plain(text: str) -> str:
     """Return a name that matplotlib neither sets as mathematics nor hides."""
-    return text[:28].replace("$", r"\$").lstrip("_")
+    short = text if len(text) <= 28 else f"{text[:27]}…"
+    return short.replace("$", r"\$").lstrip("_")
