@@ -89,7 +89,7 @@ def predict(
         features: (N, D) float, an embedding per nucleus.
         benchmark: its labels.
         tests: of `folds`.
-        components: of a PCA fitted on the training fold before all else, or None.
+        components: of a PCA fitted on the training fold before all else, at most, or None.
         seed: of the PCA's randomised solver.
         title: of the progress bar.
         strength: C; None: by the inner split.
@@ -108,7 +108,9 @@ def predict(
         parts[test] = fold
     probabilities = np.empty((len(labels), len(names)))
     votes = np.empty((len(labels), len(names)), np.float32) if neighbours else None
-    reduced = components if components and components < min(features.shape) else None
+    fewest = len(labels) - max(map(len, tests))  # rows of a training fold, whose axes are one less
+    wide = components and components < features.shape[1]
+    reduced = min(components, fewest - 1) if wide else None
     strengths: list[float] = []
     rounds = [[fold] for fold in range(len(tests))] if reduced else [list(range(len(tests)))]
     bar = tqdm(total=len(tests), desc=title, unit="fold", disable=None)
