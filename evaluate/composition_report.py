@@ -122,10 +122,11 @@ def _draw(out: Path, columns: list[str], table: dict, facts: dict, over: str) ->
                 here = sorted((p for p in points if p[by] == line), key=lambda p: p[along])
                 mean, error = np.array([table[p][column] for p in here]).T
                 label = f"{line or 'all'} projects" if diverse else str(line)
-                axes.errorbar(
-                    [p[along] * 1.03**i for p in here], mean, error,  # side by side
-                    marker="o", ms=5, capsize=3, lw=1.6, color=COLOURS[i % len(COLOURS)], label=label.replace("1 projects", "1 project"),
-                )  # fmt: skip
+                label = label.replace("1 projects", "1 project")
+                beside = [p[along] * 1.03**i for p in here]
+                style = {"marker": "o", "ms": 5, "capsize": 3, "lw": 1.6}
+                style["color"] = COLOURS[i % len(COLOURS)]
+                axes.errorbar(beside, mean, error, label=label, **style)
             ticks = sorted({p[along] for p in points})
             axes.set_xscale("log")
             axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
