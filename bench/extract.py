@@ -16,6 +16,7 @@ import sys
 import tarfile
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +28,7 @@ import numpy as np
 import openslide
 import shapely
 
+from bench.alternate import alternate, last_line
 from demo.paint import write_slide
 from extract.crops import settle_fates, write_crops
 from extract.slide import Slide
@@ -145,15 +147,13 @@ def main() -> None:
         crops = cut(image, xy, MPP, CROP_PX)
         del image
         ours(slide, xy[:few], tar)  # first calls are slower
-        rates: dict[str, list[float]] = {}
-        for _ in range(repeats):
-            for name, work, *arguments in [
-                ("ours", ours, slide, xy, tar),
-                ("plain", plain, slide, xy[:few], tar),
-                ("limit", limit, slide, crops),
-                ("with densities", ours, slide, xy, tar, outlines),
-            ]:
-                rates.setdefault(name, []).append(rate(work, *arguments))
+        ways = {
+            "ours": partial(rate, ours, slide, xy, tar),
+            "plain": partial(rate, plain, slide, xy[:few], tar),
+            "limit": partial(rate, limit, slide, crops),
+            "with densities": partial(rate, ours, slide, xy, tar, outlines),
+        }
+        rates = alternate(ways, repeats)
         context = multiprocessing.get_context("spawn")
         answer = context.Queue()
         child = context.Process(target=_peak, args=(slide, xy, tar, answer))
@@ -161,17 +161,12 @@ def main() -> None:
         peak = answer.get()
         child.join()
     print(f"{side}x{side} px, {count} nuclei, {repeats} times in turn; nuclei/s, median (range)")
-    middle = {name: float(np.median(values)) for name, values in rates.items()}
     for name, values in rates.items():
-        print(f"{name:15} {middle[name]:8.0f}  ({min(values):.0f}–{max(values):.0f})")
+        print(f"{name:15} {np.median(values):8.0f}  ({min(values):.0f}–{max(values):.0f})")
     shares = np.array(rates["ours"]) / rates["limit"]
     print(f"ours is {np.median(shares):.2f} of the limit ({shares.min():.2f}–{shares.max():.2f})")
     print(f"peak memory {peak:.0f} MB")
-    ratios = np.array(rates["ours"]) / rates["plain"]
-    print(
-        f"extract: ratio {np.median(ratios):.1f} ({ratios.min():.1f}–{ratios.max():.1f} of "
-        f"{repeats}) ours {middle['ours']:.0f} plain {middle['plain']:.0f} nuclei/s"
-    )
+    print(last_line("extract", rates["ours"], rates["plain"], "nuclei/s", digits=1))
 
 
 if __name__ == "__main__":

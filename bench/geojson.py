@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,6 +22,8 @@ sys.path[0] = str(ROOT)
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
+
+from bench.alternate import alternate, last_line
 
 NUCLEI, PLAIN, REPEATS = 1_000_000, 100_000, 5
 QUICK = (100_000, 20_000, 3)
@@ -106,23 +109,15 @@ def main() -> None:
         large, small = Path(folder) / "large.json.gz", Path(folder) / "small.json.gz"
         size = write_nuclei(large, count, rng)
         write_nuclei(small, few, rng)
-        rates, peaks = {"ours": [], "plain": []}, {"ours": 0.0, "plain": 0.0}
-        for _ in range(repeats):
-            for way, path in (("ours", large), ("plain", small)):
-                rate, peak = measure(way, path)
-                rates[way].append(rate)
-                peaks[way] = max(peaks[way], peak)
-    middle = {way: float(np.median(values)) for way, values in rates.items()}
+        ways = {"ours": partial(measure, "ours", large), "plain": partial(measure, "plain", small)}
+        measured = alternate(ways, repeats)
+    rates = {way: [rate for rate, _ in values] for way, values in measured.items()}
     print(f"{count} nuclei in {size / 1e6:.0f} MB of JSON, {repeats} times in turn")
     for way, of in (("ours", count), ("plain", few)):
         low, high = min(rates[way]), max(rates[way])
-        print(f"{way:6}{middle[way]:8.0f} ({low:.0f}–{high:.0f}) nuclei/s", end="")
-        print(f"  peak {peaks[way]:.0f} MB for {of} nuclei")
-    ratios = np.array(rates["ours"]) / rates["plain"]
-    print(
-        f"geojson: ratio {np.median(ratios):.1f} ({ratios.min():.1f}–{ratios.max():.1f} of "
-        f"{repeats}) ours {middle['ours']:.0f} plain {middle['plain']:.0f} nuclei/s"
-    )
+        print(f"{way:6}{np.median(rates[way]):8.0f} ({low:.0f}–{high:.0f}) nuclei/s", end="")
+        print(f"  peak {max(peak for _, peak in measured[way]):.0f} MB for {of} nuclei")
+    print(last_line("geojson", rates["ours"], rates["plain"], "nuclei/s", digits=1))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ Mix 10,000, 100,000 and 1,000,000 crops (3.8 GB) of real fields, through the sta
 beside `cp` of the same files on the same disk, in turn: seconds of the clock and of the processor,
 peak memory, MB/s. Plain is cp followed by fsync of what it wrote, for mix syncs all it writes; cp
 alone is printed too, though it ends while the bytes are still in memory. The targets: a third of
-cp, under 1.5 GB at any size. It needs 15 GB of disk for the largest, and `--parts` is tried too:
-all parts in turn, one at a time.
+cp, under 1.5 GB at any size. It needs 15 GB of disk for the largest. `--parts` is tried too, all
+parts in turn, one at a time: parts copy the cells into runs on disk, as a mix does whose cells
+the page cache cannot hold.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +29,7 @@ import openslide
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bench.alternate import alternate, last_line, ratio
 from shards.crop import encode
 from shards.schema import CELL_COLUMNS, CROP_PX, FATES, key
 from shards.write import TarWriter
@@ -112,10 +115,19 @@ def mix(cells: Path, out: Path, *flags: object) -> tuple[float, float, float]:
     return timed(sys.executable, ROOT / "shards/main.py", "mix", cells, "--out", out, *flags)
 
 
-def copy(cells: Path, out: Path, sync: bool) -> float:
+def mix_anew(cells: Path, out: Path) -> tuple[float, float, float]:
+    """Mix, and delete what came of it."""
+    measured = mix(cells, out)
+    shutil.rmtree(out)
+    return measured
+
+
+def copy(cells: Path, out: Path, sync: bool) -> tuple[float, float, float]:
     """Copy the cells' files."""
     command = f"cp -r {cells} {out}" + (f" && sync {out}/*" if sync else "")
-    return timed("sh", "-c", command)[0]
+    measured = timed("sh", "-c", command)
+    shutil.rmtree(out)
+    return measured
 
 
 def main() -> None:
@@ -133,38 +145,38 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=args.folder) as name:
             folder = Path(name)
             megabytes = write_cells(folder / "cells", count, crops) / 1e6
-            ours, synced, alone, processor, memory = [], [], [], [], []
-            for _ in range(REPEATS):
-                for times, sync in ((synced, True), (alone, False)):
-                    times.append(copy(folder / "cells", folder / "copy", sync))
-                    shutil.rmtree(folder / "copy")
-                measured = mix(folder / "cells", folder / "shards")
-                for values, value in zip((ours, processor, memory), measured, strict=True):
-                    values.append(value)
-                shutil.rmtree(folder / "shards")
-            seconds = np.median(ours)
-            rates = [megabytes / np.median(times) for times in (ours, synced, alone)]
-            clock = f"{seconds:6.2f} ({min(ours):.2f}–{max(ours):.2f})"
+            ways = {
+                "synced": partial(copy, folder / "cells", folder / "copy", sync=True),
+                "alone": partial(copy, folder / "cells", folder / "copy", sync=False),
+                "ours": partial(mix_anew, folder / "cells", folder / "shards"),
+            }
+            measured = alternate(ways, REPEATS)
+            clock, processor, memory = zip(*measured["ours"], strict=True)
+            rates = {
+                "ours": [megabytes / seconds for seconds in clock],
+                "synced": [megabytes / seconds for seconds, _, _ in measured["synced"]],
+                "alone": [megabytes / seconds for seconds, _, _ in measured["alone"]],
+            }
+            middle = {way: np.median(values) for way, values in rates.items()}
+            text = f"{np.median(clock):6.2f} ({min(clock):.2f}–{max(clock):.2f})"
             print(
-                f"{count:9,} {megabytes / 1e3:6.2f}  {clock:22}  {np.median(processor):5.1f}  "
-                f"{max(memory):9.2f}  {rates[0]:5.0f}  {rates[1]:13.0f}  {rates[2]:7.0f}"
+                f"{count:9,} {megabytes / 1e3:6.2f}  {text:22}  {np.median(processor):5.1f}  "
+                f"{max(memory):9.2f}  {middle['ours']:5.0f}  {middle['synced']:13.0f}  "
+                f"{middle['alone']:7.0f}"
             )
             parts = [
-                mix(folder / "cells", folder / "shards", "--part", part, "--parts", PARTS)
+                mix(folder / "cells", folder / "parts", "--part", part, "--parts", PARTS)
                 for _ in range(2)
                 for part in range(PARTS)
             ]
             sums = sum(p[0] for p in parts[:PARTS]), sum(p[0] for p in parts[PARTS:])
             print(
                 f"          {PARTS} parts one by one: {sums[0]:.1f} s for pass 1, {sums[1]:.1f} s "
-                f"for pass 2, the longest part {max(p[0] for p in parts):.1f} s"
+                f"for pass 2, the longest part {max(p[0] for p in parts):.1f} s, "
+                f"{sum(p[1] for p in parts):.1f} cpu s, {max(p[2] for p in parts):.2f} GB"
             )
-    ratios = np.array(synced) / ours
-    print(f"against cp alone: ratio {np.median(np.array(alone) / ours):.2f}")
-    print(
-        f"mix: ratio {np.median(ratios):.2f} ({ratios.min():.2f}–{ratios.max():.2f} of {REPEATS}) "
-        f"ours {rates[0]:.0f} plain {rates[1]:.0f} MB/s"
-    )
+    print(f"against cp alone: {ratio(rates['ours'], rates['alone'])}")
+    print(last_line("mix", rates["ours"], rates["synced"], "MB/s"))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,6 +27,7 @@ import torch
 import webdataset
 from torch.utils.data import DataLoader, Dataset
 
+from bench.alternate import alternate, last_line, ratio
 from bench.mix import crops_of, write_cells
 from shards.mix import mix
 from shards.read import Shards
@@ -95,16 +97,16 @@ def main() -> None:
     args = parser.parse_args()
     count, repeats = QUICK if args.quick else (CELLS, REPEATS)
     torch.set_num_threads(1)
-    found: dict[tuple[int, str], list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as name:
         write_cells(Path(name) / "cells", count, crops_of(args.data.resolve(), 4_000))
         folder = Path(name) / "shards"
         mix(Path(name) / "cells", folder, 10_000, 0)
-        for _ in range(repeats):
-            for workers in (0, 2):
-                for way in (ours, plain, batched):
-                    measured = rates(way, folder, workers)
-                    found.setdefault((workers, way.__name__), []).append(measured)
+        ways = {
+            (workers, way.__name__): partial(rates, way, folder, workers)
+            for workers in (0, 2)
+            for way in (ours, plain, batched)
+        }
+        found = alternate(ways, repeats)
     print(f"{count} crops, {repeats} times in turn; crops/s, median (range)")
     print("workers  way       per core                  by the clock")
     for (workers, way), values in found.items():
@@ -112,13 +114,9 @@ def main() -> None:
             f"{np.median(v):7.0f} ({min(v):.0f}–{max(v):.0f})" for v in zip(*values, strict=True)
         ]
         print(f"{workers:7}  {way:8}  {columns[0]:24}  {columns[1]}")
-    for workers in (2, 0):
-        one, other = (np.array(found[workers, way])[:, 0] for way in ("ours", "plain"))
-        ratios = one / other
-        text = f"ratio {np.median(ratios):.2f} ({ratios.min():.2f}–{ratios.max():.2f} of {repeats})"
-        if workers:
-            print(f"with {workers} workers: {text}")
-    print(f"read: {text} ours {np.median(one):.0f} plain {np.median(other):.0f} crops/s")
+    cores = {way: [per_core for per_core, _ in values] for way, values in found.items()}
+    print(f"with 2 workers: {ratio(cores[2, 'ours'], cores[2, 'plain'])}")
+    print(last_line("read", cores[0, "ours"], cores[0, "plain"], "crops/s"))
 
 
 if __name__ == "__main__":

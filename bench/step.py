@@ -8,10 +8,10 @@ code's shape: fp32, one forward a view and network, default AdamW, an EMA parame
 
 import argparse
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -20,6 +20,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 import torch
 from torch import Tensor
 
+from bench.alternate import alternate, last_line
 from train.config import Config
 from train.distributed import World, start, stop
 from train.loop import build_model, stepper, tune
@@ -86,22 +87,19 @@ def main() -> None:
         "plain": plain(build_model(config).to(world.device), config, world),
     }
     views = torch.rand(2 * options.batch, 3, 40, 40, device=world.device)
-    speeds: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(4 if options.quick else 8):
-        for name, step in ways.items():
-            began = time.perf_counter()
-            step(views)
-            if world.device.type == "cuda":
-                torch.cuda.synchronize()
-            if turn:  # the first warms up
-                speeds[name].append(options.batch / (time.perf_counter() - began))
+
+    def speed(step: Callable[[Tensor], None]) -> float:
+        began = time.perf_counter()
+        step(views)
+        if world.device.type == "cuda":
+            torch.cuda.synchronize()
+        return options.batch / (time.perf_counter() - began)
+
+    turns = {name: partial(speed, step) for name, step in ways.items()}
+    speeds = alternate(turns, 3 if options.quick else 7, warm_up=1)
     stop()
-    ratios = [a / b for a, b in zip(speeds["ours"], speeds["plain"], strict=True)]
-    a, b = (statistics.median(speeds[n]) for n in ("ours", "plain"))
-    print(
-        f"step: ratio {statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f} of "
-        f"{len(ratios)}) ours {a:.1f} plain {b:.1f} images/s on {options.threads} threads"
-    )
+    unit = f"images/s on {options.threads} threads"
+    print(last_line("step", speeds["ours"], speeds["plain"], unit))
 
 
 if __name__ == "__main__":

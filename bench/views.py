@@ -8,10 +8,10 @@ they are installed, albumentations one by one and kornia in batches. Alternating
 import argparse
 import importlib.util
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 from torchvision import transforms as T
 
+from bench.alternate import alternate, last_line, ratio
 from shards.schema import VIEW_PX
 from train import augment
 from train.loop import make_views
@@ -143,24 +144,19 @@ def main() -> None:
             ways[name] = (make(), 64 if name == "albumentations" else 512)
         else:
             print(f"{name} is not installed: left out")
-    speeds: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(4 if quick else 12):
-        for name, (run, count) in ways.items():
-            began = time.process_time()
-            views = run(crops[:count])
-            speed = count / (time.process_time() - began)
-            assert views.shape == (2 * count, 3, VIEW_PX, VIEW_PX), (name, views.shape)
-            if turn:  # the first warms up
-                speeds[name].append(speed)
+
+    def speed(run: Callable[[np.ndarray], torch.Tensor], count: int) -> float:
+        began = time.process_time()
+        views = run(crops[:count])
+        seconds = time.process_time() - began
+        assert views.shape == (2 * count, 3, VIEW_PX, VIEW_PX), views.shape
+        return count / seconds
+
+    turns = {name: partial(speed, run, count) for name, (run, count) in ways.items()}
+    speeds = alternate(turns, 3 if quick else 11, warm_up=1)
     for name in list(ways)[2:]:
-        ratio = statistics.median(speeds[name]) / statistics.median(speeds["plain"])
-        print(f"{name}: {ratio:.2f} times the plain way")
-    ratios = [a / b for a, b in zip(speeds["ours"], speeds["plain"], strict=True)]
-    a, b = (statistics.median(speeds[n]) for n in ("ours", "plain"))
-    print(
-        f"views: ratio {statistics.median(ratios):.1f} ({min(ratios):.1f}–{max(ratios):.1f} of "
-        f"{len(ratios)}) ours {a:.0f} plain {b:.0f} nuclei/s a core"
-    )
+        print(f"{name}: {ratio(speeds[name], speeds['plain'])} to the plain way")
+    print(last_line("views", speeds["ours"], speeds["plain"], "nuclei/s a core", digits=1))
 
 
 if __name__ == "__main__":

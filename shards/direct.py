@@ -34,7 +34,8 @@ class Scratch(threading.local):
         array = self.__dict__.get(name)
         if array is None or len(array) < count:
             self.__dict__[name] = array = None  # freed before the larger one is taken
-            pages = mmap.mmap(-1, max(count, 1) * BLOCK)
+            # Somewhat larger, for the next one may be: pages that are not touched cost nothing.
+            pages = mmap.mmap(-1, (count + count // 8 + 1) * BLOCK)
             array = np.frombuffer(pages, np.uint8).reshape(-1, BLOCK)
             self.__dict__[name] = array
         return array[:count]

@@ -116,13 +116,14 @@ def _fill(plan: Plan, rows: pa.Table, blocks: np.ndarray, tar: np.ndarray) -> No
     slides, data = rows["slide_number"].to_numpy(), memoryview(tar.reshape(-1))
     order = np.lexsort((starts, slides, here))[: len(rows) - here.sum()]
     edges = np.flatnonzero(np.diff(slides[order], prepend=-1, append=-1)).tolist()
-    spans = BLOCK * np.stack([starts, places, places + counts], axis=1)[order]
+    begins, firsts, ends = (BLOCK * v[order] for v in (starts, places, places + counts))
     for low, high in pairwise(edges):
         path = plan.tar(int(slides[order[low]]))
+        spans = (v[low:high].tolist() for v in (begins, firsts, ends))
         with open(path, "rb", buffering=0) as file:
             number = file.fileno()
-            for start, place, end in spans[low:high].tolist():
-                if os.preadv(number, [data[place:end]], start) < end - place:
+            for begin, first, end in zip(*spans, strict=True):
+                if os.preadv(number, [data[first:end]], begin) < end - first:
                     raise ValueError(f"{path} was changed while it was mixed: mix again")
 
 

@@ -12,11 +12,12 @@ import json
 import logging
 import secrets
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
@@ -170,12 +171,13 @@ def _finish(tasks: list[Future], what: str) -> None:
 
 def _colours(plan: Plan, out: Path, work: Path, after: list[Future]) -> dict:
     """Describe the colours of the first crops, which are a random sample, once they are there."""
-    from threadpoolctl import threadpool_limits
 
-    for task in after:
-        task.result()
-    with threadpool_limits(1):  # more only wait for each other, and round otherwise
-        return colour_statistics(read_crops(plan, out, work, SAMPLE), plan.seed)
+    def crops() -> Iterator[np.ndarray]:
+        for task in after:
+            task.result()
+        yield from read_crops(plan, out, work, SAMPLE)
+
+    return colour_statistics(crops(), plan.seed)
 
 
 def _left(units: Iterable, is_done: Callable[[int], bool], what: str, unit: str) -> bool:
