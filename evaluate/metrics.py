@@ -3,10 +3,10 @@
 import numpy as np
 from sklearn.metrics import (
     average_precision_score,
-    balanced_accuracy_score,
     confusion_matrix,
     f1_score,
     precision_recall_fscore_support,
+    recall_score,
     roc_auc_score,
 )
 
@@ -28,7 +28,7 @@ def scores(
     the class that the benchmark names, else the last.
 
     Args:
-        labels: (N,) str; every class occurs.
+        labels: (N,) str; of more than two classes, one that does not occur does not count.
         probabilities: (N, K) float, columns in the order of `classes`.
         classes: K names.
         positive: of two classes, the one AUPR counts.
@@ -42,12 +42,15 @@ def scores(
     if len(names) == 2:
         column = classes.index(positive) if positive else 1
         truth, probabilities = truth[:, column], probabilities[:, column]
+    else:
+        present = truth.any(axis=0)
+        names, truth, probabilities = names[present], truth[:, present], probabilities[:, present]
     f1 = {
         kind: f1_score(labels, predicted, labels=names, average=kind, zero_division=0)
         for kind in ("macro", "weighted")
     }
     values = (
-        balanced_accuracy_score(labels, predicted),
+        recall_score(labels, predicted, labels=names, average="macro"),  # balanced accuracy
         roc_auc_score(truth, probabilities, average="macro"),
         average_precision_score(truth, probabilities, average="macro"),
         f1["macro"],

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from evaluate.assess import Settings, assess
 from evaluate.benchmark import Benchmark
@@ -216,3 +217,21 @@ def test_details_of_a_probe():
     assert by_hand["B"] == pytest.approx(
         {"nuclei": 1, "precision": 0.5, "recall": 1, "F1": 2 / 3, "AUC": 0.75, "AUPR": 0.5}
     )
+
+
+def test_a_class_rarer_than_folds_counts_where_it_is():
+    features, benchmark = blobs(("a", "b", "c"))
+    rows = np.r_[0:80, 80:82]  # two of the last class, as NuCLS has two eosinophils
+    benchmark = benchmark.take(rows)
+    tests = folds(benchmark, "stratified", 5, 0)
+    held = [set(benchmark.labels[test].tolist()) for test in tests]
+    assert sum("c" in names for names in held) == 2
+    found = predict(features[rows], benchmark, tests)
+    test = next(t for t, names in zip(tests, held, strict=True) if "c" not in names)
+    chances, truth = found.probabilities[test], benchmark.labels[test]
+    got = scores(truth, chances, benchmark.classes)
+    guess = np.array(benchmark.classes)[chances.argmax(1)]
+    recalls = [(guess[truth == name] == name).mean() for name in "ab"]
+    areas = [roc_auc_score(truth == name, chances[:, i]) for i, name in enumerate("ab")]
+    assert got["balanced accuracy"] == pytest.approx(np.mean(recalls))
+    assert got["AUC"] == pytest.approx(np.mean(areas))
