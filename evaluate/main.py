@@ -15,8 +15,8 @@
 
 An encoder is a run's folder or one of its checkpoints, another's network by name (lemon:DIR, uni,
 dinov2-s, resnet50, timm:NAME, …), or a baseline: pixels, morphology, efficientnet-lite0, untrained
-(the first run's architecture, else a ViT-Ti/8); NAME=… names any. A benchmark is a prepared folder, a
-publisher's, or your own with a cells.csv (image or slide,x,y,label[,group][,mpp]). README has both lists.
+(the first run's architecture, else a ViT-Ti/8); NAME=… names any. A benchmark is a prepared folder,
+a publisher's, or your own with a cells.csv. README lists both.
 
 Exit status: 0 all done; 1 a computation failed; 2 the command or its input cannot be used.
 """
