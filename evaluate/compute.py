@@ -309,7 +309,7 @@ def _draw(out: Path, costs: dict[str, Cost | None], scores: dict) -> None:
     save_figure(
         out, "compute", figure, section="Compute", title="Compute against quality",
         caption="Mean score over the benchmarks named above each panel, against what one image "
-        "costs (log scale); area grows with the number of parameters; dashed: handcrafted; thin: counted, not probed "
-        "(paper, Fig. 2).",
+        "costs (log scale); area grows with the number of parameters; dashed: handcrafted; "
+        "thin: counted, not probed (paper, Fig. 2).",
         answer=answer, command="compute",
     )  # fmt: skip

@@ -27,7 +27,15 @@ from evaluate.results import FIRST, read_commands, read_facts
 from evaluate.tables import CLASSIFICATION, Table, read_tables
 
 # The order of sections; those of other names come after Molecules.
-ORDER = ("Probes", "Comparison", "Compute", "Composition", "Robustness", "Batch effects")
+ORDER = (
+    "Probes",
+    "Probes in detail",
+    "Comparison",
+    "Compute",
+    "Composition",
+    "Robustness",
+    "Batch effects",
+)
 ORDER += ("Molecules",)
 LAST = ("Maps", "Cells", "More", "Provenance")
 
