@@ -18,7 +18,7 @@ test: .venv/installed
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest
 
 test-slurm: .venv/installed
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m slurm tests/slurm
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m slurm $(FLAGS) tests/slurm
 
 soak: .venv/installed
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m soak
