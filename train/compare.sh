@@ -8,8 +8,8 @@
 #   … bash train/compare.sh list      # the nine training commands, one a line, for an array job
 #   … bash train/compare.sh probe     # when they have run: probe and print
 #
-# About half an hour on 2 quiet cores (IMAGES=25600: an hour). Run it again after a stop: every part goes on where it was. The
-# settings are a CPU's, alike for all runs but for what a method has of its own.
+# About half an hour on 2 quiet cores (IMAGES=25600: an hour). Run it again after a stop: every part
+# goes on where it was. The settings are a CPU's, alike for all but what a method has of its own.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 : "${SHARDS:?a folder of shards}" "${BENCHMARKS:?folders of benchmarks}" "${OUT:?a folder for runs}"
