@@ -97,7 +97,7 @@ def predict(
         benchmark: its labels.
         tests: of `folds`.
         components: of a PCA fitted on the training fold before all else, at most, or None.
-        seed: of the PCA's randomised solver.
+        seed: of the PCA's random start.
         title: of the progress bar.
         strength: C; None: by the inner split.
         neighbours: k of the k-NN probe; 0 for none.
@@ -107,6 +107,7 @@ def predict(
         RuntimeError: a regression did not converge.
     """
     from evaluate.knn import vote
+    from evaluate.principal import principal
 
     names = list(benchmark.classes)
     labels = np.array([names.index(label) for label in benchmark.labels.tolist()])
@@ -125,7 +126,7 @@ def predict(
         for held in rounds:  # all folds at once, where they share their features
             x = features
             if reduced:
-                x = _principal(features, np.flatnonzero(parts != held[0]), reduced, seed)
+                x = principal(features, np.flatnonzero(parts != held[0]), reduced, seed)
             for fold, chosen, p in _regress(x, labels, parts, held, strength, benchmark):
                 probabilities[tests[fold]] = p
                 strengths.append(chosen)
@@ -157,15 +158,6 @@ def probe(
         )
         for test in tests
     ]
-
-
-def _principal(features: np.ndarray, train: np.ndarray, components: int, seed: int) -> np.ndarray:
-    """Return all rows on the principal axes of some, (N, components)."""
-    from sklearn.decomposition import PCA
-
-    # float32 in, float32 throughout: the pixels of 20,000 crops are large
-    pca = PCA(components, svd_solver="randomized", random_state=seed).fit(features[train])
-    return pca.transform(features)
 
 
 def _regress(x, labels, parts, held: list[int], strength: float | None, benchmark: Benchmark):

@@ -103,6 +103,25 @@ def test_folds_refuse_what_cannot_be_split():
         folds(data.take(np.arange(0, 80, 8)), "grouped", 5, 0)
 
 
+def test_principal_axes_are_scikit_learns():
+    from sklearn.decomposition import PCA
+
+    from evaluate.principal import principal
+
+    rng = np.random.default_rng(0)
+    spectrum = 50 * 0.9 ** np.arange(200)  # falls slowly, as that of pixels
+    x = (rng.normal(size=(900, 200)) * spectrum @ rng.normal(size=(200, 300)) / 17 + 5).astype("f4")
+    train = np.arange(0, 900, 2)
+    got = principal(x, train, 20, 0)
+    exact = PCA(20, svd_solver="full").fit(x[train].astype(float))
+    expected = exact.transform(x.astype(float))
+    caught = got[train].var(axis=0, ddof=1).sum() / exact.explained_variance_.sum()
+    assert 0.9995 < caught < 1.0001
+    assert np.abs(got[train].mean(axis=0)).max() < 1e-3
+    for ours, theirs in zip(got.T[:10], expected.T[:10], strict=True):  # up to sign
+        assert abs(np.corrcoef(ours, theirs)[0, 1]) > 0.999
+
+
 # C by an inner split, k-NN, calibration, intervals
 
 
