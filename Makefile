@@ -1,7 +1,7 @@
 # make demo                  the whole pipeline on painted slides, about 8 minutes on 2 cores
 # make demo SLIDES=path      the same on your own slides: a folder, a CSV or one slide
 # make test                  all tests but SLURM's, about 7 minutes
-# make test-slurm            the pipeline on a real SLURM of two nodes: root, Debian; about 10 minutes
+# make test-slurm            the pipeline on a real SLURM of two nodes: root, Debian; about 6 minutes
 # make soak                  kills by the dozen: a quarter of an hour
 # make bench                 every benchmark (bench/README.md)
 # make lint                  ruff
