@@ -9,7 +9,6 @@ the two embeddings of a nucleus.
 
 import argparse
 import os
-import statistics
 import sys
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 import numpy as np
 import torch
 
+from bench.alternate import last_line
 from evaluate.benchmarks.find import find_benchmark
 from evaluate.network import Network
 
@@ -70,13 +70,10 @@ def main() -> None:
     }
     plain = speeds.pop("plain")
     for name in reversed(list(speeds)):
-        ratios = [a / b for a, b in zip(speeds[name], plain, strict=True)]
         cosine = (unit[name] * unit["plain"]).sum(1).min()
         print(
-            f"{name.replace('ours', 'embed')}: ratio {statistics.median(ratios):.2f} "
-            f"({min(ratios):.2f}–{max(ratios):.2f} of {len(ratios)}) "
-            f"ours {statistics.median(speeds[name]):.0f} plain {statistics.median(plain):.0f} "
-            f"images/s on {options.threads} threads, cosine >= {cosine:.6f}"
+            last_line(name.replace("ours", "embed"), speeds[name], plain, "images/s"),
+            f"on {options.threads} threads, cosine >= {cosine:.6f}",
         )
 
 

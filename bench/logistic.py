@@ -25,6 +25,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
+from bench.alternate import ratio
 from bench.embed import DATA, module_of
 from evaluate.benchmarks.find import find_benchmark
 from evaluate.logistic import Problem, Regressions
@@ -103,11 +104,10 @@ def main() -> None:
             np.mean([np.mean(p[0].argmax(1) == y[parts == f]) for f, p in enumerate(found[name])])
             for name in ("ours", "plain")
         ]
-        ratios = [b / a for a, b in zip(seconds["ours"], seconds["plain"], strict=True)]
         a, b = (statistics.median(seconds[name]) for name in ("ours", "plain"))
         print(
-            f"logistic: ratio {statistics.median(ratios):.1f} ({min(ratios):.1f}–{max(ratios):.1f} "
-            f"of {len(ratios)}) ours {a:.1f} plain {b:.1f} CPU s, 5 folds of {len(y):,} x "
+            f"logistic: {ratio(seconds['plain'], seconds['ours'], 1)} "
+            f"ours {a:.1f} plain {b:.1f} CPU s, 5 folds of {len(y):,} x "
             f"{x.shape[1]}, {y.max() + 1} classes; objective at most {excess:+.0e} of "
             f"scikit-learn's, accuracy {accuracy[0]:.4f} and {accuracy[1]:.4f}",
             flush=True,

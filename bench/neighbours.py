@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from sklearn.neighbors import NearestNeighbors
 
+from bench.alternate import last_line
 from evaluate.neighbours import nearest
 
 SIZE, QUICK, WIDTH, K, REPEATS = 22_000, 5_000, 384, 100, 3
@@ -67,12 +68,8 @@ def main() -> None:
         same = np.mean([len(set(found[name][i]) & set(found["plain"][i])) / K for i in rows])
         text = f"{np.median(values):.2f} s ({min(values):.2f}–{max(values):.2f})"
         print(f"{name:6} {text}  {same:.4f} of the neighbours are scikit-learn's")
-    ratios = np.array(seconds["plain"]) / seconds["ours"]
-    rates = [count / np.median(seconds[name]) for name in ("ours", "plain")]
-    print(
-        f"neighbours: ratio {np.median(ratios):.2f} ({ratios.min():.2f}–{ratios.max():.2f} of "
-        f"{REPEATS}) ours {rates[0]:.0f} plain {rates[1]:.0f} vectors/s"
-    )
+    rates = {name: count / np.array(values) for name, values in seconds.items()}
+    print(last_line("neighbours", rates["ours"], rates["plain"], "vectors/s"))
 
 
 if __name__ == "__main__":

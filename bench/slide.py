@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
+from bench.alternate import last_line
 from bench.mix import crops_of, timed
 from shards.schema import CELL_COLUMNS, FATES, key
 from shards.write import TarWriter
@@ -158,12 +159,7 @@ def main() -> None:
         n = n["fate"].to_pylist().count("kept")
         print(f"{n:9,}  {slide.name} ViT-S/8: {seconds:.1f} s, {n / seconds:.0f} nuclei/s, "
               f"{memory:.2f} GB")  # fmt: skip
-    ratios = np.array(rates["ours"]) / rates["plain"]
-    print(
-        f"slide: ratio {np.median(ratios):.2f} ({ratios.min():.2f}–{ratios.max():.2f} of "
-        f"{repeats}) ours {np.median(rates['ours']):.0f} plain {np.median(rates['plain']):.0f} "
-        "nuclei/s"
-    )
+    print(last_line("slide", rates["ours"], rates["plain"], "nuclei/s"))
 
 
 if __name__ == "__main__":

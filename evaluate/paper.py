@@ -14,7 +14,7 @@ import numpy as np
 
 from evaluate.metrics import METRICS
 from evaluate.results import DECISIVE, rank, read_pairs
-from evaluate.tables import PEARSON, SPLITS, latex_text, markdown_text
+from evaluate.tables import PEARSON, SPLITS, latex_frame, latex_text, markdown_text
 
 DATA = Path(__file__).with_name("paper_tables.json")
 TITLES = {
@@ -171,15 +171,8 @@ def latex(tables: list[Layout]) -> str:
                 cells = [rf"\textbf{{{text}}}" if best else text for text, best in texts]
                 name = latex_text(table.names.get(encoder, encoder))
                 lines.append(" & ".join([name, *cells]).replace("–", "--") + r" \\")
-        parts.append(
-            "\\begin{table}\n\\centering\n\\caption{"
-            + latex_text(table.title)
-            + ". Values are mean (s.d.) over folds, best values are in bold.}\n\\begin{tabular}{l"
-            + "c" * len(columns)
-            + "}\n\\toprule\n"
-            + "\n".join(lines)
-            + "\n\\bottomrule\n\\end{tabular}\n\\end{table}\n"
-        )
+        note = ". Values are mean (s.d.) over folds, best values are in bold."
+        parts.append(latex_frame(latex_text(table.title) + note, len(columns), lines))
     return "\n".join(parts)
 
 

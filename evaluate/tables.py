@@ -121,18 +121,29 @@ def latex(tables: list[Table]) -> str:
                 for j in range(len(table.metrics))
             ]
             lines.append(" & ".join([latex_text(encoder), *cells]) + r" \\")
-        parts.append(
-            "\\begin{table}\n\\centering\n\\caption{"
-            + latex_text(table.caption)
-            + ". Mean (s.d.) over folds.}\n\\begin{tabular}{l"
-            + "c" * len(table.metrics)
-            + "}\n\\toprule\n"
-            + " & ".join(["Encoder", *table.metrics])
-            + " \\\\\n\\midrule\n"
-            + "\n".join(lines)
-            + "\n\\bottomrule\n\\end{tabular}\n\\end{table}\n"
-        )
+        head = [" & ".join(["Encoder", *table.metrics]) + r" \\", r"\midrule"]
+        caption = latex_text(table.caption) + ". Mean (s.d.) over folds."
+        parts.append(latex_frame(caption, len(table.metrics), [*head, *lines]))
     return "\n".join(parts)
+
+
+def latex_frame(caption: str, columns: int, lines: list[str]) -> str:
+    """Return a LaTeX table of lines between booktabs' outer rules.
+
+    Args:
+        caption: LaTeX.
+        columns: beside the first.
+        lines: LaTeX, the head's and the rules within included.
+    """
+    return (
+        "\\begin{table}\n\\centering\n\\caption{"
+        + caption
+        + "}\n\\begin{tabular}{l"
+        + "c" * columns
+        + "}\n\\toprule\n"
+        + "\n".join(lines)
+        + "\n\\bottomrule\n\\end{tabular}\n\\end{table}\n"
+    )
 
 
 def comma_separated(tables: list[Table]) -> str:
