@@ -1,8 +1,9 @@
 """python bench/logistic.py [--quick] [--encoder runs/first]
 
 Five folds of the logistic probe on 37,000 x 384 embeddings of real nuclei, 3 and 12 classes: ours
-(evaluate/logistic.py) and the plain way (scikit-learn's StandardScaler and LogisticRegression,
-lbfgs, tol 1e-4, float64, a fold at a time), in turn in one process, CPU seconds.
+(evaluate/probes/logistic.py) and the plain way (scikit-learn's StandardScaler and
+LogisticRegression, lbfgs, tol 1e-4, float64, a fold at a time), in turn in one process, CPU
+seconds.
 
 The nuclei are CoNSeP's, once as they are and then again in a window shifted by 3 px until there are
 37,000; the encoder a ViT-S/8, trained if a run is given. 3 classes: epithelial, spindle, the rest.
@@ -28,8 +29,8 @@ from sklearn.preprocessing import StandardScaler
 from bench.alternate import ratio
 from bench.embed import DATA, module_of
 from evaluate.benchmarks.find import find_benchmark
-from evaluate.logistic import Problem, Regressions
 from evaluate.network import Network
+from evaluate.probes.logistic import Problem, Regressions
 
 
 def embeddings(path: str | None, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,8 +1,8 @@
 """python bench/neighbours.py [--quick]
 
-The 100 nearest of every embedding, exact, in blocks (evaluate/neighbours.py), beside scikit-learn's
-brute force, in turn on the same vectors: processor seconds of one thread. faiss-cpu's IndexFlatL2
-takes part where it is installed; it is no dependency.
+The 100 nearest of every embedding, exact, in blocks (evaluate/analyses/neighbours.py), beside
+scikit-learn's brute force, in turn on the same vectors: processor seconds of one thread.
+faiss-cpu's IndexFlatL2 takes part where it is installed; it is no dependency.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 from bench.alternate import last_line
-from evaluate.neighbours import nearest
+from evaluate.analyses.neighbours import nearest
 
 SIZE, QUICK, WIDTH, K, REPEATS = 22_000, 5_000, 384, 100, 3
 

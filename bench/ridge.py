@@ -1,10 +1,10 @@
 """python bench/ridge.py [--quick]
 
 Ridge regression of 50 genes on 384 features, each of 20 slides of 10,000 cells left out in turn,
-with the Pearson correlation of every gene: ours (evaluate/ridge.py, float64) and the plain way
-(scikit-learn's StandardScaler and Ridge, float64, refitted per slide), in turn in one process, CPU
-seconds. Features are correlated Gaussians with an offset a slide, targets log(1 + Poisson); time
-does not depend on the values. Correlations must agree to 1e-6.
+with the Pearson correlation of every gene: ours (evaluate/probes/ridge.py, float64) and the plain
+way (scikit-learn's StandardScaler and Ridge, float64, refitted per slide), in turn in one process,
+CPU seconds. Features are correlated Gaussians with an offset a slide, targets log(1 + Poisson);
+time does not depend on the values. Correlations must agree to 1e-6.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from sklearn.linear_model import Ridge as PlainRidge
 from sklearn.preprocessing import StandardScaler
 
 from bench.alternate import ratio
-from evaluate.ridge import Ridge
+from evaluate.probes.ridge import Ridge
 
 ALPHA = 1.0
 

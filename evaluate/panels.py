@@ -11,7 +11,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from evaluate.exhibits import Exhibit, read_table
-from evaluate.tables import Table
+from evaluate.tables.table import Table
 
 LARGE_PX = 300_000  # a larger picture is embedded as WebP of high quality, a tenth of the bytes
 EMBEDDED = 15_000_000  # bytes of an interactive map up to which it goes into the page

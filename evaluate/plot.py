@@ -4,7 +4,7 @@ from html import escape
 
 import numpy as np
 
-from evaluate.tables import Table
+from evaluate.tables.table import Table
 
 ROW_PX = 34
 LEFT_PX = 122

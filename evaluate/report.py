@@ -24,7 +24,7 @@ from evaluate.embed import write_text
 from evaluate.exhibits import Exhibit, read_exhibits
 from evaluate.plot import dot_plot
 from evaluate.results import FIRST, read_commands, read_facts
-from evaluate.tables import CLASSIFICATION, Table, read_tables
+from evaluate.tables.table import CLASSIFICATION, Table, read_tables
 
 # The order of sections; those of other names come after Molecules.
 ORDER = (

@@ -9,7 +9,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from evaluate.batch_effects import (
+from evaluate.analyses.batch_effects import (
     _draw,
     _origin_folds,
     class_score,
@@ -17,10 +17,10 @@ from evaluate.batch_effects import (
     knn_purity,
     origins_of,
 )
+from evaluate.analyses.neighbours import nearest, standardise
 from evaluate.benchmark import Benchmark
 from evaluate.commands.batch import read_origins
 from evaluate.exhibits import read_table
-from evaluate.neighbours import nearest, standardise
 
 SITES, SLIDES, CELLS, D = 3, 4, 40, 8
 
@@ -126,7 +126,7 @@ def test_neighbours_are_scikit_learns_whatever_the_block(monkeypatch):
         x.astype(np.float64)
     ).kneighbors()  # fmt: skip
     np.testing.assert_array_equal(nearest(x, 8), expected)
-    monkeypatch.setattr("evaluate.neighbours.BLOCK_BYTES", 4 * 300 * 7)
+    monkeypatch.setattr("evaluate.analyses.neighbours.BLOCK_BYTES", 4 * 300 * 7)
     np.testing.assert_array_equal(nearest(x, 8), expected)
     with pytest.raises(ValueError, match="has 299 others"):
         nearest(x, 300)

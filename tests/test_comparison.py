@@ -5,9 +5,9 @@ import csv
 import numpy as np
 import pytest
 
-from evaluate.comparison import compare
 from evaluate.exhibits import read_exhibits, read_table
 from evaluate.results import COLUMNS
+from evaluate.tables.comparison import compare
 
 VALUES = {
     ("a", "one"): [0.70, 0.72, 0.74],

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from evaluate import main
-from evaluate.composition import Job, check_grid, grid
-from evaluate.composition_report import mean_and_error, write_composition
+from evaluate.analyses.composition import Job, check_grid, grid
+from evaluate.analyses.composition_report import mean_and_error, write_composition
 
 
 def test_the_grid_holds_both_rows_and_no_impossible_point():

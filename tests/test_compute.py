@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from evaluate import main
-from evaluate.compute import cost_of, mean_scores, measure_speed
+from evaluate.analyses.compute import cost_of, mean_scores, measure_speed
 
 SMALL = {"patch_size": 8, "img_size": 40, "global_pool": "token"}
 LEMON = {

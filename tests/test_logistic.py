@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from evaluate import logistic
-from evaluate.logistic import Problem, Regressions
-from evaluate.moments import Moments
+from evaluate.probes import logistic
+from evaluate.probes.logistic import Problem, Regressions
+from evaluate.probes.moments import Moments
 
 
 def awkward(classes: int, rows: int = 600, dim: int = 12) -> tuple[np.ndarray, ...]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evaluate import main
-from evaluate.map import fit, project, reduce
+from evaluate.maps.map import fit, project, reduce
 from evaluate.samples import from_cells, from_shards
 
 

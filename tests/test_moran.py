@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from evaluate.analyses.molecules import from_file, from_targets
+from evaluate.analyses.moran import graph, morans_i
 from evaluate.benchmark import Benchmark
 from evaluate.exhibits import read_table
-from evaluate.molecules import from_file, from_targets
-from evaluate.moran import graph, morans_i
 from shards.schema import key
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluate.colouring import Column, columns_of, hues
-from evaluate.page import GRID, LEVELS, Keys, by_level, write_page
+from evaluate.maps.colouring import Column, columns_of, hues
+from evaluate.maps.page import GRID, LEVELS, Keys, by_level, write_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 browsers = pytest.mark.skipif(not CHROMIUM, reason="no chromium here (apt-get install chromium)")

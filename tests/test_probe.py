@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from evaluate.assess import Settings, assess
 from evaluate.benchmark import Benchmark
-from evaluate.bootstrap import Ranking, intervals
-from evaluate.calibration import calibration
-from evaluate.knn import vote
-from evaluate.metrics import METRICS, per_class, scores
-from evaluate.probe import GRID, folds, predict, probe
+from evaluate.probes.assess import Settings, assess
+from evaluate.probes.bootstrap import Ranking, intervals
+from evaluate.probes.calibration import calibration
+from evaluate.probes.knn import vote
+from evaluate.probes.metrics import METRICS, per_class, scores
+from evaluate.probes.probe import GRID, folds, predict, probe
 
 
 def test_binary_metrics_by_hand():
@@ -106,7 +106,7 @@ def test_folds_refuse_what_cannot_be_split():
 def test_principal_axes_are_scikit_learns():
     from sklearn.decomposition import PCA
 
-    from evaluate.principal import principal
+    from evaluate.probes.principal import principal
 
     rng = np.random.default_rng(0)
     spectrum = 50 * 0.9 ** np.arange(200)  # falls slowly, as that of pixels

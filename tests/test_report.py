@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluate.colouring import Column
 from evaluate.exhibits import read_exhibits, read_table, save_figure, save_table
-from evaluate.page import Keys, write_page
+from evaluate.maps.colouring import Column
+from evaluate.maps.page import Keys, write_page
 from evaluate.panels import command_line, plain_table
 from evaluate.report import write_report
 

@@ -7,13 +7,13 @@ from scipy.stats import pearsonr
 from sklearn.linear_model import Ridge as Reference
 from sklearn.preprocessing import StandardScaler
 
-from evaluate.assess import Settings, assess
 from evaluate.benchmark import Benchmark
-from evaluate.detail_tables import write_details
-from evaluate.regression import GRID, origins, regress
+from evaluate.probes.assess import Settings, assess
+from evaluate.probes.regression import GRID, origins, regress
+from evaluate.probes.ridge import Ridge
 from evaluate.results import benchmark_facts, store
-from evaluate.ridge import Ridge
-from evaluate.tables import read_tables
+from evaluate.tables.detail import write_details
+from evaluate.tables.table import read_tables
 
 SLIDES, CELLS, DIM, GENES = 6, 150, 10, 4
 

@@ -11,11 +11,11 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from evaluate.analyses.neighbours import nearest
+from evaluate.analyses.reference_stains import stains_of, tcga_stains
+from evaluate.analyses.robustness import overlap, restained, shifted_probe, slide_stains, stability
 from evaluate.exhibits import read_table
-from evaluate.neighbours import nearest
-from evaluate.probe import folds
-from evaluate.reference_stains import stains_of, tcga_stains
-from evaluate.robustness import overlap, restained, shifted_probe, slide_stains, stability
+from evaluate.probes.probe import folds
 from shards.stain import MIN_DENSITY, REFERENCE_MAX, WHITE
 
 

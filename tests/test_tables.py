@@ -8,10 +8,11 @@ import multiprocessing
 import numpy as np
 import pytest
 
-from evaluate import main, paper
-from evaluate.metrics import METRICS
+from evaluate import main
+from evaluate.probes.metrics import METRICS
 from evaluate.results import is_done, read_facts, read_rows, store
-from evaluate.tables import read_tables
+from evaluate.tables import paper
+from evaluate.tables.table import read_tables
 
 
 def facts(sha: str = "x", regression: bool = False) -> dict:

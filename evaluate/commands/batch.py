@@ -30,8 +30,8 @@ def run(options: argparse.Namespace) -> None:
     """Write the table, the figure and every class's figures."""
     import numpy as np
 
-    from evaluate.batch_effects import class_score, effects, origins_of
-    from evaluate.batch_report import save
+    from evaluate.analyses.batch_effects import class_score, effects, origins_of
+    from evaluate.analyses.batch_report import save
     from evaluate.commands.inputs import samples_of
     from evaluate.embed import embed
     from evaluate.encoders import check_encoders, open_encoders

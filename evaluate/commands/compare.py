@@ -17,7 +17,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print the table, and write it beside the others."""
-    from evaluate.comparison import HEADLINE, compare
+    from evaluate.tables.comparison import HEADLINE, compare
 
     if not re.fullmatch(r"[\w+=@.-]+", options.name):
         raise ValueError(f"--name {options.name!r} names no file: letters, digits and _+=@.- only")

@@ -32,8 +32,8 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run this part's jobs that are not done, and draw all that are."""
-    from evaluate.composition import Plan, check_grid, check_settings, grid, run_jobs
-    from evaluate.composition_report import write_composition
+    from evaluate.analyses.composition import Plan, check_grid, check_settings, grid, run_jobs
+    from evaluate.analyses.composition_report import write_composition
 
     if not 0 <= options.part < options.parts:
         raise ValueError(f"--part {options.part}: 0 to {options.parts - 1}")

@@ -25,7 +25,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Write `tables/compute.csv` and `figures/compute.svg`."""
-    from evaluate.compute import compare_compute
+    from evaluate.analyses.compute import compare_compute
 
     if not options.out.is_dir():
         raise FileNotFoundError(f"no results folder {options.out}; `probe` makes one")

@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> None:
     """Draw the map of a benchmark, of cells or of shards."""
     from evaluate.embed import embed
     from evaluate.encoders import open_encoders
-    from evaluate.map import draw, fit, project
+    from evaluate.maps.map import draw, fit, project
 
     if isinstance(options.html, str) and not options.html.endswith(".html"):
         raise ValueError(f"--html {options.html}: the page's name ends in .html")
@@ -65,7 +65,7 @@ def _chosen(encoder, options: argparse.Namespace) -> tuple:
 
     from evaluate.benchmarks.find import find_benchmark
     from evaluate.embed import cached
-    from evaluate.page import Keys
+    from evaluate.maps.page import Keys
     from evaluate.samples import from_cells, from_shards
 
     if not options.benchmark:
@@ -88,8 +88,8 @@ def _chosen(encoder, options: argparse.Namespace) -> tuple:
 
 
 def _page(options, path: Path, xy, samples, vectors, keys, title: str) -> None:
-    from evaluate.colouring import columns_of
-    from evaluate.page import write_page
+    from evaluate.maps.colouring import columns_of
+    from evaluate.maps.page import write_page
 
     path = path.with_suffix(".html") if options.html is True else Path(options.html)
     subtitle = f"{len(xy):,} cells by what they look like to the encoder (t-SNE)"

@@ -34,13 +34,13 @@ def run(options: argparse.Namespace) -> None:
     """Write a table of Moran's I and, per encoder, the maps."""
     import numpy as np
 
-    from evaluate.batch_effects import origins_of
+    from evaluate.analyses.batch_effects import origins_of
+    from evaluate.analyses.molecules import from_crops, from_file, from_targets
+    from evaluate.analyses.molecules_report import save, save_maps
+    from evaluate.analyses.moran import graph, morans_i
     from evaluate.commands.inputs import samples_of
     from evaluate.embed import embed
     from evaluate.encoders import check_encoders, open_encoders
-    from evaluate.molecules import from_crops, from_file, from_targets
-    from evaluate.molecules_report import save, save_maps
-    from evaluate.moran import graph, morans_i
 
     check_encoders(options.encoder)
     if options.values and not options.cells:

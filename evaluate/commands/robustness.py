@@ -27,14 +27,14 @@ def run(options: argparse.Namespace) -> None:
     """Restain every benchmark, embed it with every encoder, and write tables and figures."""
     import numpy as np
 
-    from evaluate.batch_effects import origins_of
+    from evaluate.analyses.batch_effects import origins_of
+    from evaluate.analyses.reference_stains import stains_of, tcga_stains
+    from evaluate.analyses.robustness import restained, shifted_probe, slide_stains, stability
+    from evaluate.analyses.robustness_report import save
     from evaluate.commands.inputs import distinct_benchmarks
     from evaluate.embed import embed
     from evaluate.encoders import check_encoders, open_encoders
-    from evaluate.probe import folds
-    from evaluate.reference_stains import stains_of, tcga_stains
-    from evaluate.robustness import restained, shifted_probe, slide_stains, stability
-    from evaluate.robustness_report import save
+    from evaluate.probes.probe import folds
 
     check_encoders(options.encoder)
     targets = stains_of(options.reference) if options.reference else tcga_stains()

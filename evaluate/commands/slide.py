@@ -44,8 +44,8 @@ def run(options: argparse.Namespace) -> None:
     if (options.slide is None) == (options.cells is None):
         raise ValueError("give a slide, or --cells with a folder that extract/main.py wrote")
     from evaluate.encoders import check_encoders, open_encoders
-    from evaluate.extraction import extract, find, open_nuclei
-    from evaluate.slide import embed_slide
+    from evaluate.slides.extraction import extract, find, open_nuclei
+    from evaluate.slides.slide import embed_slide
 
     check_encoders([options.encoder])  # before the hours that segmenting may take
     work = options.work or options.out[0].with_suffix(".work")
@@ -65,23 +65,23 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _h5ad(path: Path, encoder, nuclei, vectors, components: int) -> None:
-    from evaluate.h5ad import write_h5ad
-    from evaluate.slide import about, columns, spatial, xy
+    from evaluate.slides.h5ad import write_h5ad
+    from evaluate.slides.slide import about, columns, spatial, xy
 
     uns = {"lemon": about(encoder, nuclei), "spatial": spatial(nuclei)}
     write_h5ad(path, vectors, nuclei.keys(), columns(nuclei), {"spatial": xy(nuclei)}, uns)
 
 
 def _parquet(path: Path, encoder, nuclei, vectors, components: int) -> None:
-    from evaluate.slide import about, write_parquet
+    from evaluate.slides.slide import about, write_parquet
 
     write_parquet(path, nuclei, vectors, about(encoder, nuclei))
 
 
 def _geojson(path: Path, encoder, nuclei, vectors, components: int) -> None:
-    from evaluate.components import project
-    from evaluate.qupath import scanned_part, write_qupath
-    from evaluate.slide import labels, morphology, xy
+    from evaluate.slides.components import project
+    from evaluate.slides.qupath import scanned_part, write_qupath
+    from evaluate.slides.slide import labels, morphology, xy
 
     measured = morphology(nuclei)
     scores = project(vectors, min(components, *vectors.shape))

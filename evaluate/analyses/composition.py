@@ -16,7 +16,7 @@ from pathlib import Path
 from evaluate.embed import write_text
 from shards.cells import finished_slides
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LAST = 12  # lines of a failed stage's log that are shown
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from evaluate.exhibits import save_table
 from evaluate.results import read_rows
-from evaluate.tables import markdown_text
+from evaluate.tables.table import markdown_text
 
 HEADLINE = {"balanced accuracy": "stratified", "Pearson": "slide"}  # metric -> the paper's split
 SHORT = {"balanced accuracy": "bal acc", "Pearson": "pcc"}  # as the paper heads columns

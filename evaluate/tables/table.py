@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluate.embed import write_text
-from evaluate.metrics import METRICS
+from evaluate.probes.metrics import METRICS
 from evaluate.results import rank, read_facts, read_rows
 
 CLASSIFICATION = ("stratified", "grouped")

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluate import logistic, regression
 from evaluate.benchmark import Benchmark
-from evaluate.bootstrap import intervals
-from evaluate.calibration import BINS, calibration
-from evaluate.metrics import METRICS, confusion, per_class, scores
-from evaluate.probe import GRID, SPLITS, Prediction, folds, predict
+from evaluate.probes import logistic, regression
+from evaluate.probes.bootstrap import intervals
+from evaluate.probes.calibration import BINS, calibration
+from evaluate.probes.metrics import METRICS, confusion, per_class, scores
+from evaluate.probes.probe import GRID, SPLITS, Prediction, folds, predict
 
 KNN_METRIC = "k-NN balanced accuracy"
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
+from evaluate.analyses.robustness import MEASURES, Stability
 from evaluate.benchmark import Benchmark
 from evaluate.exhibits import save_figure, save_table
-from evaluate.map import COLOURS
-from evaluate.robustness import MEASURES, Stability
+from evaluate.maps.map import COLOURS
 
 SECTION = "Robustness to staining"
 CELLS = 36  # in a panel of the figure of cells

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluate.benchmark import Benchmark
-from evaluate.map import COLOURS
+from evaluate.maps.map import COLOURS
 
 CLUSTERS = 12
 CHUNK = 512  # crops measured at once
@@ -62,7 +62,7 @@ def clusters(vectors: np.ndarray, seed: int = 0) -> Column:
     from sklearn.cluster import MiniBatchKMeans
     from sklearn.preprocessing import StandardScaler
 
-    from evaluate.map import reduce
+    from evaluate.maps.map import reduce
 
     k = min(CLUSTERS, max(2, len(vectors) // 20))
     reduced = reduce(StandardScaler().fit_transform(vectors), seed)

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from evaluate.analyses.neighbours import nearest, standardise
 from evaluate.benchmark import Benchmark
-from evaluate.logistic import Problem, Regressions
-from evaluate.metrics import scores
-from evaluate.neighbours import nearest, standardise
+from evaluate.probes.logistic import Problem, Regressions
+from evaluate.probes.metrics import scores
 from shards.stain import Stain
 
 NEIGHBOURS = 100
@@ -118,13 +118,13 @@ def shifted_probe(
 ) -> dict[str, list[float]]:
     """Train probes on originals; test each on its held-out cells under every condition.
 
-    The regression is that of evaluate/probe.py, with C = 1.
+    The regression is that of evaluate/probes/probe.py, with C = 1.
 
     Args:
         original: (N, D) float, embeddings trained on.
         conditions: name -> (N, D) float, embeddings tested on.
         samples: N nuclei with labels.
-        tests: of `evaluate.probe.folds`.
+        tests: of `evaluate.probes.probe.folds`.
         components: of a PCA fitted on the originals of each training fold, or None.
         seed: of the PCA.
 

@@ -39,7 +39,7 @@ def from_targets(samples: Benchmark) -> Molecules:
 
 def from_crops(samples: Benchmark) -> Molecules:
     """Measure the nuclei, where nothing molecular is known: shape and stain densities."""
-    from evaluate.colouring import measures
+    from evaluate.maps.colouring import measures
 
     columns = measures(samples.crops)
     values = np.stack([column.values for column in columns], axis=1).astype(np.float32)

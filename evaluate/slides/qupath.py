@@ -8,7 +8,7 @@ import numpy as np
 import orjson
 import shapely
 
-from evaluate.map import COLOURS
+from evaluate.maps.map import COLOURS
 from shards.write import atomic
 
 DECIMALS = 2  # of an outline's corners, px

@@ -4,9 +4,9 @@ The question that the paper leaves for later (section 4). Within each class, so 
 differ merely by what grows on them, two measures of each kind of origin (slide, tissue source site,
 scanner, …), both safe from one origin being recognised by another:
 
-- a probe: the balanced accuracy of the logistic regression of evaluate/probe.py that tells the
-  origins apart. Where an origin has several slides, train and test hold different slides of every
-  origin, so that a site is not told by knowing its slides;
+- a probe: the balanced accuracy of the logistic regression of evaluate/probes/probe.py that tells
+  the origins apart. Where an origin has several slides, train and test hold different slides of
+  every origin, so that a site is not told by knowing its slides;
 - k-NN purity: the share of a cell's k nearest of the same origin; where origins have several
   slides, cells of the cell's own slide are no neighbours. Chance is the origin's share of the cells
   that may be neighbours.
@@ -20,9 +20,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from evaluate.analyses.neighbours import nearest, standardise
 from evaluate.benchmark import Benchmark
-from evaluate.neighbours import nearest, standardise
-from evaluate.probe import folds, probe
+from evaluate.probes.probe import folds, probe
 
 NEIGHBOURS = 20
 CELLS = 100  # of an origin and class, drawn at random: all origins weigh alike

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from shards.crop import decode
 from shards.schema import CELL_COLUMNS, key
 
-MAIN = Path(__file__).resolve().parents[1] / "extract" / "main.py"
+MAIN = Path(__file__).resolve().parents[2] / "extract" / "main.py"
 NOT_MEASURED = ("nucleus", "x", "y", "polygon", "label", "fate", "offset", "size")
 MORPHOLOGY = tuple(name for name in CELL_COLUMNS.names if name not in NOT_MEASURED)
 BATCH = 20_000  # outlines decoded at once

@@ -7,7 +7,7 @@ group was drawn, once the nuclei are sorted by score.
 
 import numpy as np
 
-from evaluate.metrics import METRICS
+from evaluate.probes.metrics import METRICS
 
 ELEMENTS = 2**21  # weights (resamples x nuclei) held at once
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluate.composition import Job
+from evaluate.analyses.composition import Job
 from evaluate.exhibits import save_figure, save_table
-from evaluate.map import COLOURS
+from evaluate.maps.map import COLOURS
 from evaluate.results import read_rows
 
 METRIC, SPLIT = "balanced accuracy", "stratified"

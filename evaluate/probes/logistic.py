@@ -3,8 +3,8 @@
 The optimum is scikit-learn's. What makes it fast: the softmax's curvature is at most
 (I - 11'/K) / 2 times X'X (Böhning 1992, Ann. Inst. Stat. Math. 44), so with X'X/2 + I/C as the
 metric twenty to forty steps do where plain L-BFGS takes hundreds on correlated features; X'X of
-every training set comes by subtraction (evaluate/moments.py); and all problems go through the data
-together, as columns of one matrix product.
+every training set comes by subtraction (evaluate/probes/moments.py); and all problems go through
+the data together, as columns of one matrix product.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluate.moments import Moments
+from evaluate.probes.moments import Moments
 
 TOLERANCE = 1e-9  # of the objective: the decrease a step still promises
 MAX_EVALUATIONS = 5000  # reaching them is an error

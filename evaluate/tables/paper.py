@@ -1,7 +1,8 @@
 """Tables 1, 10, 11 and 12 in the paper's layout, from any results, the paper's numbers beside ours.
 
-`evaluate/paper_tables.json` holds what the paper prints. A table's rows are encoders in families,
-its columns metrics of benchmarks; the best of each column is in bold, ours and the paper's apart.
+`paper_tables.json` beside this file holds what the paper prints. A table's rows are encoders in
+families, its columns metrics of benchmarks; the best of each column is in bold, ours and the
+paper's apart.
 """
 
 import csv
@@ -12,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluate.metrics import METRICS
+from evaluate.probes.metrics import METRICS
 from evaluate.results import DECISIVE, rank, read_pairs
-from evaluate.tables import PEARSON, SPLITS, latex_frame, latex_text, markdown_text
+from evaluate.tables.table import PEARSON, SPLITS, latex_frame, latex_text, markdown_text
 
 DATA = Path(__file__).with_name("paper_tables.json")
 TITLES = {

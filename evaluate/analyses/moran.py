@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array
 
-from evaluate.neighbours import nearest, standardise
+from evaluate.analyses.neighbours import nearest, standardise
 
 NEIGHBOURS = 15
 PERMUTATIONS = 999

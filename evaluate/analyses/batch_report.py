@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluate.batch_effects import CELLS, NEIGHBOURS, Effect
+from evaluate.analyses.batch_effects import CELLS, NEIGHBOURS, Effect
 from evaluate.benchmark import Benchmark
 from evaluate.exhibits import save_figure, save_table
-from evaluate.map import COLOURS
+from evaluate.maps.map import COLOURS
 
 SECTION = "Batch effects"
 Found = dict[str, tuple[tuple[float, str] | None, list[Effect]]]  # encoder -> class score, effects

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluate.moments import Moments
+from evaluate.probes.moments import Moments
 
 
 class Ridge:

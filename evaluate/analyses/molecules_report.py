@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
+from evaluate.analyses.molecules import Molecules
+from evaluate.analyses.moran import Moran
 from evaluate.benchmark import Benchmark
 from evaluate.exhibits import save_figure, save_table
-from evaluate.map import COLOURS, project
-from evaluate.molecules import Molecules
-from evaluate.moran import Moran
+from evaluate.maps.map import COLOURS, project
 
 SECTION = "Molecules"
 PANELS = 11  # of expression at most, beside the t-SNE

@@ -1,7 +1,7 @@
 """The map as a page: one HTML file with points, colours and every cell's image, opened from disk.
 
 Everything is inside: positions and colour columns as base64, images as JPEG sheets that the
-browser decodes when they are looked at. evaluate/page.{html,css,js} and page_hands.js are put
+browser decodes when they are looked at. evaluate/maps/page.{html,css,js} and page_hands.js are put
 together as they are; there is no build step, and no reference outwards (a content security policy
 says so to the browser).
 """
@@ -15,8 +15,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from evaluate.colouring import Column, hues
 from evaluate.embed import write_text
+from evaluate.maps.colouring import Column, hues
 
 GRID = 16  # squares along the map at the coarsest level; as in page.js
 LEVELS = 7  # grids of images, each twice as fine

@@ -8,7 +8,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from tqdm import tqdm
 
 from evaluate.benchmark import Benchmark
-from evaluate.metrics import scores
+from evaluate.probes.metrics import scores
 
 C = 1.0  # inverse strength of the L2 penalty, on standardised features
 GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of C, where an inner split chooses
@@ -89,7 +89,7 @@ def predict(
 
     Paper leaves open: penalty, solver, standardisation; here: L2 with C = 1 on features
     standardised on the training fold, no class weights; scikit-learn's optimum by the solver of
-    evaluate/logistic.py. With C by an inner split, every fold of the training set is held out in
+    probes/logistic.py. With C by an inner split, every fold of the training set is held out in
     turn, and the C of the lowest mean log loss is taken.
 
     Args:
@@ -106,8 +106,8 @@ def predict(
         ValueError: an inner split of folds too few, or that a class is absent from.
         RuntimeError: a regression did not converge.
     """
-    from evaluate.knn import vote
-    from evaluate.principal import principal
+    from evaluate.probes.knn import vote
+    from evaluate.probes.principal import principal
 
     names = list(benchmark.classes)
     labels = np.array([names.index(label) for label in benchmark.labels.tolist()])
@@ -162,7 +162,7 @@ def probe(
 
 def _regress(x, labels, parts, held: list[int], strength: float | None, benchmark: Benchmark):
     """Yield (fold, C, probabilities of its rows) of the folds asked for."""
-    from evaluate.logistic import Problem, Regressions
+    from evaluate.probes.logistic import Problem, Regressions
 
     chosen = dict.fromkeys(held, strength)
     if strength is None:
@@ -178,7 +178,7 @@ def _choose(x, labels, parts, held: list[int], benchmark: Benchmark) -> dict[int
 
     A model that leaves out folds f and g serves both, for f's choice on g and for g's on f.
     """
-    from evaluate.logistic import Problem, Regressions
+    from evaluate.probes.logistic import Problem, Regressions
 
     count = int(parts.max()) + 1
     present = np.zeros((count, len(benchmark.classes)), bool)

@@ -69,7 +69,7 @@ def regress(
     Raises:
         ValueError: see `origins`, or an inner split of two slides.
     """
-    from evaluate.ridge import Ridge
+    from evaluate.probes.ridge import Ridge
 
     slides = origins(benchmark, "slide")[0]
     names, parts = np.unique(slides, return_inverse=True)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from evaluate.embed import write_text
 from evaluate.encoders import Encoder
-from evaluate.extraction import MORPHOLOGY, Nuclei
+from evaluate.slides.extraction import MORPHOLOGY, Nuclei
 from shards.schema import MPP, VIEW_PX
 from shards.write import atomic
 

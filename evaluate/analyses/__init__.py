@@ -1,0 +1,1 @@
+"""The paper's analyses of embeddings, and their figures."""

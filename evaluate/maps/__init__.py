@@ -1,0 +1,1 @@
+"""The t-SNE of embeddings, drawn with the cells' images."""

@@ -1,0 +1,1 @@
+"""What is asked of embeddings of known labels or genes."""

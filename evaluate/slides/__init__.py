@@ -1,0 +1,1 @@
+"""Every nucleus of a slide embedded, for other programs."""
