@@ -11,6 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from evaluate import main
 from evaluate.analyses.neighbours import nearest
 from evaluate.analyses.reference_stains import stains_of, tcga_stains
 from evaluate.analyses.robustness import overlap, restained, shifted_probe, slide_stains, stability
@@ -149,6 +150,17 @@ def test_the_command_writes_the_papers_table_and_figures(run_stage, own, tmp_pat
     done = run_stage("evaluate/main.py", "robustness", *words[:4], "--neighbours", 500,
                      "--out", tmp_path)  # fmt: skip
     assert done.returncode == 2 and "take fewer than 500 --neighbours" in done.stderr
+
+
+def test_cells_without_labels_are_restained_by_slide_and_not_probed(cells, tmp_path, capsys):
+    words = ["robustness", "--cells", str(cells), "--points", "120", "--encoder", "morphology"]
+    assert main.main([*words, "--neighbours", "20", "--out", str(tmp_path)]) == 0
+    (_, ((_, *values),)) = read_table(tmp_path / f"tables/robustness--{cells.name}.csv")
+    assert float(values[0]) > 0.05 and 0 < float(values[2]) < 1
+    said = capsys.readouterr().out
+    assert f"120 nuclei of {cells.name}" in said and "each of 2 slides'" in said, said
+    assert not list(tmp_path.glob("tables/robustness-probe*"))
+    assert not (tmp_path / "embeddings").exists()  # of a sample, so not kept
 
 
 def test_restaining_forgets_shared_embeddings(benchmark):

@@ -8,7 +8,7 @@ from evaluate.commands import flags
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    command.add_argument("--encoder", nargs="+", required=True, metavar="E")
+    flags.encoders(command)
     flags.source(command)
     command.add_argument(
         "--origins",
@@ -19,9 +19,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--within", metavar="KIND", help="tell origins apart within class and, say, project"
     )
-    command.add_argument(
-        "--points", type=flags.at_least(100), default=20000, help="of --cells, --shards (20000)"
-    )
+    flags.points(command)
     flags.network(command)
     flags.results(command)
 

@@ -17,9 +17,14 @@ def at_least(low: int):
     return number
 
 
+def encoders(command: argparse.ArgumentParser) -> None:
+    """Add --encoder, one or several."""
+    command.add_argument("--encoder", nargs="+", required=True, metavar="E")
+
+
 def encoders_and_benchmarks(command: argparse.ArgumentParser) -> None:
     """Add --encoder and --benchmark, several of each."""
-    command.add_argument("--encoder", nargs="+", required=True, metavar="E")
+    encoders(command)
     command.add_argument("--benchmark", nargs="+", required=True, metavar="DIR")
 
 
@@ -47,12 +52,19 @@ def check_part(options: argparse.Namespace) -> None:
         raise ValueError(f"--part {options.part} of --parts {options.parts}: count from 0")
 
 
-def source(command: argparse.ArgumentParser) -> None:
-    """Add --benchmark, --cells and --shards, of which one is given."""
+def source(command: argparse.ArgumentParser, several: bool = False) -> None:
+    """Add --benchmark (or several), --cells and --shards, of which one is given."""
     group = command.add_mutually_exclusive_group(required=True)
-    group.add_argument("--benchmark", metavar="DIR")
+    group.add_argument("--benchmark", metavar="DIR", nargs="+" if several else None)
     group.add_argument("--cells", metavar="DIR", help="a folder that extract/main.py wrote")
     group.add_argument("--shards", metavar="DIR", help="a folder that shards/main.py wrote")
+
+
+def points(command: argparse.ArgumentParser) -> None:
+    """Add --points, of --cells and --shards."""
+    command.add_argument(
+        "--points", type=at_least(100), default=20000, help="cells of --cells, --shards (20000)"
+    )
 
 
 def network(command: argparse.ArgumentParser) -> None:

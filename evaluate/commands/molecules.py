@@ -8,7 +8,7 @@ from evaluate.commands import flags
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    command.add_argument("--encoder", nargs="+", required=True, metavar="E")
+    flags.encoders(command)
     flags.source(command)
     command.add_argument(
         "--values", type=Path, metavar="FILE", help="CSV or Parquet of values a cell of --cells"
@@ -20,9 +20,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--origin", metavar="ID", help="take one slide alone, as in the paper")
     command.add_argument("--neighbours", type=flags.at_least(1), default=15, metavar="K")
     command.add_argument("--permutations", type=flags.at_least(1), default=999)
-    command.add_argument(
-        "--points", type=flags.at_least(100), default=20000, help="cells at most (20000)"
-    )
+    flags.points(command)
     command.add_argument(
         "--drawn", type=flags.at_least(8), default=5000, help="cells on the maps (5000)"
     )

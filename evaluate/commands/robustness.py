@@ -8,7 +8,9 @@ from evaluate.commands import flags
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    flags.encoders_and_benchmarks(command)
+    flags.encoders(command)
+    flags.source(command, several=True)
+    flags.points(command)
     command.add_argument(
         "--reference",
         type=Path,
@@ -24,21 +26,25 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Restain every benchmark, embed it with every encoder, and write tables and figures."""
+    """Restain benchmarks or cells, embed them with every encoder, write tables and figures."""
     import numpy as np
 
     from evaluate.analyses.batch_effects import origins_of
     from evaluate.analyses.reference_stains import stains_of, tcga_stains
     from evaluate.analyses.robustness import restained, shifted_probe, slide_stains, stability
     from evaluate.analyses.robustness_report import save
-    from evaluate.commands.inputs import distinct_benchmarks
+    from evaluate.commands.inputs import distinct_benchmarks, samples_of
     from evaluate.embed import embed
     from evaluate.encoders import check_encoders, open_encoders
     from evaluate.probes.probe import folds
 
     check_encoders(options.encoder)
     targets = stains_of(options.reference) if options.reference else tcga_stains()
-    for _, samples in distinct_benchmarks(options.benchmark):
+    if options.benchmark:
+        every = [samples for _, samples in distinct_benchmarks(options.benchmark)]
+    else:
+        every = [samples_of(options, options.points, view_px=40)[1]]
+    for samples in every:
         if len(samples) <= options.neighbours:
             raise ValueError(
                 f"{samples.name} has {len(samples)} nuclei; take fewer than "
@@ -57,7 +63,7 @@ def run(options: argparse.Namespace) -> None:
         for encoder in open_encoders(
             options.encoder, options.seed, options.batch, options.precision
         ):
-            keep = encoder.cached
+            keep = bool(options.benchmark) and encoder.cached
             original = embed(encoder, samples, options.out, options.overwrite, keep)
             moved[encoder.name], conditions = {}, {"original": original[labelled]}
             for name, other in zip(targets, changed, strict=True):
