@@ -57,6 +57,17 @@ def test_the_command_writes_both_maps(cells, tmp_path, capsys):
     assert (tmp_path / "maps" / f"{stem}.png").is_file()
     assert size in printed and "60 cells" in printed
     assert '"owners": ["PAINTED-0001"]' in page.read_text()
+    values = tmp_path / "genes.csv"
+    lines = [f"PAINTED-0001,{nucleus},{nucleus % 7}" for nucleus in range(0, 500, 2)]
+    values.write_text("\n".join(["slide,nucleus,EPCAM", *lines]))
+    assert main.main([*one, "--html", "--values", str(values), "--log1p"]) == 0
+    assert '{"name": "EPCAM", "low": 0.0, "high": 1.94' in page.read_text()
+    assert main.main([*one, "--html", "--values", str(values), "--markers", "CD8A"]) == 2
+    assert "--markers CD8A: there are EPCAM" in capsys.readouterr().err
+    assert main.main([*one, "--html", "--markers", "CD8A"]) == 2
+    assert "no genes are known here" in capsys.readouterr().err
+    assert main.main([*one, "--markers", "EPCAM"]) == 2
+    assert "colour the page: give --html" in capsys.readouterr().err
     assert main.main([*command, "--html", "map.txt"]) == 2
     assert "ends in .html" in capsys.readouterr().err
     assert main.main(["map", "--encoder", "pixels", "--benchmark", "x", "--slide", "y",

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluate.maps.colouring import Column, columns_of, hues
+from evaluate.analyses.molecules import Molecules
+from evaluate.maps.colouring import Column, columns_of, expression, hues
 from evaluate.maps.page import GRID, LEVELS, Keys, by_level, write_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -133,6 +134,19 @@ def test_columns_of_a_benchmark(benchmark):
     counts = [(columns["cluster"].values == name).sum() for name in columns["cluster"].names]
     assert sum(counts) == len(benchmark) and counts == sorted(counts, reverse=True)
     assert len(set(hues([str(i) for i in range(40)]))) == 40
+
+
+def test_genes_are_columns_and_unknown_where_they_were_not_measured():
+    values = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
+    genes = Molecules("genes", ("A", "B", "C"), values, np.array([0, 3]))
+    columns = expression(genes, 4, ["C", "A"])
+    assert [column.name for column in columns] == ["C", "A"]
+    np.testing.assert_array_equal(columns[0].values, [3, np.nan, np.nan, 6])
+    np.testing.assert_array_equal(columns[1].values, [1, np.nan, np.nan, 4])
+    many = Molecules("genes", tuple(map(str, range(300))), np.zeros((1, 300)), np.array([0]))
+    with pytest.raises(ValueError, match=r"300 genes are more than a map holds \(200\)"):
+        expression(many, 1)
+    assert len(expression(many, 1, ["7"])) == 1
 
 
 def test_columns_of_another_length_are_refused(tmp_path):

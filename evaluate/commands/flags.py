@@ -67,6 +67,18 @@ def points(command: argparse.ArgumentParser) -> None:
     )
 
 
+def values(command: argparse.ArgumentParser) -> None:
+    """Add --values, --log1p and --markers: what is known of cells beside their pictures."""
+    command.add_argument(
+        "--values",
+        type=Path,
+        metavar="FILE",
+        help="CSV or Parquet of values (genes) a cell of --cells, --shards",
+    )
+    command.add_argument("--log1p", action="store_true", help="--values are counts")
+    command.add_argument("--markers", nargs="+", metavar="GENE", help="draw these")
+
+
 def network(command: argparse.ArgumentParser) -> None:
     """Add what a network's forward pass needs."""
     command.add_argument(

@@ -15,6 +15,35 @@ def distinct_benchmarks(paths: list[str]) -> list:
     return pairs
 
 
+def molecules_of(options: argparse.Namespace, samples, measured: bool = False):
+    """Return the values of --values or the benchmark's genes, `Molecules`, or None.
+
+    Args:
+        options: of the command.
+        samples: N nuclei.
+        measured: without genes, measure the nuclei instead.
+
+    Raises:
+        ValueError: --values for a benchmark, or --markers that are not among the values.
+    """
+    from evaluate.analyses.molecules import from_crops, from_file, from_targets
+
+    if options.values and options.benchmark:
+        raise ValueError("--values are keyed like cells: give --cells or --shards")
+    found = None
+    if options.values:
+        found = from_file(options.values, samples, samples.nuclei, options.log1p)
+    elif samples.targets is not None:
+        found = from_targets(samples)
+    elif measured:
+        found = from_crops(samples)
+    unknown = sorted(set(options.markers or ()) - set(found.names if found else ()))
+    if unknown:
+        known = f"there are {', '.join(found.names[:8])}" if found else "no genes are known here"
+        raise ValueError(f"--markers {unknown[0]}: {known}")
+    return found
+
+
 def samples_of(options: argparse.Namespace, count: int, view_px: int) -> tuple:
     """Return the kind of source that was given and what it holds."""
     from evaluate.benchmarks.find import find_benchmark

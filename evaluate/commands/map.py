@@ -24,22 +24,27 @@ def arguments(command: argparse.ArgumentParser) -> None:
         help="write the interactive page too, beside the PNG or into this file",
     )
     flags.source(command)
+    flags.values(command)
     flags.network(command)
     flags.results(command)
 
 
 def run(options: argparse.Namespace) -> None:
     """Draw the map of a benchmark, of cells or of shards."""
+    from evaluate.commands.inputs import molecules_of
     from evaluate.embed import embed
     from evaluate.encoders import open_encoders
     from evaluate.maps.map import draw, fit, project
 
     if isinstance(options.html, str) and not options.html.endswith(".html"):
         raise ValueError(f"--html {options.html}: the page's name ends in .html")
+    if (options.values or options.markers) and not options.html:
+        raise ValueError("--values and --markers colour the page: give --html")
     if options.slide and options.benchmark:
         raise ValueError("--slide chooses among the slides of --cells or --shards")
     (encoder,) = open_encoders([options.encoder], options.seed, options.batch, options.precision)
     samples, vectors, keys = _chosen(encoder, options)
+    molecules = molecules_of(options, samples)
     if vectors is None:
         vectors = embed(encoder, samples, options.out, keep=encoder.cached)
     name = f"{encoder.name}--{samples.name}" + (f"--{options.slide}" if options.slide else "")
@@ -49,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
     draw(xy, samples, title, path)
     print(path)
     if options.html:
-        _page(options, path, xy, samples, vectors, keys, title)
+        _page(options, path, xy, samples, vectors, keys, title, molecules)
 
 
 def _jobs(cells: int) -> int:
@@ -87,12 +92,14 @@ def _chosen(encoder, options: argparse.Namespace) -> tuple:
     return samples, vectors, Keys(samples.groups, rows, kind, "row")
 
 
-def _page(options, path: Path, xy, samples, vectors, keys, title: str) -> None:
-    from evaluate.maps.colouring import columns_of
+def _page(options, path: Path, xy, samples, vectors, keys, title: str, molecules) -> None:
+    from evaluate.maps.colouring import columns_of, expression
     from evaluate.maps.page import write_page
 
     path = path.with_suffix(".html") if options.html is True else Path(options.html)
     subtitle = f"{len(xy):,} cells by what they look like to the encoder (t-SNE)"
     columns = columns_of(samples, vectors, options.seed)
+    if molecules:
+        columns += expression(molecules, len(samples), options.markers)
     size = write_page(path, xy, samples.crops, columns, keys, title, subtitle)
     print(f"{path}: {len(xy):,} cells, {size / 1e6:.1f} MB")

@@ -1,7 +1,6 @@
 """Moran's I of transcripts on the embedding's neighbours, and maps of their expression."""
 
 import argparse
-from pathlib import Path
 
 from evaluate.commands import flags
 
@@ -10,13 +9,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     flags.encoders(command)
     flags.source(command)
-    command.add_argument(
-        "--values", type=Path, metavar="FILE", help="CSV or Parquet of values a cell of --cells"
-    )
-    command.add_argument("--log1p", action="store_true", help="--values are counts")
-    command.add_argument(
-        "--markers", nargs="+", metavar="GENE", help="drawn [those of the largest I]"
-    )
+    flags.values(command)
     command.add_argument("--origin", metavar="ID", help="take one slide alone, as in the paper")
     command.add_argument("--neighbours", type=flags.at_least(1), default=15, metavar="K")
     command.add_argument("--permutations", type=flags.at_least(1), default=999)
@@ -33,16 +26,13 @@ def run(options: argparse.Namespace) -> None:
     import numpy as np
 
     from evaluate.analyses.batch_effects import origins_of
-    from evaluate.analyses.molecules import from_crops, from_file, from_targets
     from evaluate.analyses.molecules_report import save, save_maps
     from evaluate.analyses.moran import graph, morans_i
-    from evaluate.commands.inputs import samples_of
+    from evaluate.commands.inputs import molecules_of, samples_of
     from evaluate.embed import embed
     from evaluate.encoders import check_encoders, open_encoders
 
     check_encoders(options.encoder)
-    if options.values and not options.cells:
-        raise ValueError("--values are keyed like cells: give --cells")
     source, samples = samples_of(options, options.points, view_px=40)
     slides = samples.origins.get("slide")
     if slides is None:
@@ -52,16 +42,7 @@ def run(options: argparse.Namespace) -> None:
         if not len(rows):
             raise ValueError(f"--origin {options.origin}: known are {sorted(set(slides))[:5]} …")
         samples, slides = samples.take(rows), slides[rows]
-    if options.values:
-        molecules = from_file(options.values, samples, samples.nuclei, options.log1p)
-    elif samples.targets is not None:
-        molecules = from_targets(samples)
-    else:
-        molecules = from_crops(samples)
-    unknown = set(options.markers or ()) - set(molecules.names)
-    if unknown:
-        some = ", ".join(molecules.names[:8])
-        raise ValueError(f"--markers {unknown.pop()}: there are {some} …")
+    molecules = molecules_of(options, samples, measured=True)
     within = slides[molecules.rows]
     # A slide of a few cells has no graph; its cells are left out.
     names, counts = np.unique(within, return_counts=True)

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evaluate.analyses.molecules import Molecules
 from evaluate.benchmark import Benchmark
 from evaluate.maps.map import COLOURS
 
 CLUSTERS = 12
+GENES = 200  # columns at most
 CHUNK = 512  # crops measured at once
 # Of evaluate/morphology.py: what a reader can picture, and what it is in.
 MEASURES = {
@@ -91,6 +93,25 @@ def measures(crops: np.ndarray) -> list[Column]:
         Column(name, values[:, i] * factor, unit)
         for i, (name, unit, factor) in enumerate(MEASURES.values())
     ]
+
+
+def expression(molecules: Molecules, count: int, markers: list[str] | None = None) -> list[Column]:
+    """Return a column for each gene, or what else is known of cells, NaN where it is unknown.
+
+    Args:
+        molecules: T values of some of the cells.
+        count: N, of cells.
+        markers: some of the names; None: all.
+
+    Raises:
+        ValueError: more than GENES columns, each of which would take a byte a cell of the page.
+    """
+    names = markers or molecules.names
+    if len(names) > GENES:
+        raise ValueError(f"{len(names)} genes are more than a map holds ({GENES}); give --markers")
+    values = np.full((count, len(names)), np.nan)
+    values[molecules.rows] = molecules.values[:, [molecules.names.index(name) for name in names]]
+    return [Column(name, values[:, i]) for i, name in enumerate(names)]
 
 
 def hues(names: list[str]) -> list[str]:
