@@ -10,7 +10,7 @@ MIN_DENSITY = 0.15  # a pixel with any channel below this is glass, not stain (t
 PERCENTILE = 1.0  # the extreme angles are this percentile and its mirror (torchstain's alpha)
 MIN_STAINED = 200  # pixels; fewer say nothing about two directions
 MIN_ANGLE = 10.0  # degrees between the two stains; nearer ones cannot be told apart
-MIN_COSINE = 0.94  # with the reference (20°; TCGA stays under 14°): farther is ink or blood
+MIN_COSINE = 0.94  # with a published stain (20°; TCGA stays under 14°): farther is ink or blood
 MIN_RED = 0.12  # by which haematoxylin takes more red than eosin does (TCGA: 0.21 and more)
 MAX_PIXELS = 1_000_000  # no more are needed; beyond, an even stride is taken
 
@@ -18,6 +18,10 @@ MAX_PIXELS = 1_000_000  # no more are needed; beyond, an even stride is taken
 REFERENCE = np.array([[0.5626, 0.7201, 0.4062], [0.2159, 0.8012, 0.5581]])
 REFERENCE /= np.linalg.norm(REFERENCE, axis=1, keepdims=True)
 REFERENCE_MAX = np.array([1.9705, 1.0308])
+# Ruifrok & Johnston 2001, Anal. Quant. Cytol. Histol. 23: their eosin is 30° from the reference's,
+# and scanners are found between the two (Hamamatsu's and Aperio's of MIDOG21 near this one).
+RUIFROK = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
+RUIFROK /= np.linalg.norm(RUIFROK, axis=1, keepdims=True)
 
 _DENSITY = -np.log((np.arange(256, dtype=np.float32) + 1) / WHITE)
 
@@ -29,7 +33,8 @@ class Stain:
     Attributes:
         matrix: (2, 3) float64, unit rows over RGB: haematoxylin, eosin.
         max_concentration: (2,) float64, their 99th percentiles over the slide's tissue.
-        fallback: whether the matrix is the reference because none could be estimated.
+        fallback: whether the matrix is the reference, or another that was given for the case,
+            because none could be estimated.
         lab_mean, lab_sd: (3,) float64 of the tissue's pixels in CIE L*a*b* (sRGB, D65; L 0 to 100,
             a and b signed); None where they were not measured.
     """
@@ -52,16 +57,17 @@ def optical_density(rgb: np.ndarray) -> np.ndarray:
     return _DENSITY[rgb]
 
 
-def macenko(pixels: np.ndarray) -> Stain:
+def macenko(pixels: np.ndarray, otherwise: np.ndarray = REFERENCE) -> Stain:
     """Estimate the stains as the extreme angles in the plane of the pixels' optical densities.
 
     Macenko 2009, with torchstain's constants (`normalizers/macenko.py`); the haematoxylin is the
     one with the larger red component. Where the estimate is ill-posed (few stained pixels, one
-    stain, near-parallel or implausible vectors) the reference matrix is returned and marked.
+    stain, near-parallel or implausible vectors) `otherwise` is returned and marked.
 
     Args:
         pixels: (N, 3) uint8 RGB, of tissue; glass among them is dropped for the matrix but
             lowers the 99th percentiles.
+        otherwise: (2, 3) unit rows, haematoxylin and eosin, of what is known beside the pixels.
 
     Raises:
         ValueError: the shape or type is another.
@@ -72,11 +78,11 @@ def macenko(pixels: np.ndarray) -> Stain:
     density = optical_density(pixels).astype(np.float64)
     stained = density[(density >= MIN_DENSITY).all(axis=1)]
     if len(stained) < MIN_STAINED:
-        return Stain(REFERENCE, REFERENCE_MAX, fallback=True)
+        return Stain(otherwise, REFERENCE_MAX, fallback=True)
     matrix = _extreme_directions(stained)
     fallback = not _plausible(matrix)
     if fallback:
-        matrix = REFERENCE
+        matrix = otherwise
     concentration = density @ np.linalg.pinv(matrix)  # (N, 2)
     high = np.percentile(concentration, 99, axis=0)
     if fallback:  # of a single stain the other's percentile is near 0: no scale to divide by
@@ -131,6 +137,6 @@ def _plausible(matrix: np.ndarray) -> bool:
     """Tell whether two directions may be haematoxylin and eosin."""
     cosine = np.clip((matrix[0] * matrix[1]).sum(), -1, 1)
     apart = np.degrees(np.arccos(cosine)) >= MIN_ANGLE
-    near = (matrix * REFERENCE).sum(axis=1) >= MIN_COSINE
+    near = np.max([(matrix * known).sum(axis=1) for known in (REFERENCE, RUIFROK)], axis=0)
     redder = matrix[0, 0] - matrix[1, 0] >= MIN_RED
-    return bool(apart and near.all() and redder)
+    return bool(apart and (near >= MIN_COSINE).all() and redder)

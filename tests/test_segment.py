@@ -13,6 +13,7 @@ from extract.tissue import tissue_mask
 from shards.stain import (
     REFERENCE,
     REFERENCE_MAX,
+    RUIFROK,
     Stain,
     concentrations,
     macenko,
@@ -73,13 +74,17 @@ def test_macenko_equals_torchstain(field, field_stain):
     np.testing.assert_allclose(field_stain.max_concentration, theirs.maxCRef.ravel(), rtol=1e-3)
 
 
-def test_macenko_recovers_known_stains():
+@pytest.mark.parametrize(
+    "true",
+    [[[0.60, 0.70, 0.38], [0.15, 0.82, 0.55]], [[0.63, 0.72, 0.28], [0.22, 0.96, 0.12]]],
+    ids=["as in TCGA", "as in MIDOG21"],
+)
+def test_macenko_recovers_known_stains(true):
     amount = np.random.default_rng(0).gamma(1.5, 0.5, (50_000, 2))
     # pure pixels of either stain, as nuclei and stroma are
     amount[:10_000, 0] = 0
     amount[10_000:20_000, 1] = 0
-    true = np.array([[0.60, 0.70, 0.38], [0.15, 0.82, 0.55]])
-    true /= np.linalg.norm(true, axis=1, keepdims=True)
+    true = np.array(true) / np.linalg.norm(true, axis=1, keepdims=True)
     pixels = np.clip(240 * np.exp(-amount @ true) - 1, 0, 255).round().astype(np.uint8)
     stain = macenko(pixels)
     assert not stain.fallback
@@ -116,6 +121,14 @@ def test_macenko_falls_back_on_a_single_stain(which):
     amount[..., which] = np.random.default_rng(0).uniform(0.3, 1.5, (100, 100))
     stain = macenko(paint(amount[..., 0], amount[..., 1]).reshape(-1, 3))
     assert stain.fallback
+
+
+def test_macenko_takes_what_is_given_for_the_case():
+    pixels = np.full((5000, 3), (120, 60, 130), np.uint8)
+    stain = macenko(pixels, RUIFROK)
+    assert stain.fallback
+    np.testing.assert_array_equal(stain.matrix, RUIFROK)
+    np.testing.assert_array_equal(macenko(pixels[:9], RUIFROK).matrix, RUIFROK)
 
 
 def test_macenko_refuses_an_image():

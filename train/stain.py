@@ -17,7 +17,7 @@ from torch import Tensor
 
 from shards.colour import WHITE as WHITE_POINT
 from shards.colour import XYZ
-from shards.stain import MIN_DENSITY, REFERENCE_MAX, WHITE, Stain, macenko
+from shards.stain import MIN_DENSITY, REFERENCE, REFERENCE_MAX, WHITE, Stain, macenko
 
 # A stain whose 99th percentile is below this share of the reference's is all but absent: scaled to
 # a target's percentile, its noise would become the picture.
@@ -32,16 +32,17 @@ class Stains(NamedTuple):
     maximum: Tensor  # (N, 2) float, 99th percentile of each one's concentration
 
 
-def fit(images: Tensor) -> Stain:
+def fit(images: Tensor, otherwise: np.ndarray = REFERENCE) -> Stain:
     """Estimate the stains of a slide from the pixels of many of its images.
 
-    Never raises for want of stain: where the estimate is ill-posed (white, black, one stain), the
-    reference matrix is returned and marked as `fallback`.
+    Never raises for want of stain: where the estimate is ill-posed (white, black, one stain),
+    `otherwise` is returned and marked as `fallback`.
 
     Args:
         images: (N, 3, H, W) uint8.
+        otherwise: (2, 3) unit rows, haematoxylin and eosin.
     """
-    return macenko(images.permute(0, 2, 3, 1).reshape(-1, 3).cpu().numpy())
+    return macenko(images.permute(0, 2, 3, 1).reshape(-1, 3).cpu().numpy(), otherwise)
 
 
 def stack(stains: list[Stain], device: torch.device | str = "cpu") -> Stains:

@@ -21,6 +21,7 @@ from shards.stain import Stain
 
 NEIGHBOURS = 100
 BATCH = 1024  # crops restained at once
+POOLED = 4096  # crops at least, spread over a benchmark, that tell its stains (if it has as many)
 MEASURES = ("RMSE", "cosine similarity", "neighbourhood overlap")
 
 
@@ -33,10 +34,12 @@ class Stability:
     overlap: float  # mean share of the k nearest that stay
 
 
-def slide_stains(samples: Benchmark, slides: np.ndarray) -> tuple[dict[str, Stain], int]:
-    """Estimate each slide's stains from its crops; and how many had to take the reference matrix.
+def slide_stains(samples: Benchmark, slides: np.ndarray) -> tuple[dict[str, Stain], str]:
+    """Estimate each slide's stains from its crops; and say of how many that was ill-posed.
 
-    The crops are of nuclei: haematoxylin's 99th percentile is above that of the whole slide.
+    These take the matrix of all crops together, with their own percentiles: nuclei of a few crops
+    may hold next to no eosin, those of a benchmark do. The crops are of nuclei: haematoxylin's 99th
+    percentile is above that of the whole slide.
 
     Args:
         samples: N nuclei.
@@ -46,11 +49,16 @@ def slide_stains(samples: Benchmark, slides: np.ndarray) -> tuple[dict[str, Stai
 
     from train.stain import fit as fit_stain
 
-    stains = {}
-    for slide in np.unique(slides):
-        crops = samples.crops[slides == slide]
-        stains[slide] = fit_stain(torch.from_numpy(crops).permute(0, 3, 1, 2))
-    return stains, sum(stain.fallback for stain in stains.values())
+    images = torch.from_numpy(samples.crops).permute(0, 3, 1, 2)
+    spread = images[:: max(1, len(images) // POOLED)]
+    together = fit_stain(spread)
+    stains = {
+        slide: fit_stain(images[torch.from_numpy(slides == slide)], together.matrix)
+        for slide in np.unique(slides)
+    }
+    count = sum(stain.fallback for stain in stains.values())
+    taken = "the reference's" if together.fallback else "those of all crops together"
+    return stains, f"of {count} of them ill-posed, {taken}" if count else ""
 
 
 def restained(

@@ -21,7 +21,7 @@ def save(
     moved: dict[str, dict[str, Stability]],
     told: dict[str, dict[str, list[float]]],
     k: int,
-    fallbacks: int,
+    ill_posed: str,
     slides: int,
     given: bool,
     seed: int,
@@ -37,7 +37,7 @@ def save(
         told: encoder -> `original` and each stain -> balanced accuracy of each fold; {} without
             classes.
         k: neighbours.
-        fallbacks: slides whose own stains could not be estimated.
+        ill_posed: of `slide_stains`.
         slides: how many.
         given: the stains are the user's.
         seed: of the choice of cells shown.
@@ -45,7 +45,7 @@ def save(
     name, facts = samples.name, {"section": SECTION, "command": "robustness"}
     origin = "given" if given else "of TCGA fields of six sites"
     own = f"each of {slides} slides' or fields' own stains by Macenko from its crops"
-    own += f" ({fallbacks} of them ill-posed: the reference matrix)" if fallbacks else ""
+    own += f"; {ill_posed}" if ill_posed else ""
     caption = (
         f"{len(samples):,} nuclei of {name}, restained to {len(stains)} stains {origin} ({own}); "
         f"features standardised by the originals'; k = {k}, Euclidean; mean over stains."

@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
             slides = origins_of(samples)[1]
         except ValueError:  # of one slide
             slides = np.full(len(samples), samples.name)
-        sources, fallbacks = slide_stains(samples, slides)
+        sources, ill_posed = slide_stains(samples, slides)
         changed = [restained(samples, slides, sources, *target) for target in targets.items()]
         labelled = np.flatnonzero(samples.labels != "")
         probed = samples.take(labelled) if len(samples.classes) > 1 else None
@@ -75,5 +75,5 @@ def run(options: argparse.Namespace) -> None:
                     original[labelled], conditions, probed, tests, encoder.components, options.seed
                 )
         text = save(options.out, samples, changed, list(targets), moved, told, options.neighbours,
-                    fallbacks, len(sources), bool(options.reference), options.seed)  # fmt: skip
+                    ill_posed, len(sources), bool(options.reference), options.seed)  # fmt: skip
         print(text)
