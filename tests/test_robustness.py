@@ -103,7 +103,7 @@ def test_restaining_by_a_slides_own_stain_changes_what_is_no_stain_only(benchmar
     sources, _ = slide_stains(benchmark, slides)
     back = restained(benchmark, slides, sources, "own", sources["one"])
     density = -np.log((benchmark.crops.astype(np.float64) + 1) / WHITE)
-    plane = np.linalg.pinv(sources["one"].matrix) @ sources["x"].matrix
+    plane = np.linalg.pinv(sources["one"].matrix) @ sources["one"].matrix
     expected = np.clip(WHITE * np.exp(-(density @ plane)) - 1, 0, 255)
     np.testing.assert_allclose(back.crops, expected, atol=0.51)
 
