@@ -46,7 +46,7 @@ if [ ${#benchmark[@]} -gt 0 ]; then
 fi
 step "evaluate: a map and a contact sheet of the cells that were trained on"
 python "$here/evaluate/main.py" map --encoder "trained=$out/run" --shards "$out/shards" \
-    --out "$out/results" --precision bf16
+    --html --out "$out/results" --precision bf16
 python "$here/evaluate/main.py" report "$out/results" --shards "$out/shards" \
     --out "$out/report.html"
 

@@ -24,12 +24,13 @@ from evaluate.embed import write_text
 from evaluate.exhibits import Exhibit, read_exhibits
 from evaluate.plot import dot_plot
 from evaluate.results import FIRST, read_commands, read_facts
+from evaluate.tables.detail import SECTION as DETAILS
 from evaluate.tables.table import CLASSIFICATION, Table, read_tables
 
 # The order of sections; those of other names come after Molecules.
 ORDER = (
     "Probes",
-    "Probes in detail",
+    DETAILS,
     "Comparison",
     "Compute",
     "Composition",
@@ -41,7 +42,11 @@ LAST = ("Maps", "Cells", "More", "Provenance")
 
 
 def write_report(
-    results: Path, path: Path, extra: list[Path] = (), title: str = "LEMON: what the encoder learnt"
+    results: Path,
+    path: Path,
+    extra: list[Path] = (),
+    title: str = "LEMON: what the encoder learnt",
+    beside: list[Path] = (),
 ) -> None:
     """Write one self-contained HTML file: pictures and interactive maps inside.
 
@@ -52,16 +57,22 @@ def write_report(
         path: of the HTML file.
         extra: further pictures, each under its file's name.
         title: of the page.
+        beside: other results folders, whose figures and tables are shown too, but for what stands
+            behind their probes.
 
     Raises:
         FileNotFoundError: no such results folder, or no such picture.
         ValueError: the folder holds nothing to report, or a file in it does not open.
     """
     results = Path(results)
-    if not results.is_dir():
-        raise FileNotFoundError(f"no results folder {results}; `probe` makes one")
+    for folder in (results, *beside):
+        if not folder.is_dir():
+            raise FileNotFoundError(f"no results folder {folder}; `probe` makes one")
     tables, facts = _without_grid(results, read_tables(results)), read_facts(results)
     entries, exhibits = read_commands(results), read_exhibits(results)
+    for folder in beside:
+        entries = read_commands(folder) + entries
+        exhibits += [one for one in read_exhibits(folder) if one.section != DETAILS]
     maps = sorted({p.with_suffix("") for kind in ("png", "html") for p in _glob(results, kind)})
     sheets = sorted((results / "sheets").glob("*.png"))
     if not (tables or exhibits or maps or sheets or extra):

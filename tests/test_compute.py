@@ -78,13 +78,16 @@ def test_the_command_draws_what_was_probed(tmp_path, capsys):
     benchmarks, means = mean_scores(tmp_path)["balanced accuracy"]
     assert benchmarks == ["a", "b"]  # where both were probed
     assert np.allclose([means["lemon"], means["pixels"]], [0.7, 0.4])
-    assert main.main(["compute", str(tmp_path), "--also", "uni", "--encoder", "pixels"]) == 0
+    assert (
+        main.main(["compute", str(tmp_path), "--also", "uni", "vit_s8", "--encoder", "pixels"]) == 0
+    )
     assert "lemon" in capsys.readouterr().out
     with open(tmp_path / "tables" / "compute.csv") as file:
         rows = {row["encoder"]: row for row in csv.DictReader(file)}
     assert rows["lemon"]["GMAC"] == "0.560" and rows["lemon"]["mean balanced accuracy"] == "0.700"
     assert rows["pixels"]["GMAC"] == "" and rows["pixels"]["images/s"]
     assert rows["uni"]["mean balanced accuracy"] == "" and float(rows["uni"]["GMAC"]) > 50
+    assert (rows["vit_s8"]["GMAC"], rows["vit_s8"]["family"]) == ("0.560", "cells")
     facts = json.loads((tmp_path / "figures" / "compute.json").read_text())
     assert "lemon has the highest mean balanced accuracy, 0.700" in facts["answer"]
     assert main.main(["compute", str(tmp_path), "--also", "x"]) == 2

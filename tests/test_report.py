@@ -16,6 +16,7 @@ from evaluate.maps.colouring import Column
 from evaluate.maps.page import Keys, write_page
 from evaluate.panels import command_line, plain_table
 from evaluate.report import write_report
+from evaluate.results import record
 
 HOSTILE = "<script>alert('x')</script>"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -140,6 +141,20 @@ def test_everything_is_in_the_page_in_order_and_escaped(results, tmp_path):
     before = html
     write_report(results, path)
     assert path.read_text() == before
+
+
+def test_figures_and_tables_of_other_folders(results, tmp_path):
+    other = tmp_path / "composition"
+    save_table(other, "composition", ["cells", "mean"], [["1,000", "0.6"]], section="Composition",
+               title="Of a grid", command="composition")  # fmt: skip
+    save_table(other, "classes--x", ["class"], [["a"]], section="Probes in detail", title="Hidden")
+    record(other, ["composition", "cells/", "--out", "composition/"], 3)
+    write_report(results, tmp_path / "r.html", beside=[other])
+    html = (tmp_path / "r.html").read_text()
+    assert "Of a grid" in html and "Hidden" not in html
+    assert html.count("composition cells/ --out composition/") == 2  # below it, and of its source
+    with pytest.raises(FileNotFoundError, match=r"no results folder .*none"):
+        write_report(results, tmp_path / "r.html", beside=[tmp_path / "none"])
 
 
 def test_a_large_map_is_linked(results, tmp_path, monkeypatch):

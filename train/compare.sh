@@ -10,6 +10,7 @@
 #
 # About half an hour on 2 quiet cores (IMAGES=25600: an hour). Run it again after a stop: every part
 # goes on where it was. The settings are a CPU's, alike for all but what a method has of its own.
+# shellcheck disable=SC2086 # lists of words
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 : "${SHARDS:?a folder of shards}" "${BENCHMARKS:?folders of benchmarks}" "${OUT:?a folder for runs}"
@@ -59,6 +60,7 @@ probe) probe ;;
 all)
     export OMP_NUM_THREADS=1
     mkdir -p "$OUT"
+    # shellcheck disable=SC2016 # for the inner shell
     commands | xargs -P "$jobs" -I '{}' bash -c 'python {} >>"$0/train.log" 2>&1' "$OUT"
     probe
     ;;

@@ -18,6 +18,7 @@ import numpy as np
 from evaluate.embed import write_text
 from evaluate.exhibits import save_figure, save_table
 from evaluate.results import rank, read_facts, read_rows
+from shards.schema import VIEW_PX
 
 if TYPE_CHECKING:
     from torch import nn
@@ -115,7 +116,7 @@ def _build(manifest: dict) -> tuple | None:
             return module, px, "cells" if kind in ("run", "lemon") else "natural images"
     if "architecture" in manifest:
         px = config["input_px"]
-        return build_encoder(manifest["architecture"], input_px=px), px, "untrained"
+        return build_encoder(manifest["architecture"], input_px=px), px, kind
     if config:
         raise ValueError(f"{manifest.get('name')}: a network of kind {kind!r} is not known here")
     return None
@@ -199,7 +200,8 @@ def compare_compute(out: Path, words: list[str], also: list[str], **options: obj
     Args:
         out: the results folder that `probe` wrote into.
         words: encoders whose speed is measured, as on the command line; their weights are read.
-        also: kinds of evaluate/networks/tile.py to count without scores and weights.
+        also: kinds of evaluate/networks/tile.py, and of what train/ trains, to count without scores
+            and weights.
         options: of `open_encoders`: seed, batch, precision.
 
     Raises:
@@ -207,10 +209,16 @@ def compare_compute(out: Path, words: list[str], also: list[str], **options: obj
     """
     from evaluate.encoders import open_encoders
     from evaluate.networks import tile
+    from train.encoder import ENCODERS
 
-    if unknown := sorted(set(also) - set(tile.TILES)):
-        raise ValueError(f"--also {unknown[0]}: there are {', '.join(tile.TILES)}")
-    manifests = {name: {"name": name, "kind": name} for name in also}
+    if unknown := sorted(set(also) - {*tile.TILES, *ENCODERS}):
+        raise ValueError(f"--also {unknown[0]}: there are {', '.join([*ENCODERS, *tile.TILES])}")
+    ours = {"kind": "cells", "config": {"input_px": VIEW_PX}}
+    manifests = {
+        name: {"name": name}
+        | (ours | {"architecture": name} if name in ENCODERS else {"kind": name})
+        for name in also
+    }
     for encoders in read_facts(out)["encoders"].values():
         manifests |= encoders
     speeds = read_speeds(out)

@@ -10,6 +10,14 @@ def arguments(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     command.add_argument("results", type=Path)
     command.add_argument("--out", type=Path, required=True, metavar="FILE.html")
+    command.add_argument(
+        "--beside",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="add the figures and tables of these folders, as composition/ runs/compare/results",
+    )
     command.add_argument("--extra", type=Path, nargs="+", default=[], metavar="FILE.png")
     command.add_argument("--cells", metavar="DIR", help="add a contact sheet of extracted cells")
     command.add_argument("--shards", metavar="DIR", help="add one of what was trained on")
@@ -25,5 +33,5 @@ def run(options: argparse.Namespace) -> None:
             one = {"benchmark": None, "cells": None, "shards": None, "seed": 0}
             one |= {kind: getattr(options, kind), "out": options.results}
             sheet.run(argparse.Namespace(**one))
-    write_report(options.results, options.out, options.extra, options.title)
+    write_report(options.results, options.out, options.extra, options.title, options.beside)
     print(options.out)

@@ -160,7 +160,7 @@ def test_checkpoints_in_between_are_evaluated_too():
     assert len(names) == 2 * 4
 
 
-SCRIPTS = [*ROOT.glob("slurm/*.sh"), *ROOT.glob("tests/slurm/*.sh"), *ROOT.glob("slurm/*.sbatch")]
+SCRIPTS = [*ROOT.glob("*/*.sh"), *ROOT.glob("tests/slurm/*.sh"), *ROOT.glob("slurm/*.sbatch")]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
