@@ -9,8 +9,8 @@
 #
 # Run it again after a stop: embeddings and probes that are there are kept. BASELINES names what
 # stands beside the run, FLAGS what a network is told (on a GPU leave it empty), BESIDE further
-# results folders that the report shows. Composition trains a grid of small networks on CELLS, so it
-# is the longest; GRID="" leaves it out.
+# results folders that the report shows. Composition trains GRID, small networks by TRAIN, on CELLS:
+# the defaults are for 30 slides and two cores, and take most of the time; GRID="" leaves it out.
 # shellcheck disable=SC2086 # lists of words
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -19,7 +19,7 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 flags=${FLAGS---precision bf16}
 encoders="${BASELINES-morphology untrained} $RUN"
 points=${POINTS:-20000} # cells of CELLS and of a map
-grid=${GRID---sizes 1000 3000 10000 --slides 3 9 27 --projects 1 3 9 --cells-fixed 1000 --repeats 2}
+grid=${GRID---sizes 1000 3000 10000 --slides 3 9 --projects 3 9 --cells-fixed 600 --repeats 2}
 train=${TRAIN:---encoder vit_ti8 --policy light --batch 32 --epochs 1 --epoch-samples 6400 \
     --warmup-epochs 0.1 --momentum 0.95 --lr 8e-3 --hidden 1024 --workers 0}
 
