@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluate.embed import write_text
+from evaluate.results import FIRST
 from shards.write import atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIELDS = {
-    "section": "of the report, such as Robustness; the same word for a figure and its table",
+    "section": "of the report, such as Batch effects; the same word for a figure and its table",
     "title": "a line",
     "caption": "what is to be seen, how it was computed, in a sentence or two",
     "answer": "one sentence for the head of the report: the finding, with its figures",
@@ -32,6 +33,7 @@ FIELDS = {
 }
 FIGURES, TABLES = ("svg", "png"), ("csv", "md")  # the first of a name is shown
 DPI = 160  # of the PNG
+NAMED = 4  # encoders of which an answer speaks
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,19 @@ def save_table(out: Path, name: str, header: list[str], rows: list[list], **fact
     note = f"\n{facts['caption']}\n" if facts.get("caption") else ""
     write_text(base.with_name(f"{name}.md"), f"{title}{table}\n{note}")
     return base.with_name(f"{name}.csv")
+
+
+def answer(of: str, parts: dict[str, str]) -> str:
+    """Return one sentence on some encoders: the learnt ones first, NAMED at most.
+
+    Args:
+        of: what they are asked.
+        parts: encoder -> what came out, to stand behind its name.
+    """
+    learnt_first = sorted(parts, key=lambda encoder: encoder in FIRST)
+    said = [f"{encoder} {parts[encoder]}" for encoder in learnt_first[:NAMED]]
+    more = [f"{len(parts) - NAMED} more below"] if len(parts) > NAMED else []
+    return f"{of}: {'; '.join(said + more)}."
 
 
 def read_exhibits(out: Path) -> list[Exhibit]:

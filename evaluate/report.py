@@ -34,7 +34,7 @@ ORDER = (
     "Comparison",
     "Compute",
     "Composition",
-    "Robustness",
+    "Robustness to staining",
     "Batch effects",
 )
 ORDER += ("Molecules",)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluate.exhibits import read_exhibits, read_table, save_figure, save_table
+from evaluate.exhibits import answer, read_exhibits, read_table, save_figure, save_table
 from evaluate.maps.colouring import Column
 from evaluate.maps.page import Keys, write_page
 from evaluate.panels import command_line, plain_table
@@ -40,6 +40,13 @@ def test_exhibits_travel_whole(tmp_path):
     expected = (["encoder", "score"], [["a|b", "0.7 (0.1)"], ["c\\d", "0.9"]])
     assert read_table(one.path) == expected
     assert read_table(one.path.with_suffix(".md")) == expected
+
+
+def test_an_answer_names_the_learnt_encoders_and_few():
+    parts = {"pixels": "0.1", "untrained": "0.2", "run": "0.3"}
+    assert answer("of x", parts) == "of x: run 0.3; pixels 0.1; untrained 0.2."
+    many = parts | {f"r{i}": str(i) for i in range(5)}
+    assert answer("of x", many) == "of x: run 0.3; r0 0; r1 1; r2 2; 4 more below."
 
 
 def test_exhibits_that_cannot_be(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 
 from evaluate.analyses.batch_effects import CELLS, NEIGHBOURS, Effect
 from evaluate.benchmark import Benchmark
-from evaluate.exhibits import save_figure, save_table
+from evaluate.exhibits import answer, save_figure, save_table
 from evaluate.maps.map import COLOURS
 
 SECTION = "Batch effects"
@@ -48,13 +48,12 @@ def save(out: Path, samples: Benchmark, found: Found, within: str | None = None)
               "k-NN purity", "chance of it"]  # fmt: skip
     title = f"Origin within each class: {name}"
     save_table(out, f"batch-classes--{name}", header, every, title=title, **facts)
-    answer = _answer(samples, found)
     figure = draw(samples, found)
     save_figure(
         out, f"batch--{name}", figure, title=f"Told apart: origin and class, {name}",
-        caption=caption, answer=answer, **facts,
+        caption=caption, answer=_answer(samples, found), **facts,
     )  # fmt: skip
-    return f"{table.with_suffix('.md').read_text()}\n{answer}"
+    return f"{table.with_suffix('.md').read_text()}\n{_answer(samples, found)}"
 
 
 def class_told(samples: Benchmark, score: tuple[float, str]) -> float:
@@ -139,9 +138,9 @@ def _caption(samples: Benchmark, found: Found, within: str | None) -> str:
 
 
 def _answer(samples: Benchmark, found: Found) -> str:
-    parts = []
+    parts = {}
     for encoder, (score, effects) in found.items():
         told = ", ".join(f"{kind} {mean[2]}" for kind, mean in summaries(effects).items())
         kind = f"class {class_told(samples, score):.2f}, " if score else ""
-        parts.append(f"{encoder} tells {kind}{told}")
-    return f"{samples.name}, from chance 0 to perfect 1: {'; '.join(parts)}."
+        parts[encoder] = f"tells {kind}{told}"
+    return answer(f"{samples.name}, from chance 0 to perfect 1", parts)

@@ -7,7 +7,7 @@ import numpy as np
 from evaluate.analyses.molecules import Molecules
 from evaluate.analyses.moran import Moran
 from evaluate.benchmark import Benchmark
-from evaluate.exhibits import save_figure, save_table
+from evaluate.exhibits import answer, save_figure, save_table
 from evaluate.maps.map import COLOURS, project
 
 SECTION = "Molecules"
@@ -50,10 +50,10 @@ def save(
         f"each; p one-sided from {first.permutations} permutations within each, adjusted after "
         "Benjamini and Hochberg. 0: no relation to the embedding; 1: a smooth function of it."
     )
-    answer = _answer(samples, molecules, found)
     path = save_table(
         out, f"moran--{samples.name}", header, rows, section=SECTION, command="molecules",
-        title=f"Moran's I: {samples.name}", caption=caption, answer=answer,
+        title=f"Moran's I: {samples.name}", caption=caption,
+        answer=_answer(samples, molecules, found),
         best={f"I, {encoder}": "max" for encoder in found},
     )  # fmt: skip
     return path.with_suffix(".md").read_text(encoding="utf-8")
@@ -151,15 +151,13 @@ def draw(xy: np.ndarray, samples: Benchmark, panels: list[tuple[str, np.ndarray,
 
 
 def _answer(samples: Benchmark, molecules: Molecules, found: dict[str, Moran]) -> str:
-    parts = []
+    parts = {}
     for encoder, moran in found.items():
         known = np.isfinite(moran.observed)
         positive = int((moran.p_adjusted[known] < 0.05).sum())
-        parts.append(
-            f"{encoder}: mean I {np.nanmean(moran.observed):.2f}, {positive} of {known.sum()} "
-            "gather (adjusted p < 0.05)"
-        )
-    return f"{molecules.what} of {samples.name} on the embedding: {'; '.join(parts)}."
+        parts[encoder] = f"{np.nanmean(moran.observed):.2f} ({positive} of {known.sum()})"
+    what = f"{molecules.what} of {samples.name} on the embedding"
+    return answer(f"{what}, mean Moran's I (how many gather, adjusted p < 0.05)", parts)
 
 
 def _p(moran: Moran, t: int) -> str:

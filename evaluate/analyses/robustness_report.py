@@ -6,7 +6,7 @@ import numpy as np
 
 from evaluate.analyses.robustness import MEASURES, Stability
 from evaluate.benchmark import Benchmark
-from evaluate.exhibits import save_figure, save_table
+from evaluate.exhibits import answer, save_figure, save_table
 from evaluate.maps.map import COLOURS
 
 SECTION = "Robustness to staining"
@@ -59,9 +59,11 @@ def save(
             for stain, line in zip(of, values, strict=True)
         ]
     best = dict(zip(MEASURES, ("min", "max", "max"), strict=True))
+    similar = answer(f"{name} under other stains, cosine similarity", {r[0]: r[2] for r in rows})
     table = save_table(
         out, f"robustness--{name}", ["encoder", *MEASURES], rows, caption=caption, best=best,
-        title=f"Stability of embeddings under restaining: {name}", **facts,
+        title=f"Stability of embeddings under restaining: {name}",
+        answer="" if told else similar, **facts,
     )  # fmt: skip
     save_table(
         out, f"robustness-stains--{name}", ["encoder", "stain", *MEASURES], every,
@@ -90,16 +92,16 @@ def _save_probe(out: Path, samples: Benchmark, stains: list[str], told: dict, fa
         "Balanced accuracy, mean (s.d.) over folds; the probe learns from originals and is tested "
         "on held-out cells under each stain."
     )
-    answers = [f"{row[0]} from {row[1].split()[0]} to {row[-1]}" for row in rows]
-    answer = f"{name} under other stains, balanced accuracy: {'; '.join(answers)}."
+    said = {row[0]: f"from {row[1].split()[0]} to {row[-1]}" for row in rows}
+    said = answer(f"{name} under other stains, balanced accuracy", said)
     table = save_table(
-        out, f"robustness-probe--{name}", header, rows, caption=caption, answer=answer,
+        out, f"robustness-probe--{name}", header, rows, caption=caption, answer=said,
         best=dict.fromkeys(header[1:], "max"), title=f"Probe under each stain: {name}", **facts,
     )  # fmt: skip
     figure = draw_probe(stains, told, 1 / len(samples.classes))
     title = f"The probe under each stain: {name}"
     save_figure(out, f"robustness-probe--{name}", figure, caption=caption, title=title, **facts)
-    return f"\n{table.with_suffix('.md').read_text(encoding='utf-8')}\n{answer}"
+    return f"\n{table.with_suffix('.md').read_text(encoding='utf-8')}\n{said}"
 
 
 def draw_probe(stains: list[str], told: dict[str, dict[str, list[float]]], chance: float):
