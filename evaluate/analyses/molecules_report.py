@@ -8,11 +8,14 @@ from evaluate.analyses.molecules import Molecules
 from evaluate.analyses.moran import Moran
 from evaluate.benchmark import Benchmark
 from evaluate.exhibits import answer, save_figure, save_table
-from evaluate.maps.map import COLOURS, project
+from evaluate.maps.colouring import hues
+from evaluate.maps.map import project
 
 SECTION = "Molecules"
 PANELS = 11  # of expression at most, beside the t-SNE
 COLUMNS = 4
+LEGEND = 20  # classes named at most
+NO_CLASS = "#8899aa"
 PERCENTILES = (1, 99)  # of a value, at which its colours end
 
 
@@ -119,21 +122,17 @@ def draw(xy: np.ndarray, samples: Benchmark, panels: list[tuple[str, np.ndarray,
     grid = figure.subplots(lines, columns, squeeze=False).reshape(-1)
     size = float(np.clip(9000 / len(xy), 0.6, 12))
     dots = {"s": size, "lw": 0, "rasterized": True}
+    order = np.random.default_rng(0).permutation(len(xy))  # so that no class or value lies on top
     names = [name for name in samples.classes if (samples.labels == name).any()]
+    colours = dict(zip(names, hues(names), strict=True))
+    each = [colours.get(label, NO_CLASS) for label in samples.labels[order].tolist()]
+    grid[0].scatter(*xy[order].T, c=each, **dots)
+    grid[0].set_title("class" if names else "cells", fontsize=10)
+    for name in names[:LEGEND]:
+        grid[0].scatter([], [], color=colours[name], s=25, label=_plain(name))
     if names:
-        for i, name in enumerate(names):
-            here = samples.labels == name
-            grid[0].scatter(
-                *xy[here].T, color=COLOURS[i % len(COLOURS)], label=_plain(name), **dots
-            )
-        legend = grid[0].legend(loc="best", fontsize=7, framealpha=0.8, markerscale=1)
-        for handle in legend.legend_handles:
-            handle.set(sizes=[25])
-        grid[0].set_title("class", fontsize=10)
-    else:
-        grid[0].scatter(*xy.T, color="#8899aa", **dots)
-        grid[0].set_title("cells", fontsize=10)
-    order = np.random.default_rng(0).permutation(len(xy))  # so that no value lies on top
+        grid[0].legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=7, frameon=False,
+                       borderaxespad=0, handletextpad=0)  # fmt: skip
     for axes, (name, values, index) in zip(grid[1:], panels, strict=False):
         low, high = np.percentile(values, PERCENTILES)
         shown = axes.scatter(*xy[order].T, c=values[order], vmin=low, vmax=max(high, low + 1e-9),

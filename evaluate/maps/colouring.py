@@ -18,7 +18,7 @@ MEASURES = {
     "eccentricity": ("eccentricity", "", 1.0),
     "solidity": ("solidity", "", 1.0),
     "nucleus_H_mean": ("haematoxylin in the nucleus", "OD", 1.0),
-    "nucleus_H_sd": ("chromatin texture (s.d. of haematoxylin)", "OD", 1.0),
+    "nucleus_H_sd": ("chromatin texture (s.d.)", "OD", 1.0),
     "around_E_mean": ("eosin around the nucleus", "OD", 1.0),
 }
 
