@@ -14,6 +14,9 @@ LEMON = {
     "kind": "lemon",
     "config": {"input_px": 40, "timm": {"name": "vit_small_patch16_224", "args": SMALL}},
 }
+UNTRAINED = {
+    "kind": "random initialisation", "architecture": "vit_ti8", "config": {"input_px": 40},
+}  # fmt: skip
 
 
 def by_hand(tokens: int, width: int, depth: int, hidden: int, embed: int) -> tuple[int, int]:
@@ -63,14 +66,16 @@ def test_speed_counts_images():
 def test_the_command_draws_what_was_probed(tmp_path, capsys):
     probes = {
         ("lemon", "a"): 0.8, ("lemon", "b"): 0.6, ("pixels", "a"): 0.5, ("pixels", "b"): 0.3,
-        ("lemon", "only"): 0.9,
+        ("lemon", "only"): 0.9, ("untrained", "a"): 0.6, ("untrained", "b"): 0.5,
     }  # fmt: skip
     for (encoder, benchmark), value in probes.items():
         rows = [
             {"split": "stratified", "fold": f, "metric": "balanced accuracy", "value": value + d}
             for f, d in enumerate((-0.1, 0.1))
         ]
-        manifest = LEMON if encoder == "lemon" else {"kind": "raw pixels"}
+        manifest = {"lemon": LEMON, "pixels": {"kind": "raw pixels"}, "untrained": UNTRAINED}[
+            encoder
+        ]
         pair = {"encoder": encoder, "benchmark": benchmark, "facts": {}, "details": {}}
         path = tmp_path / "probes" / benchmark / f"{encoder}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,6 +90,7 @@ def test_the_command_draws_what_was_probed(tmp_path, capsys):
     with open(tmp_path / "tables" / "compute.csv") as file:
         rows = {row["encoder"]: row for row in csv.DictReader(file)}
     assert rows["lemon"]["GMAC"] == "0.560" and rows["lemon"]["mean balanced accuracy"] == "0.700"
+    assert (rows["untrained"]["family"], rows["untrained"]["input px"]) == ("untrained", "40")
     assert rows["pixels"]["GMAC"] == "" and rows["pixels"]["images/s"]
     assert rows["uni"]["mean balanced accuracy"] == "" and float(rows["uni"]["GMAC"]) > 50
     assert (rows["vit_s8"]["GMAC"], rows["vit_s8"]["family"]) == ("0.560", "cells")

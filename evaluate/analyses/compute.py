@@ -115,8 +115,8 @@ def _build(manifest: dict) -> tuple | None:
             )
             return module, px, "cells" if kind in ("run", "lemon") else "natural images"
     if "architecture" in manifest:
-        px = config["input_px"]
-        return build_encoder(manifest["architecture"], input_px=px), px, kind
+        px, own = config["input_px"], "cells" if kind == "cells" else "untrained"
+        return build_encoder(manifest["architecture"], input_px=px), px, own
     if config:
         raise ValueError(f"{manifest.get('name')}: a network of kind {kind!r} is not known here")
     return None
