@@ -37,12 +37,18 @@ def colour_statistics(batches: Iterable[np.ndarray], seed: int) -> dict:
         `mean`, `std` (3 floats each, of pixels in [0, 1]) and `stain`: space, crops, and for each
         of gmm1 and gmm10 weights (K,), means (K, 6) and covariances (K, 6, 6).
     """
-    import sklearn.mixture  # slow to import; before the limit, which reaches what is loaded
+    load()  # before the limit, which reaches what is loaded
     from threadpoolctl import threadpool_limits
 
-    assert sklearn.mixture
     with threadpool_limits(1):  # more threads only wait for each other, and round otherwise
         return _describe(batches, seed)
+
+
+def load() -> None:
+    """Import scikit-learn, which takes most of a second: who can, does it beside other work."""
+    import sklearn.mixture
+
+    assert sklearn.mixture
 
 
 def _describe(batches: Iterable[np.ndarray], seed: int) -> dict:

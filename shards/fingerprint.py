@@ -12,7 +12,7 @@ from shards.write import BLOCK
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: spreads small numbers
 HALF = np.uint64(32)
 WEIGHTS = scramble(np.arange(1, BLOCK // 8 + 1, dtype=np.uint64) * GOLDEN) | np.uint64(1)
-CHUNK = 1024  # blocks at once, so that they stay in the processor's cache
+CHUNK = 512  # blocks at once, so that they stay in the processor's cache
 
 
 def fingerprint(blocks: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -32,10 +32,13 @@ def fingerprint(blocks: np.ndarray, counts: np.ndarray) -> np.ndarray:
         return np.empty(0, np.uint64)
     hashes = np.empty(len(blocks), np.uint64)
     words = blocks.view("<u8")
+    mixed = np.empty((min(CHUNK, len(blocks)), words.shape[1]), np.uint64)
     for start in range(0, len(blocks), CHUNK):
         chunk = words[start : start + CHUNK]
         # An odd weight alone would let the top bits of two words cancel each other.
-        hashes[start : start + CHUNK] = (chunk ^ (chunk >> HALF)) @ WEIGHTS
+        folded = np.right_shift(chunk, HALF, out=mixed[: len(chunk)])
+        folded ^= chunk
+        np.matmul(folded, WEIGHTS, out=hashes[start : start + CHUNK])
     starts = np.cumsum(counts) - counts
     ordinal = (np.arange(len(blocks)) - np.repeat(starts, counts)).astype(np.uint64)
     return scramble(np.add.reduceat(scramble(hashes + ordinal * GOLDEN), starts))

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +24,8 @@ from shards.strip import decode_batch
 from shards.write import BLOCK, atomic
 
 PAGE = ALIGN // BLOCK  # blocks
-DECODED = 500  # crops at a time
+DECODED = 64  # crops at a time: what is made of them stays in the cache
+READING = Lock()  # for one thread at a time: a call a cell, several threads fight for the GIL
 
 
 def shard_name(number: int) -> str:
@@ -117,14 +119,15 @@ def _fill(plan: Plan, rows: pa.Table, blocks: np.ndarray, tar: np.ndarray) -> No
     order = np.lexsort((starts, slides, here))[: len(rows) - here.sum()]
     edges = np.flatnonzero(np.diff(slides[order], prepend=-1, append=-1)).tolist()
     begins, firsts, ends = (BLOCK * v[order] for v in (starts, places, places + counts))
-    for low, high in pairwise(edges):
-        path = plan.tar(int(slides[order[low]]))
-        spans = (v[low:high].tolist() for v in (begins, firsts, ends))
-        with open(path, "rb", buffering=0) as file:
-            number = file.fileno()
-            for begin, first, end in zip(*spans, strict=True):
-                if os.preadv(number, [data[first:end]], begin) < end - first:
-                    raise ValueError(f"{path} was changed while it was mixed: mix again")
+    with READING:
+        for low, high in pairwise(edges):
+            path = plan.tar(int(slides[order[low]]))
+            spans = (v[low:high].tolist() for v in (begins, firsts, ends))
+            with open(path, "rb", buffering=0) as file:
+                number = file.fileno()
+                for begin, first, end in zip(*spans, strict=True):
+                    if os.preadv(number, [data[first:end]], begin) < end - first:
+                        raise ValueError(f"{path} was changed while it was mixed: mix again")
 
 
 def _write_shard(

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from shards.cells import kept_cells
-from shards.colour import SAMPLE, colour_statistics
+from shards.colour import SAMPLE, colour_statistics, load
 from shards.dataset import FORMAT, digest
 from shards.gather import is_made, mark_path, read_crops, shard_name, write_shards
 from shards.plan import THREADS, Plan, make_plan
@@ -142,6 +142,8 @@ def _work(
     mine = [n for n in range(part, len(plan.runs), parts) if not run_path(work, n).is_file()]
     if not copy and len(mine) < len(plan.runs):  # a rerun: pass 1 did not just read them
         read_ahead(plan.tar(slide) for slide in range(len(plan.slides)))
+    if parts == 1:
+        pool.submit(load)  # for `_colours`
     _finish([pool.submit(write_run, plan, n, work, copy) for n in mine], "pass 1")
     if _left(plan.runs, lambda n: run_path(work, n).is_file(), "pass 1", "run"):
         return None

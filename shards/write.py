@@ -134,12 +134,17 @@ def headers(names: list[str] | np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """
     blank = np.frombuffer(_header("-", 0), np.uint8).copy()
     blank[148:156] = ord(" ")
+    blank[:100] = blank[124:135] = 0
     table = np.tile(blank, (len(names), 1))
-    encoded = np.asarray(names).astype("S100")
-    table[:, :100] = encoded.view(np.uint8).reshape(len(names), 100)
-    octal = np.asarray(sizes, np.int64)[:, None] >> np.arange(30, -1, -3) & 7
-    table[:, 124:135] = octal + ord("0")
-    total = table[:, :135].sum(axis=1, dtype=np.int64)[:, None] + blank[135:].sum(dtype=np.int64)
+    encoded = np.asarray(names).astype("S")
+    width = encoded.itemsize
+    assert width <= 100, names
+    letters = encoded.view(np.uint8).reshape(len(names), width)
+    table[:, :width] = letters
+    octal = (np.asarray(sizes, np.int64)[:, None] >> np.arange(30, -1, -3) & 7) + ord("0")
+    table[:, 124:135] = octal
+    total = letters.sum(axis=1, dtype=np.uint32) + octal.sum(axis=1) + blank.sum(dtype=np.int64)
+    total = total[:, None]
     table[:, 148:154] = (total >> np.arange(15, -1, -3) & 7) + ord("0")
     table[:, 154] = 0
     return table
