@@ -12,7 +12,6 @@ import numpy as np
 
 from shards.schema import CROP_PX, VIEW_PX
 
-SAMPLE = 10_000  # crops, the first of the data set: mixing made them a random sample
 COMPONENTS = (1, 10)  # the paper's gmm1 and gmm10
 CROPS_A_COMPONENT = 10  # fewer crops get fewer components
 LEVELS = np.arange(256) / 255
@@ -30,7 +29,7 @@ def colour_statistics(batches: Iterable[np.ndarray], seed: int) -> dict:
     """Describe the colours of a sample of a data set.
 
     Args:
-        batches: of its crops, (N, 3, H, W) uint8, SAMPLE in all or as many as there are.
+        batches: of its crops, (N, 3, H, W) uint8, as many as there are.
         seed: of the mixtures' start.
 
     Returns:

@@ -7,7 +7,6 @@ its rows of the index: its commit mark, renamed into place last.
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from threading import Lock
@@ -19,12 +18,10 @@ from shards.direct import ALIGN, SCRATCH, read_direct, take_blocks, write_direct
 from shards.fingerprint import block_numbers, checksum, fingerprint, member_blocks
 from shards.plan import Plan
 from shards.runs import RUN_COLUMNS, Runs, read_facts
-from shards.schema import CROP_PX, INDEX_COLUMNS
-from shards.strip import decode_batch
+from shards.schema import INDEX_COLUMNS
 from shards.write import BLOCK, atomic
 
 PAGE = ALIGN // BLOCK  # blocks
-DECODED = 64  # crops at a time: what is made of them stays in the cache
 READING = Lock()  # for one thread at a time: a call a cell, several threads fight for the GIL
 
 
@@ -176,35 +173,3 @@ def _index(plan: Plan, number: int, rows: pa.Table, starts: np.ndarray) -> pa.Ta
             "fingerprint": rows["fingerprint"],
         }
     ).cast(INDEX_COLUMNS)
-
-
-def read_crops(plan: Plan, out: Path, work: Path, count: int) -> Iterator[np.ndarray]:
-    """Yield the first crops of finished shards, (N, 3, H, W) uint8, some hundred at a time.
-
-    Raises:
-        ValueError: one does not decode, or has another size.
-    """
-    for number in range(plan.shards):
-        with pa.memory_map(str(mark_path(work, number))) as file:
-            table = pa.ipc.open_file(file).read_all()
-        path = out / shard_name(number)
-        with open(path, "rb", buffering=0) as tar:
-            for start in range(0, min(count, len(table)), DECODED):
-                offsets, sizes = (
-                    table[c][start : min(start + DECODED, count)].to_pylist()
-                    for c in ("offset", "size")
-                )
-                images = [
-                    os.pread(tar.fileno(), size, offset)
-                    for offset, size in zip(offsets, sizes, strict=True)
-                ]
-                crops = np.empty((len(images), CROP_PX, CROP_PX, 3), np.uint8)
-                for i, error in decode_batch(images, crops).items():
-                    raise ValueError(
-                        f"{path}: the crop at byte {offsets[i]} is broken ({error}); `python "
-                        "shards/main.py verify` lists all faults; extract that slide again"
-                    )
-                yield crops.transpose(0, 3, 1, 2)
-        count -= min(count, len(table))
-        if not count:
-            return

@@ -12,22 +12,21 @@ import json
 import logging
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from shards.cells import kept_cells
-from shards.colour import SAMPLE, colour_statistics, load
 from shards.dataset import FORMAT, digest
-from shards.gather import is_made, mark_path, read_crops, shard_name, write_shards
+from shards.gather import is_made, mark_path, shard_name, write_shards
 from shards.plan import THREADS, Plan, make_plan
 from shards.runs import Runs, read_facts, run_path
+from shards.sample import SAMPLE, colours_beside
 from shards.scatter import write_run
 from shards.schema import CROP_PX, INDEX_COLUMNS, MPP
 from shards.source import fits_cache, read_ahead
@@ -89,8 +88,12 @@ def mix(
         return found
     work = _start(plan, out, overwrite, memory)
     try:
-        with ThreadPoolExecutor(THREADS) as pool:  # numpy and the kernel do the work
-            return _work(plan, out, work, part, parts, pool)
+        beside = parts == 1 and plan.samples >= SAMPLE
+        with (
+            colours_beside(plan, out, work, beside) as describe,
+            ThreadPoolExecutor(THREADS) as pool,  # numpy and the kernel do the work
+        ):
+            return _work(plan, out, work, part, parts, pool, describe)
     except FileNotFoundError:
         found = _finished(plan, out, overwrite=False)  # another copy ended and cleared away
         if not found:
@@ -134,7 +137,13 @@ def _start(plan: Plan, out: Path, overwrite: bool, memory: float) -> Path:
 
 
 def _work(
-    plan: Plan, out: Path, work: Path, part: int, parts: int, pool: ThreadPoolExecutor
+    plan: Plan,
+    out: Path,
+    work: Path,
+    part: int,
+    parts: int,
+    pool: ThreadPoolExecutor,
+    describe: Callable[[], dict],
 ) -> dict | None:
     """Do a part's share of each pass as far as the files allow."""
     # Other parts may run on other machines, whose page cache is another.
@@ -142,8 +151,6 @@ def _work(
     mine = [n for n in range(part, len(plan.runs), parts) if not run_path(work, n).is_file()]
     if not copy and len(mine) < len(plan.runs):  # a rerun: pass 1 did not just read them
         read_ahead(plan.tar(slide) for slide in range(len(plan.slides)))
-    if parts == 1:
-        pool.submit(load)  # for `_colours`
     _finish([pool.submit(write_run, plan, n, work, copy) for n in mine], "pass 1")
     if _left(plan.runs, lambda n: run_path(work, n).is_file(), "pass 1", "run"):
         return None
@@ -154,11 +161,11 @@ def _work(
         tasks.append(pool.submit(write_shards, plan, group, out, work, runs))
         enough = group.stop * plan.samples_per_shard >= min(SAMPLE, plan.samples)
         if parts == 1 and not colours and enough:  # beside the rest, for it is slow and serial
-            colours = pool.submit(_colours, plan, out, work, list(tasks))
+            colours = pool.submit(_after, list(tasks), describe)
     _finish(tasks, "pass 2")
     if _left(range(plan.shards), lambda n: is_made(out, work, n), "pass 2", "shard"):
         return None
-    return _join(plan, out, work, colours or pool.submit(_colours, plan, out, work, []))
+    return _join(plan, out, work, colours or pool.submit(describe))
 
 
 def _finish(tasks: list[Future], what: str) -> None:
@@ -171,15 +178,11 @@ def _finish(tasks: list[Future], what: str) -> None:
             task.cancel()
 
 
-def _colours(plan: Plan, out: Path, work: Path, after: list[Future]) -> dict:
-    """Describe the colours of the first crops, which are a random sample, once they are there."""
-
-    def crops() -> Iterator[np.ndarray]:
-        for task in after:
-            task.result()
-        yield from read_crops(plan, out, work, SAMPLE)
-
-    return colour_statistics(crops(), plan.seed)
+def _after(tasks: list[Future], describe: Callable[[], dict]) -> dict:
+    """Describe the colours once some tasks are done."""
+    for task in tasks:
+        task.result()
+    return describe()
 
 
 def _left(units: Iterable, is_done: Callable[[int], bool], what: str, unit: str) -> bool:
@@ -255,8 +258,8 @@ def _write_index(plan: Plan, out: Path, work: Path) -> None:
             tables = []
             for number in range(start, min(start + together, plan.shards)):
                 with pa.memory_map(str(mark_path(work, number))) as mark:
-                    table = pa.ipc.open_file(mark).read_all()
-                    # Dictionaries differ from shard to shard; as one table they are unified.
-                    tables.append(table.replace_schema_metadata(schema.metadata))
-                    table = pa.concat_tables(tables).unify_dictionaries()
+                    table = pa.ipc.open_file(mark).read_all()  # stays mapped while it is used
+                tables.append(table.replace_schema_metadata(schema.metadata))
+            # Dictionaries differ from shard to shard; as one table they are unified.
+            table = pa.concat_tables(tables).unify_dictionaries()
             writer.write_table(table, row_group_size=len(table))

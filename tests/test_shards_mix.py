@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shards import source
+from shards import sample, source
 from shards.crop import encode
 from shards.mix import kept_cells, mix
 from shards.order import permute
@@ -364,6 +364,28 @@ def test_the_cache_is_trusted_with_half_of_what_is_free(monkeypatch, tmp_path):
     monkeypatch.setattr(source, "_available", lambda: 1000)
     assert fits_cache(500)
     assert not fits_cache(501)
+
+
+# ---- colours in a process of their own -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("serve", [sample._serve, id])  # the second ends at once, as if killed
+def test_colours_of_another_process_are_the_same(many, mixed, tmp_path, monkeypatch, serve):
+    monkeypatch.setattr("shards.mix.SAMPLE", 100)
+    monkeypatch.setattr("shards.sample._serve", serve)
+    mix(many, tmp_path / "s", 30, seed=5)
+    assert same(tmp_path / "s", mixed)
+
+
+@pytest.mark.parametrize("least", [1, 1000])
+def test_a_broken_crop_is_named_wherever_it_is_decoded(tmp_path, monkeypatch, least):
+    monkeypatch.setattr("shards.mix.SAMPLE", least)
+    cells = write_cells(tmp_path / "cells", {"S": [0] * 20})
+    whole = (cells / "S.tar").read_bytes()
+    (cells / "S.tar").write_bytes(whole.replace(b"\xff\xd8\xff", bytes(3), 1))
+    with pytest.raises(ValueError, match=r"train-000000\.tar: the crop at byte \d+ is broken"):
+        mix(cells, tmp_path / "s", 30, seed=5)
+    assert not (tmp_path / "s/dataset.json").exists()
 
 
 def test_kept_cells_are_all_in_memory(many):
