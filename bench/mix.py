@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -104,10 +105,25 @@ def timed(*command: object) -> tuple[float, float, float]:
     os.sync()  # what others wrote or deleted is not this command's work
     start = time.perf_counter()
     process = subprocess.Popen([*map(str, command)], stderr=subprocess.DEVNULL, stdout=sys.stderr)
-    _, status, usage = os.wait4(process.pid, 0)
+    done, peak = 0, 0.0
+    while not done:
+        time.sleep(0.02)
+        peak = max(peak, resident(process.pid))
+        done, status, usage = os.wait4(process.pid, os.WNOHANG)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0, command
-    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e6
+    peak = max(peak, usage.ru_maxrss / 1e6)
+    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, peak
+
+
+def resident(pid: int) -> float:
+    """Return the GB that a process and its children hold, what they share counted for each."""
+    total = 0
+    with suppress(FileNotFoundError, ProcessLookupError):  # ended
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for number in (pid, *children):
+            total += int(Path(f"/proc/{number}/statm").read_text().split()[1])
+    return total * os.sysconf("SC_PAGE_SIZE") / 1e9
 
 
 def mix(cells: Path, out: Path, *flags: object) -> tuple[float, float, float]:

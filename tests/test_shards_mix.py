@@ -366,9 +366,6 @@ def test_the_cache_is_trusted_with_half_of_what_is_free(monkeypatch, tmp_path):
     assert not fits_cache(501)
 
 
-# ---- colours in a process of their own -----------------------------------------------------------
-
-
 @pytest.mark.parametrize("serve", [sample._serve, id])  # the second ends at once, as if killed
 def test_colours_of_another_process_are_the_same(many, mixed, tmp_path, monkeypatch, serve):
     monkeypatch.setattr("shards.mix.SAMPLE", 100)
