@@ -54,8 +54,7 @@ def mix(
 
     The result is a function of the cells, the selection and the seed. `dataset.json` is written
     last: it is the commit mark, and a run that finds it for the same cells and settings does
-    nothing. It starts a process for the colours of large sets, so a script that calls it needs
-    the usual `if __name__ == "__main__":`.
+    nothing.
 
     Args:
         cells: what extract wrote.

@@ -4,13 +4,13 @@ Scikit-learn's import and its mixtures hold Python's interpreter for two seconds
 threads of a mix would stand still. So a process of their own does this where the sample is full.
 """
 
+import json
 import logging
-import multiprocessing
 import os
-import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,8 @@ from shards.plan import Plan
 from shards.schema import CROP_PX
 from shards.strip import decode_batch
 
+ROOT = Path(__file__).resolve().parents[1]
+CHILD = "from shards.sample import serve; serve()"
 SAMPLE = 10_000  # crops
 DECODED = 64  # crops at a time: what is made of them stays in the cache
 
@@ -42,41 +44,45 @@ def colours_beside(plan: Plan, out: Path, work: Path, beside: bool) -> Iterator[
     if not beside:
         yield lambda: _describe(*asked)
         return
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(there,), daemon=True)
-    process.start()
-    there.close()
+    # No multiprocessing: it would run a caller's script again that lacks `if __name__ == …`.
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    process = subprocess.Popen(
+        [sys.executable, "-c", CHILD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": path},
+        text=True,
+        start_new_session=True,  # Ctrl-C stops the mix, and that this process
+    )
 
     def ask() -> dict:
-        try:
-            here.send(asked)
-            answer = here.recv()
-        except (EOFError, OSError):
+        with suppress(BrokenPipeError):
+            print(json.dumps(asked, default=str), file=process.stdin, flush=True)
+        answer = process.stdout.readline()
+        if not answer:
             log.warning("the process that describes the colours has died; they are described here")
-            answer = _describe(*asked)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        # What went wrong there goes wrong here with a better error.
+        return json.loads(answer or "null") or _describe(*asked)
 
     try:
         yield ask
     finally:
-        process.terminate()
-        process.join()
+        process.kill()
+        process.communicate()
 
 
-def _serve(pipe: Connection) -> None:
-    """Wait for what to describe, and send the description or the error."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C stops the mix, and that this process
+def serve() -> None:
+    """Wait for what to describe on stdin, and print the description, or null after an error."""
     load()
-    with suppress(EOFError, OSError):  # the mix has ended
-        asked = pipe.recv()
+    line = sys.stdin.readline()
+    if line:  # else the mix has ended
+        out, work, shards, seed = json.loads(line)
         try:
-            answer: dict | Exception = _describe(*asked)
-        except (ValueError, OSError) as error:
-            answer = error
-        pipe.send(answer)
+            answer = _describe(Path(out), Path(work), shards, seed)
+        except (ValueError, OSError):
+            answer = None
+        with suppress(BrokenPipeError):
+            print(json.dumps(answer), flush=True)
 
 
 def _describe(out: Path, work: Path, shards: int, seed: int) -> dict:

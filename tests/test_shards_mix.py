@@ -366,12 +366,13 @@ def test_the_cache_is_trusted_with_half_of_what_is_free(monkeypatch, tmp_path):
     assert not fits_cache(501)
 
 
-@pytest.mark.parametrize("serve", [sample._serve, id])  # the second ends at once, as if killed
-def test_colours_of_another_process_are_the_same(many, mixed, tmp_path, monkeypatch, serve):
+@pytest.mark.parametrize("child", [sample.CHILD, "raise SystemExit"])
+def test_colours_of_another_process_are_the_same(many, mixed, tmp_path, monkeypatch, caplog, child):
     monkeypatch.setattr("shards.mix.SAMPLE", 100)
-    monkeypatch.setattr("shards.sample._serve", serve)
+    monkeypatch.setattr("shards.sample.CHILD", child)
     mix(many, tmp_path / "s", 30, seed=5)
     assert same(tmp_path / "s", mixed)
+    assert ("has died" in caplog.text) == (child == "raise SystemExit")
 
 
 @pytest.mark.parametrize("least", [1, 1000])
