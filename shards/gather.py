@@ -22,7 +22,9 @@ from shards.schema import INDEX_COLUMNS
 from shards.write import BLOCK, atomic
 
 PAGE = ALIGN // BLOCK  # blocks
-READING = Lock()  # for one thread at a time: a call a cell, several threads fight for the GIL
+# One thread at a time reads: a call a cell, for which several would fight for the GIL. And one
+# hashes: more would keep the reader, on whom all wait, from its core.
+READING, HASHING = Lock(), Lock()
 
 
 def shard_name(number: int) -> str:
@@ -135,7 +137,9 @@ def _write_shard(
     tar = SCRATCH.blocks("shard", int(counts.sum()) + 2)
     tar[-2:] = 0  # a tar ends with two empty blocks
     _fill(plan, rows, blocks, tar[:-2])
-    hashes = fingerprint(tar[:-2], counts)
+    with HASHING:
+        hashes = fingerprint(tar[:-2], counts)
+        sha256 = hashlib.sha256(tar.data).hexdigest()
     damaged = np.flatnonzero(hashes != rows["fingerprint"].to_numpy())
     if len(damaged):
         slide = plan.slides[rows["slide_number"][damaged[0]].as_py()]["slide"]
@@ -145,17 +149,20 @@ def _write_shard(
             "and mix again"
         )
     path = out / shard_name(number)
-    with atomic(path) as file:
+    # Neither name need be lasting before the other: without both the shard is made again, and
+    # `dataset.json` makes all names lasting.
+    with atomic(path, lasting=False) as file:
         write_direct(file, tar)
     shard = {
         "name": path.name,
         "samples": len(rows),
         "bytes": tar.nbytes,
-        "sha256": hashlib.sha256(tar.data).hexdigest(),
+        "sha256": sha256,
     }
     facts = {"shard": json.dumps(shard), "checksum": f"{checksum(hashes):016x}"}
     index = _index(plan, number, rows, np.cumsum(counts) - counts).replace_schema_metadata(facts)
-    with atomic(mark_path(work, number)) as file, pa.ipc.new_file(file, index.schema) as writer:
+    mark = atomic(mark_path(work, number), lasting=False)
+    with mark as file, pa.ipc.new_file(file, index.schema) as writer:
         writer.write_table(index)
 
 

@@ -14,7 +14,7 @@ BLOCK = 512  # of a tar
 
 
 @contextmanager
-def atomic(path: Path, mode: str = "wb") -> Iterator[BinaryIO | TextIO]:
+def atomic(path: Path, mode: str = "wb", lasting: bool = True) -> Iterator[BinaryIO | TextIO]:
     """Open a temporary file beside `path` that takes its name, synced, when the block ends well.
 
     An error in the block removes the temporary file. After a kill it stays as
@@ -23,6 +23,7 @@ def atomic(path: Path, mode: str = "wb") -> Iterator[BinaryIO | TextIO]:
     Args:
         path: the file to be.
         mode: `wb` or `w`.
+        lasting: sync the folder too, so that the name outlives a loss of power.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -35,7 +36,8 @@ def atomic(path: Path, mode: str = "wb") -> Iterator[BinaryIO | TextIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    if lasting:
+        _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:
