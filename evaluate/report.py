@@ -161,10 +161,13 @@ def _findings(tables: list[Table], facts: dict, exhibits: list[Exhibit]) -> str:
     tiles = "".join(
         _tile(table, facts["benchmarks"].get(name, {})) for name, table in first.items()
     )
+    said: dict[str, str] = {}  # by section
+    for one in exhibits:
+        if one.answer:
+            said[one.section] = said.get(one.section, "") + f"<p>{escape(one.answer)}</p>"
     lines = "".join(
-        f'<li><a href="#{_anchor(one.section)}">{escape(one.section)}</a> {escape(one.answer)}</li>'
-        for one in exhibits
-        if one.answer
+        f'<li><a href="#{_anchor(section)}">{escape(section)}</a>{answers}</li>'
+        for section, answers in said.items()
     )
     return (f'<div class="tiles">{tiles}</div>' if tiles else "") + (
         f'<ul class="answers">{lines}</ul>' if lines else ""
