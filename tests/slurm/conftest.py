@@ -138,10 +138,14 @@ class Campaign:
         """Return the id of the job last submitted for a job of the chain."""
         return [job for stage, job, _ in self._jobs() if stage == name][-1]
 
-    def live(self) -> list[str]:
+    def held(self) -> bool:
+        """Tell whether a task waits that SLURM will not start by itself."""
+        return any("held" in line for line in self.live("%r"))
+
+    def live(self, shown: str = "%K %T") -> list[str]:
         """Return squeue's lines of this campaign: job of the chain, place in the array, state."""
         ident = json.loads((self.out / "campaign.json").read_text())["id"]
-        command = ["squeue", "-h", "-r", "-o", "%j %K %T"]
+        command = ["squeue", "-h", "-r", "-o", f"%j {shown}"]
         for _ in range(20):  # on a busy machine slurmctld does not always answer in time
             asked = subprocess.run(command, capture_output=True, text=True)
             if asked.returncode == 0:
@@ -265,10 +269,15 @@ def begin(cluster, slides, tmp_path) -> Iterator[Callable[..., Campaign]]:
         return made[-1]
 
     yield make
-    for campaign in made:
-        for job in {job for _, job, _ in campaign._jobs()}:
-            subprocess.run(["scancel", job], capture_output=True)
-    wait_until(idle, 300, "an idle SLURM")
+    wait_until(cleared, 300, "an idle SLURM")
+
+
+def cleared() -> bool:
+    """Cancel all that is queued, for a killed controller brings back jobs nobody knows of."""
+    ask = ["squeue", "-h", "-o", "%A"]
+    for job in set(subprocess.run(ask, capture_output=True, text=True).stdout.split()):
+        subprocess.run(["scancel", job], capture_output=True)
+    return idle()
 
 
 def idle() -> bool:
