@@ -19,7 +19,7 @@ REFERENCE = np.array([[0.5626, 0.7201, 0.4062], [0.2159, 0.8012, 0.5581]])
 REFERENCE /= np.linalg.norm(REFERENCE, axis=1, keepdims=True)
 REFERENCE_MAX = np.array([1.9705, 1.0308])
 # Ruifrok & Johnston 2001, Anal. Quant. Cytol. Histol. 23: their eosin is 30° from the reference's,
-# and scanners are found between the two (Hamamatsu's and Aperio's of MIDOG21 near this one).
+# and slides are found between the two (a third of MIDOG21's in AMi-Br near this one).
 RUIFROK = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
 RUIFROK /= np.linalg.norm(RUIFROK, axis=1, keepdims=True)
 
