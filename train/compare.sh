@@ -8,7 +8,7 @@
 #   … bash train/compare.sh list      # the nine training commands, one a line, for an array job
 #   … bash train/compare.sh probe     # when they have run: probe and print
 #
-# About half an hour on 2 quiet cores (IMAGES=25600: an hour). Run it again after a stop: every part
+# About half an hour on 2 quiet cores. Run it again after a stop: every part
 # goes on where it was. The settings are a CPU's, alike for all but what a method has of its own.
 # shellcheck disable=SC2086 # lists of words
 set -euo pipefail

@@ -48,12 +48,12 @@ def save(out: Path, samples: Benchmark, found: Found, within: str | None = None)
               "k-NN purity", "chance of it"]  # fmt: skip
     title = f"Origin within each class: {name}"
     save_table(out, f"batch-classes--{name}", header, every, title=title, **facts)
-    figure = draw(samples, found)
+    figure, said = draw(samples, found), _answer(samples, found)
     save_figure(
         out, f"batch--{name}", figure, title=f"Told apart: origin and class, {name}",
-        caption=caption, answer=_answer(samples, found), **facts,
+        caption=caption, answer=said, **facts,
     )  # fmt: skip
-    return f"{table.with_suffix('.md').read_text()}\n{_answer(samples, found)}"
+    return f"{table.with_suffix('.md').read_text()}\n{said}"
 
 
 def class_told(samples: Benchmark, score: tuple[float, str]) -> float:

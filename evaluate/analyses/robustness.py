@@ -17,6 +17,7 @@ from evaluate.analyses.neighbours import nearest, standardise
 from evaluate.benchmark import Benchmark
 from evaluate.probes.logistic import Problem, Regressions
 from evaluate.probes.metrics import scores
+from evaluate.probes.principal import principal_axes, project
 from shards.stain import Stain
 
 NEIGHBOURS = 100
@@ -148,7 +149,8 @@ def shifted_probe(
     for held in [[i] for i in range(len(tests))] if reduced else [list(range(len(tests)))]:
         x = [original, *conditions.values()]
         if reduced:
-            x = _principal(x, np.flatnonzero(fold != held[0]), components, seed)
+            axes = principal_axes(original, np.flatnonzero(fold != held[0]), components, seed)
+            x = [project(part, *axes) for part in x]
         # A part is a fold of originals or of one condition; conditions are never learnt from.
         copies, count = len(x), len(tests)
         parts = np.concatenate([fold + i * count for i in range(copies)])
@@ -162,13 +164,3 @@ def shifted_probe(
                 values = scores(truth, p, samples.classes, samples.positive)
                 found[name].append(values["balanced accuracy"])
     return found
-
-
-def _principal(
-    parts: list[np.ndarray], train: np.ndarray, components: int, seed: int
-) -> list[np.ndarray]:
-    """Project features on principal components of the first's training rows."""
-    from sklearn.decomposition import PCA
-
-    pca = PCA(components, svd_solver="randomized", random_state=seed).fit(parts[0][train])
-    return [pca.transform(part) for part in parts]

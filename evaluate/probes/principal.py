@@ -7,7 +7,23 @@ ROUGH, FINE = 5, 2  # iterations on a quarter of the rows, then on all
 
 
 def principal(features: np.ndarray, train: np.ndarray, components: int, seed: int) -> np.ndarray:
-    """Return all rows on the leading principal axes of some.
+    """Return all rows on the leading principal axes of some, (N, components) float32.
+
+    Arguments as of `principal_axes`.
+    """
+    mean, axes = principal_axes(features, train, components, seed)
+    return project(features, mean, axes)
+
+
+def project(features: np.ndarray, mean: np.ndarray, axes: np.ndarray) -> np.ndarray:
+    """Return rows, (N, D), on axes of `principal_axes`, (N, components) float32."""
+    return np.asarray(features, np.float32) @ axes - mean @ axes
+
+
+def principal_axes(
+    features: np.ndarray, train: np.ndarray, components: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean and the leading principal axes of some rows.
 
     Source: subspace iteration from a random start (Halko et al. 2011, algorithm 4.4), begun on a
     quarter of the rows, which halves the passes over all of them.
@@ -19,7 +35,7 @@ def principal(features: np.ndarray, train: np.ndarray, components: int, seed: in
         seed: of the start.
 
     Returns:
-        (N, components) float32.
+        (D,) and (D, components) float32.
     """
     draws = np.random.default_rng(seed)
     x = np.asarray(features[train], np.float32)  # a copy, centred in place
@@ -34,8 +50,7 @@ def principal(features: np.ndarray, train: np.ndarray, components: int, seed: in
             axes = _orthonormal(rows.T @ (rows @ axes))  # (D, width)
     scores = x @ axes
     turn = np.linalg.eigh(scores.T @ scores)[1][:, ::-1][:, :components]
-    axes = axes @ turn  # (D, components)
-    return np.asarray(features, np.float32) @ axes - mean @ axes
+    return mean, axes @ turn
 
 
 def _orthonormal(axes: np.ndarray) -> np.ndarray:
