@@ -7,9 +7,8 @@ from torch import nn
 
 from train.config import Config
 from train.dino import Step
+from train.losses import CENTRE_MOMENTUM, Targets, cross_entropy, kde, koleo, sinkhorn
 from train.method import method_of
-from train.spread import kde, koleo
-from train.targets import CENTRE_MOMENTUM, Targets, cross_entropy, sinkhorn
 from train.tokens import tokens
 
 pytestmark = pytest.mark.usefixtures("alone")

@@ -18,12 +18,12 @@ from tests.two_ranks import parts_of
 from train import checkpoint
 from train.config import Config, read_settings
 from train.distributed import World
+from train.dry_run import describe
 from train.encoder import load_encoder
+from train.health import Collapsed
 from train.loop import train
 from train.method import method_of
-from train.plan import describe
 from train.plot import plot
-from train.watch import Collapsed
 
 STEPS = 10
 # Everything that must agree: local crops, masks, dropped branches, gathered KoLeo, centres.

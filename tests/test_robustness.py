@@ -20,7 +20,7 @@ from evaluate.benchmarks.find import find_benchmark
 from evaluate.exhibits import read_table
 from evaluate.probes.probe import folds
 from shards.stain import MIN_DENSITY, REFERENCE_MAX, WHITE
-from train.stain import fit
+from train.stain_transform import fit
 
 
 def test_measures_are_scikit_learns_and_plain_loops():

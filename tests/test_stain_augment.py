@@ -13,7 +13,7 @@ from shards.schema import CROP_PX
 from shards.stain import REFERENCE, REFERENCE_MAX, Stain
 from train.augment import apply, draw, plan
 from train.policy import POLICIES, Policy, policy_for
-from train.stain import (
+from train.stain_transform import (
     MIN_SD,
     augment,
     draw_templates,

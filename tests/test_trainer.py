@@ -21,12 +21,11 @@ from train.batches import Batches
 from train.config import Config, parse
 from train.distributed import World
 from train.flops import forward_flops
-from train.guard import Diverged, Guard
+from train.health import PATIENCE, Collapsed, Diverged, Guard, Watch, health
 from train.knn import K, Knn, neighbours_vote
 from train.loop import build_model
 from train.policy import POLICIES
 from train.twopass import two_pass
-from train.watch import PATIENCE, Collapsed, Watch, health
 
 pytestmark = pytest.mark.usefixtures("alone")
 

@@ -8,8 +8,7 @@ import sys
 import torch
 import torch.distributed as dist
 
-from train.spread import kde, koleo
-from train.targets import Targets
+from train.losses import Targets, kde, koleo
 
 
 def parts_of(rank: int, ranks: int) -> dict[str, torch.Tensor]:

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from shards.schema import CROP_PX, VIEW_PX
-from train.chance import STAIN, chance
+from train.counter_random import STAIN, generator_for
 from train.policy import Policy
-from train.stain import draw_templates, reinhard
+from train.stain_transform import draw_templates, reinhard
 
 ATTEMPTS = 10  # of torchvision's RandomResizedCrop and RandomErasing to find a box that fits
 SINGLES = 20  # uniform numbers beside the attempts that a view takes
@@ -63,7 +63,7 @@ def draw(policy: Policy, view: int, seed: int, step: int, batch: int, rows: rang
         batch: size of the global batch.
         rows: the places in it that are wanted.
     """
-    generator = chance(seed, step, view)
+    generator = generator_for(seed, step, view)
     u = generator.random((batch, 4 * ATTEMPTS + SINGLES))[rows.start : rows.stop]  # (N, 60)
     attempts = np.split(u[:, : 4 * ATTEMPTS], 4, axis=1)  # (N, ATTEMPTS) each
     one = iter(u[:, 4 * ATTEMPTS :].T)  # (N,) each
@@ -97,7 +97,7 @@ def draw(policy: Policy, view: int, seed: int, step: int, batch: int, rows: rang
     touched += [next(one) < policy.solarize_p[min(view, 1)]]
     columns = [*factors, erased, sigma]
     if policy.stain:  # from a stream of its own, so that all else is drawn as without it
-        templates = draw_templates(policy.mixture, chance(seed, step, view, STAIN), batch)
+        templates = draw_templates(policy.mixture, generator_for(seed, step, view, STAIN), batch)
         columns.append(templates[rows.start : rows.stop])
         touched.insert(0, np.ones(len(rows), bool))
     values = np.column_stack(columns).astype(np.float32)

@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from train.config import Config
-from train.spread import kde, koleo
-from train.targets import Targets, cross_entropy
+from train.losses import Targets, cross_entropy, kde, koleo
 from train.tokens import tokens
 
 

@@ -21,14 +21,13 @@ from train.config import Config
 from train.dino import DINO, Step
 from train.distributed import World, any_rank
 from train.flops import matmul_peak
-from train.guard import Guard
+from train.health import Guard, Watch, health
 from train.knn import Knn
 from train.method import method_of
 from train.moco import MoCo
 from train.policy import Policy, policy_for
 from train.record import Record
 from train.twopass import two_pass
-from train.watch import Watch, health
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)  # not USR1: it kills torchrun
 

@@ -46,10 +46,9 @@ def main() -> int:
 def run(config: Config, flags: argparse.Namespace) -> int:
     """Train, or say what training would take."""
     from train.distributed import start, stop  # torch takes seconds: not for --help
-    from train.guard import Diverged
+    from train.dry_run import describe
+    from train.health import Collapsed, Diverged
     from train.loop import train
-    from train.plan import describe
-    from train.watch import Collapsed
 
     world = start()
     level = logging.WARNING if world.rank else logging.INFO
@@ -92,7 +91,7 @@ def views(arguments: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="PNG")
     options = parser.parse_args(arguments)
-    from train.sheet import write_sheet
+    from train.view_sheet import write_sheet
 
     write_sheet(
         options.data, options.policy, options.cells, options.views, options.seed, options.out

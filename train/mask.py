@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from train.chance import KEEP, MASK, chance
+from train.counter_random import KEEP, MASK, generator_for
 
 LEAST = 4  # patches that a block is meant to cover
 ASPECT = 0.3  # of a block, least; its inverse the most
@@ -38,7 +38,7 @@ def draw_masks(
     Returns:
         (len(rows), grid * grid) bool.
     """
-    numbers = chance(seed, step, stream=MASK)
+    numbers = generator_for(seed, step, stream=MASK)
     count = int(images * probability)
     turn = numbers.permutation(images)[rows]  # the first `count` are masked
     edges = np.linspace(*ratios, count + 1)
@@ -84,6 +84,6 @@ def draw_kept(
     Returns:
         (views * len(rows), depth, 2) bool, the first views first.
     """
-    numbers = chance(seed, step, stream=KEEP).random((batch, views, depth, 2))
+    numbers = generator_for(seed, step, stream=KEEP).random((batch, views, depth, 2))
     kept = numbers[rows.start : rows.stop] >= drop
     return torch.from_numpy(kept.swapaxes(0, 1).reshape(-1, depth, 2))

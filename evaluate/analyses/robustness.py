@@ -48,7 +48,7 @@ def slide_stains(samples: Benchmark, slides: np.ndarray) -> tuple[dict[str, Stai
     """
     import torch
 
-    from train.stain import fit as fit_stain
+    from train.stain_transform import fit as fit_stain
 
     images = torch.from_numpy(samples.crops).permute(0, 3, 1, 2)
     spread = images[:: max(1, len(images) // POOLED)]
@@ -76,7 +76,7 @@ def restained(
     """
     import torch
 
-    from train.stain import restain, stack
+    from train.stain_transform import restain, stack
 
     crops = np.empty_like(samples.crops)
     wanted = stack([target])
