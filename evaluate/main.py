@@ -31,6 +31,8 @@ import argparse
 import time
 from importlib import import_module
 
+from shards.errors import report
+
 COMMANDS = {  # evaluate/commands/<name>.py, and what it does
     "probe": "linear and k-NN probes of frozen embeddings",
     "table": "the paper's Tables 1 and 10-12, of any results",
@@ -74,12 +76,8 @@ def main(argv: list[str]) -> int:
             from evaluate.results import record
 
             record(options.out, argv, time.perf_counter() - start)
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (RuntimeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    except (ValueError, OSError, RuntimeError) as error:
+        return report(error)
     return 0
 
 

@@ -32,6 +32,7 @@ from extract.cohort import extract_cohort
 from extract.ledger import Settings
 from extract.segment.flags import add_flags, read_flags
 from extract.slides import Entry, list_slides
+from shards.errors import report
 from shards.schema import CODECS
 
 SEGMENTERS = (
@@ -48,9 +49,8 @@ def main() -> int:
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     try:
         return commands[name](sys.argv[2:]) if name in commands else extract(sys.argv[1:])
-    except (FileNotFoundError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except (OSError, ValueError) as error:
+        return report(error)
 
 
 def extract(words: list[str]) -> int:

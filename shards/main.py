@@ -18,18 +18,19 @@ import argparse
 import logging
 from pathlib import Path
 
+from shards.errors import report
+
 FAULTS = 100  # printed one by one; of more only the number
 
 
 def main() -> int:
-    """Run the command line; return 0, 1 where faults were found, 2 for input it cannot use."""
+    """Run the command line; return 0, 1 for faults or a full disk, 2 for input it cannot use."""
     arguments = _parser().parse_args()
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     try:
         return COMMANDS[arguments.command](arguments)
-    except (FileNotFoundError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except (OSError, ValueError) as error:
+        return report(error)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,11 +10,15 @@ from typing import BinaryIO, TextIO
 
 import numpy as np
 
+from shards.errors import NoRoom, is_full, no_room
+
 BLOCK = 512  # of a tar
 
 
 @contextmanager
-def atomic(path: Path, mode: str = "wb", lasting: bool = True) -> Iterator[BinaryIO | TextIO]:
+def atomic(
+    path: Path, mode: str = "wb", lasting: bool = True, needed: int = 0
+) -> Iterator[BinaryIO | TextIO]:
     """Open a temporary file beside `path` that takes its name, synced, when the block ends well.
 
     An error in the block removes the temporary file. After a kill it stays as
@@ -24,6 +28,10 @@ def atomic(path: Path, mode: str = "wb", lasting: bool = True) -> Iterator[Binar
         path: the file to be.
         mode: `wb` or `w`.
         lasting: sync the folder too, so that the name outlives a loss of power.
+        needed: bytes that it will take, where known, for the error.
+
+    Raises:
+        NoRoom: the disk or the quota is full, whichever library's words said so.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -33,11 +41,24 @@ def atomic(path: Path, mode: str = "wb", lasting: bool = True) -> Iterator[Binar
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    except BaseException as error:
+        written = _remove(temporary)
+        if isinstance(error, NoRoom) or not is_full(error):
+            raise
+        raise no_room(path, max(needed, written), error) from error
     if lasting:
         _sync_folder(path.parent)
+
+
+def _remove(temporary: Path) -> int:
+    """Delete a file, at once even if a library still holds it open; return its size."""
+    try:
+        written = temporary.stat().st_size
+        os.truncate(temporary, 0)
+        temporary.unlink()
+    except FileNotFoundError:
+        return 0
+    return written
 
 
 def _sync_folder(folder: Path) -> None:

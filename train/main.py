@@ -10,8 +10,8 @@ r"""Train an encoder on shards of nuclei.
     python train/main.py views --data shards/ --out views.png
 
 The same command continues a run that was stopped or killed. SIGTERM, SIGUSR2 and Ctrl-C save and
-stop. Exit code 0: finished or stopped; 1: diverged or collapsed; 2: the settings or the data
-cannot be used.
+stop. Exit code 0: finished or stopped; 1: diverged, collapsed, or a disk is full; 2: the settings
+or the data cannot be used.
 """
 
 import os
@@ -24,6 +24,7 @@ import argparse
 import logging
 from pathlib import Path
 
+from shards.errors import report
 from train.config import Config, parse
 from train.policy import POLICIES
 
@@ -37,10 +38,12 @@ def main() -> int:
             return 0
         config, flags = parse(sys.argv[1:], __doc__)
         return run(config, flags)
-    except (FileNotFoundError, ValueError) as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr)
-        return 2
+    except (OSError, ValueError) as error:
+        rank = os.environ.get("RANK", "0")
+        # What cannot be used all ranks find alike; a disk may fail one of them.
+        if rank != "0" and isinstance(error, FileNotFoundError | ValueError):
+            return 2
+        return report(error, f"rank {rank}: " if rank != "0" else "")
 
 
 def run(config: Config, flags: argparse.Namespace) -> int:
