@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from evaluate.benchmark import Benchmark
-from evaluate.embed import write_text
+from shards.write import write_text
 
 COLUMNS = ("encoder", "benchmark", "split", "fold", "metric", "value")
 PAIR = ("encoder", "benchmark", "facts", "manifest", "rows", "details")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from evaluate.embed import FORMAT, array_path, write
+from evaluate.embeddings import FORMAT, array_path, write
 from evaluate.encoders import Encoder
 from shards.dataset import digest
 from shards.index import Index

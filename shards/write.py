@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import IO, Any
 
 import numpy as np
 
@@ -18,7 +18,7 @@ BLOCK = 512  # of a tar
 @contextmanager
 def atomic(
     path: Path, mode: str = "wb", lasting: bool = True, needed: int = 0
-) -> Iterator[BinaryIO | TextIO]:
+) -> Iterator[IO[Any]]:
     """Open a temporary file beside `path` that takes its name, synced, when the block ends well.
 
     An error in the block removes the temporary file. After a kill it stays as
@@ -61,6 +61,14 @@ def _remove(temporary: Path) -> int:
     return written
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file whole or not at all; its folder is made if absent."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as file:
+        file.write(text.encode())
+
+
 def _sync_folder(folder: Path) -> None:
     """Make a rename in the folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -77,7 +85,7 @@ class TarWriter:
     `sha256` once `close` has been called.
     """
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: IO[bytes]):
         self._file = file
         self._hash = hashlib.sha256()
         self._end = 0

@@ -20,7 +20,7 @@ from evaluate.analyses.batch_effects import (
 from evaluate.analyses.neighbours import nearest, standardise
 from evaluate.benchmark import Benchmark
 from evaluate.commands.batch import read_origins
-from evaluate.exhibits import read_table
+from evaluate.report.figures import read_table
 
 SITES, SLIDES, CELLS, D = 3, 4, 40, 8
 

@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from evaluate.exhibits import read_exhibits, read_table
+from evaluate.report.figures import read_exhibits, read_table
 from evaluate.results import COLUMNS
 from evaluate.tables.comparison import compare
 

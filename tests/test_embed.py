@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from evaluate import embed as embedding
+from evaluate import embeddings as embedding
 from evaluate import main
-from evaluate.embed import cached, embed
+from evaluate.embeddings import cached, embed
 from evaluate.shard_embeddings import KEYS, embed_shards
 
 

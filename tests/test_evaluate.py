@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 
 from evaluate import main, morphology
-from evaluate.embed import cached, embed
+from evaluate.embeddings import cached, embed
 from evaluate.encoders import find_folder, open_encoders
 from evaluate.maps.map import mosaic
 from evaluate.maps.map import project as lay_out
 from evaluate.probes.metrics import METRICS
+from evaluate.report.class_sheet import contact_sheet
 from evaluate.results import read_rows
 from evaluate.samples import from_cells, from_shards
-from evaluate.sheet import contact_sheet
 from evaluate.tables.table import Table, latex, markdown
 from shards.crop import encode
 from shards.schema import CELL_COLUMNS

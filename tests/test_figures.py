@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from evaluate import main
-from evaluate.exhibits import read_exhibits
+from evaluate.report.figures import read_exhibits
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("probes", "stains", "origins", "molecules", "maps", "compute", "composition", "report")

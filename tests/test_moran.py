@@ -10,7 +10,7 @@ import pytest
 from evaluate.analyses.molecules import from_file, from_targets
 from evaluate.analyses.moran import graph, morans_i
 from evaluate.benchmark import Benchmark
-from evaluate.exhibits import read_table
+from evaluate.report.figures import read_table
 from shards.schema import key
 
 

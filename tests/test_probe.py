@@ -106,7 +106,7 @@ def test_folds_refuse_what_cannot_be_split():
 def test_principal_axes_are_scikit_learns():
     from sklearn.decomposition import PCA
 
-    from evaluate.probes.principal import principal
+    from evaluate.principal import principal
 
     rng = np.random.default_rng(0)
     spectrum = 50 * 0.9 ** np.arange(200)  # falls slowly, as that of pixels

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluate.exhibits import answer, read_exhibits, read_table, save_figure, save_table
 from evaluate.maps.colouring import Column
 from evaluate.maps.page import Keys, write_page
-from evaluate.panels import command_line, plain_table
-from evaluate.report import write_report
+from evaluate.report.figures import answer, read_exhibits, read_table, save_figure, save_table
+from evaluate.report.panels import command_line, plain_table
+from evaluate.report.report import write_report
 from evaluate.results import record
 
 HOSTILE = "<script>alert('x')</script>"
@@ -165,7 +165,7 @@ def test_figures_and_tables_of_other_folders(results, tmp_path):
 
 
 def test_a_large_map_is_linked(results, tmp_path, monkeypatch):
-    monkeypatch.setattr("evaluate.panels.EMBEDDED", 1000)
+    monkeypatch.setattr("evaluate.report.panels.EMBEDDED", 1000)
     write_report(results, tmp_path / "report.html")
     html = (tmp_path / "report.html").read_text()
     assert "<iframe" not in html and "script-src" not in html

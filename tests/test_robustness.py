@@ -17,8 +17,8 @@ from evaluate.analyses.neighbours import nearest
 from evaluate.analyses.reference_stains import stains_of, tcga_stains
 from evaluate.analyses.robustness import overlap, restained, shifted_probe, slide_stains, stability
 from evaluate.benchmarks.find import find_benchmark
-from evaluate.exhibits import read_table
 from evaluate.probes.probe import folds
+from evaluate.report.figures import read_table
 from shards.stain import MIN_DENSITY, REFERENCE_MAX, WHITE
 from train.stain_transform import fit
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from evaluate.analyses.batch_effects import CELLS, NEIGHBOURS, Effect
 from evaluate.benchmark import Benchmark
-from evaluate.exhibits import answer, save_figure, save_table
 from evaluate.maps.map import COLOURS
+from evaluate.report.figures import answer, save_figure, save_table
 
 SECTION = "Batch effects"
 Found = dict[str, tuple[tuple[float, str] | None, list[Effect]]]  # encoder -> class score, effects

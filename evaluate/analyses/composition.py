@@ -13,8 +13,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluate.embed import write_text
 from shards.cells import finished_slides
+from shards.write import write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 LAST = 12  # lines of a failed stage's log that are shown

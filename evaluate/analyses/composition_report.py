@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from evaluate.analyses.composition import Job
-from evaluate.exhibits import save_figure, save_table
 from evaluate.maps.map import COLOURS
+from evaluate.report.figures import save_figure, save_table
 from evaluate.results import read_rows
 
 METRIC, SPLIT = "balanced accuracy", "stratified"

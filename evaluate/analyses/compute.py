@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evaluate.embed import write_text
-from evaluate.exhibits import save_figure, save_table
+from evaluate.report.figures import save_figure, save_table
 from evaluate.results import rank, read_facts, read_rows
 from shards.schema import VIEW_PX
+from shards.write import write_text
 
 if TYPE_CHECKING:
     from torch import nn

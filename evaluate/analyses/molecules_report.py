@@ -7,9 +7,9 @@ import numpy as np
 from evaluate.analyses.molecules import Molecules
 from evaluate.analyses.moran import Moran
 from evaluate.benchmark import Benchmark
-from evaluate.exhibits import answer, save_figure, save_table
 from evaluate.maps.colouring import hues
 from evaluate.maps.map import project
+from evaluate.report.figures import answer, save_figure, save_table
 
 SECTION = "Molecules"
 PANELS = 11  # of expression at most, beside the t-SNE

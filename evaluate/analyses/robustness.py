@@ -15,9 +15,9 @@ import numpy as np
 
 from evaluate.analyses.neighbours import nearest, standardise
 from evaluate.benchmark import Benchmark
+from evaluate.principal import principal_axes, project
 from evaluate.probes.logistic import Problem, Regressions
 from evaluate.probes.metrics import scores
-from evaluate.probes.principal import principal_axes, project
 from shards.stain import Stain
 
 NEIGHBOURS = 100

@@ -6,8 +6,8 @@ import numpy as np
 
 from evaluate.analyses.robustness import MEASURES, Stability
 from evaluate.benchmark import Benchmark
-from evaluate.exhibits import answer, save_figure, save_table
 from evaluate.maps.map import COLOURS
+from evaluate.report.figures import answer, save_figure, save_table
 
 SECTION = "Robustness to staining"
 CELLS = 36  # in a panel of the figure of cells

@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> None:
     from evaluate.analyses.batch_effects import class_score, effects, origins_of
     from evaluate.analyses.batch_report import save
     from evaluate.commands.inputs import samples_of
-    from evaluate.embed import embed
+    from evaluate.embeddings import embed
     from evaluate.encoders import check_encoders, open_encoders
 
     check_encoders(options.encoder)

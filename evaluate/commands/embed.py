@@ -24,7 +24,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Write the embeddings of every encoder on every benchmark, or of a data set's cells."""
-    from evaluate.embed import array_path, embed
+    from evaluate.embeddings import array_path, embed
     from evaluate.encoders import check_encoders, open_encoders
     from evaluate.shard_embeddings import embed_shards
 

@@ -32,7 +32,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Draw the map of a benchmark, of cells or of shards."""
     from evaluate.commands.inputs import molecules_of
-    from evaluate.embed import embed
+    from evaluate.embeddings import embed
     from evaluate.encoders import open_encoders
     from evaluate.maps.map import draw, fit, project
 
@@ -69,7 +69,7 @@ def _chosen(encoder, options: argparse.Namespace) -> tuple:
     import numpy as np
 
     from evaluate.benchmarks.find import find_benchmark
-    from evaluate.embed import cached
+    from evaluate.embeddings import cached
     from evaluate.maps.page import Keys
     from evaluate.samples import from_cells, from_shards
 

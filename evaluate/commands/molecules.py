@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> None:
     from evaluate.analyses.molecules_report import save, save_maps
     from evaluate.analyses.moran import graph, morans_i
     from evaluate.commands.inputs import molecules_of, samples_of
-    from evaluate.embed import embed
+    from evaluate.embeddings import embed
     from evaluate.encoders import check_encoders, open_encoders
 
     check_encoders(options.encoder)

@@ -32,11 +32,11 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Probe every encoder on every benchmark; write `probe.csv`, the tables, contact sheets."""
-    from evaluate.embed import embed
+    from evaluate.embeddings import embed
     from evaluate.encoders import check_encoders, open_encoders
     from evaluate.probes.assess import Settings, assess
+    from evaluate.report.class_sheet import save_sheet
     from evaluate.results import benchmark_facts, check_comparable, is_done, store, write_views
-    from evaluate.sheet import save_sheet
     from evaluate.tables.detail import write_details
     from evaluate.tables.table import write_tables
 

@@ -26,7 +26,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Write the report, after drawing the contact sheets that were asked for."""
-    from evaluate.report import write_report
+    from evaluate.report.report import write_report
 
     for kind in ("cells", "shards"):
         if getattr(options, kind):

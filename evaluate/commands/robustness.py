@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> None:
     from evaluate.analyses.robustness import restained, shifted_probe, slide_stains, stability
     from evaluate.analyses.robustness_report import save
     from evaluate.commands.inputs import distinct_benchmarks, samples_of
-    from evaluate.embed import embed
+    from evaluate.embeddings import embed
     from evaluate.encoders import check_encoders, open_encoders
     from evaluate.probes.probe import folds
 

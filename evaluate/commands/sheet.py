@@ -16,7 +16,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Draw a contact sheet of a benchmark, of cells or of shards."""
-    from evaluate.sheet import save_sheet
+    from evaluate.report.class_sheet import save_sheet
 
     side = 40 if options.benchmark else 60  # what encoders see; what is stored
     kind, samples = samples_of(options, SHEET_CROPS, side)

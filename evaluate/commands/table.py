@@ -21,8 +21,8 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Write `paper.md`, `paper.csv` and `paper.tex`; print the first."""
-    from evaluate.embed import write_text
     from evaluate.tables import paper
+    from shards.write import write_text
 
     tables = paper.layouts(options.results, options.table, options.paper, options.grouped)
     text = paper.markdown(tables)

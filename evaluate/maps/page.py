@@ -15,8 +15,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from evaluate.embed import write_text
 from evaluate.maps.colouring import Column, hues
+from shards.write import write_text
 
 GRID = 16  # squares along the map at the coarsest level; as in page.js
 LEVELS = 7  # grids of images, each twice as fine

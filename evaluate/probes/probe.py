@@ -106,8 +106,8 @@ def predict(
         ValueError: an inner split of folds too few, or that a class is absent from.
         RuntimeError: a regression did not converge.
     """
+    from evaluate.principal import principal
     from evaluate.probes.knn import vote
-    from evaluate.probes.principal import principal
 
     names = list(benchmark.classes)
     labels = np.array([names.index(label) for label in benchmark.labels.tolist()])

@@ -12,11 +12,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from evaluate.embed import write_text
 from evaluate.encoders import Encoder
 from evaluate.slides.extraction import MORPHOLOGY, Nuclei
 from shards.schema import MPP, VIEW_PX
-from shards.write import atomic
+from shards.write import atomic, write_text
 
 FORMAT = 1  # of the manifest
 THUMBNAIL_PX = 2000  # longer side of the picture that goes along

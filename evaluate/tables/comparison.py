@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluate.exhibits import save_table
+from evaluate.report.figures import save_table
 from evaluate.results import read_rows
 from evaluate.tables.table import markdown_text
 

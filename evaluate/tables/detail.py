@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluate.exhibits import save_table
 from evaluate.probes.assess import KNN_METRIC
 from evaluate.probes.metrics import METRICS
+from evaluate.report.figures import save_table
 from evaluate.results import read_pairs
 
 SECTION = "Probes in detail"

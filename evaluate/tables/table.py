@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluate.embed import write_text
 from evaluate.probes.metrics import METRICS
 from evaluate.results import rank, read_facts, read_rows
+from shards.write import write_text
 
 CLASSIFICATION = ("stratified", "grouped")
 SPLITS = (*CLASSIFICATION, "slide", "patient")

@@ -17,7 +17,7 @@ import numpy as np
 
 from evaluate.benchmark import Benchmark
 from evaluate.encoders import Encoder
-from shards.write import atomic
+from shards.write import write_text
 
 FORMAT = 1  # of the manifest
 PIECE = 8192  # rows written and marked at a time
@@ -142,13 +142,6 @@ def write(
         shape = {"shape": [count, state["width"]]}
         write_text(path.with_suffix(".json"), json.dumps(manifest | shape, indent=1) + "\n")
     return np.load(path, mmap_mode="r")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all; its folder is made if absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as file:
-        file.write(text.encode())
 
 
 def array_path(encoder: Encoder, name: str, out: Path, dtype: str = "float32") -> Path:

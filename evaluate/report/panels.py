@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from evaluate.exhibits import Exhibit, read_table
+from evaluate.report.figures import Exhibit, read_table
 from evaluate.tables.table import Table
 
 LARGE_PX = 300_000  # a larger picture is embedded as WebP of high quality, a tenth of the bytes

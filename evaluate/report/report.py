@@ -1,7 +1,7 @@
 """The report: one HTML file with every table, figure, map and sheet, and where they come from.
 
 Any command adds to it by leaving files in the results folder (`save_figure` and `save_table` of
-evaluate/exhibits.py write them):
+evaluate/report/figures.py write them):
 
     results/figures/<name>.svg, <name>.png    a figure; the SVG is shown if there are both
     results/tables/<name>.csv, <name>.md      a table; the CSV is shown if there are both
@@ -19,13 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluate import panels
-from evaluate.embed import write_text
-from evaluate.exhibits import Exhibit, read_exhibits
-from evaluate.plot import dot_plot
+from evaluate.report import panels
+from evaluate.report.dot_plot import dot_plot
+from evaluate.report.figures import Exhibit, read_exhibits
 from evaluate.results import FIRST, read_commands, read_facts
 from evaluate.tables.detail import SECTION as DETAILS
 from evaluate.tables.table import CLASSIFICATION, Table, read_tables
+from shards.write import write_text
 
 # The order of sections; those of other names come after Molecules.
 ORDER = (

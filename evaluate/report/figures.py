@@ -16,9 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluate.embed import write_text
 from evaluate.results import FIRST
-from shards.write import atomic
+from shards.write import atomic, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
