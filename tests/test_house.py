@@ -86,10 +86,3 @@ def test_init_files_hold_one_docstring():
 def test_no_file_is_past_400_lines():
     for path in [*FILES, *ROOT.glob("tests/**/*.py"), *ROOT.glob("bench/*.py")]:
         assert len(path.read_text().splitlines()) <= 400, path
-
-
-def test_readme_tree_names_every_source_file():
-    readme = (ROOT / "README.md").read_text()
-    for path in FILES:
-        if path.name != "__init__.py":
-            assert path.name in readme, f"README's tree lacks {path.relative_to(ROOT)}"
