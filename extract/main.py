@@ -33,6 +33,7 @@ from extract.ledger import Settings
 from extract.segment.flags import add_flags, read_flags
 from extract.slides import Entry, list_slides
 from shards.errors import report
+from shards.scale import check_mpp
 from shards.schema import CODECS
 
 SEGMENTERS = (
@@ -40,6 +41,7 @@ SEGMENTERS = (
     "hoverfast",
     "import",
 )  # keys of extract.job.SEGMENTERS, whose import takes a second
+CURE_FLAG = "it is not the objective's power: 40X is --mpp 0.25"
 
 
 def main() -> int:
@@ -113,8 +115,8 @@ def add_slides(parser: argparse.ArgumentParser, needed: bool = True) -> None:
 
 def listed(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Entry]:
     """List the slides that the flags of `add_slides` name."""
-    if arguments.mpp is not None and arguments.mpp <= 0:
-        parser.error(f"--mpp {arguments.mpp}: µm/px, above 0")
+    if arguments.mpp is not None:
+        check_mpp(arguments.mpp, f"with --mpp {arguments.mpp:g} slides", CURE_FLAG)
     return list_slides(
         arguments.slides,
         arguments.mpp,

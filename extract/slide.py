@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 import openslide
 
-from extract.scale import scale
 from extract.tiff import JpegTiles
+from shards.filetype import check_file, describe
+from shards.scale import check_mpp, scale
 from shards.schema import MPP_40X
 
 TILE_PX = (128, 1024)  # sides of tiles worth reading one by one; others are read in squares of
@@ -40,14 +41,18 @@ class Slide:
 
         Raises:
             FileNotFoundError: it is not there, or its download did not end.
-            ValueError: OpenSlide cannot open it, or it says nothing of its scale.
+            ValueError: OpenSlide cannot open it, or its scale is not known or no microscope's.
         """
         self.path = Path(path)
         self._missing()
         self._open()
         self.width, self.height = self._slide.dimensions
         self.properties = properties = dict(self._slide.properties)
-        self.mpp, self.mpp_source = (mpp, "given") if mpp else scale(self.path, properties)
+        if mpp is None:
+            self.mpp, self.mpp_source = scale(self.path, properties)
+        else:
+            what = f"slide {self.path.name} (as given by --mpp or the `mpp` column)"
+            self.mpp, self.mpp_source = check_mpp(mpp, what), "given"
         self.damaged: list[tuple[int, int, int, int]] = []
         self._cache: OrderedDict[tuple[int, int], np.ndarray | None] = OrderedDict()
         self._cached = 0
@@ -220,6 +225,11 @@ class Slide:
         """Raise FileNotFoundError if the slide is not there."""
         if self.path.exists():
             return
+        if self.path.is_symlink():
+            raise FileNotFoundError(
+                f"{self.path} is a link to {self.path.readlink()}, and that is not there; is its "
+                "disk mounted?"
+            )
         if self.path.with_name(self.path.name + ".partial").exists():
             raise FileNotFoundError(
                 f"{self.path} is still a .partial: its download did not end; run gdc-client again"
@@ -231,8 +241,12 @@ class Slide:
         try:
             self._slide = openslide.OpenSlide(self.path)
         except openslide.OpenSlideUnsupportedFormatError as error:
-            raise ValueError(f"{self.path} is no slide that OpenSlide can open") from error
+            check_file(self.path)
+            raise ValueError(
+                f"{self.path} is no slide that OpenSlide can open, but {describe(self.path)}"
+            ) from error
         except openslide.OpenSlideError as error:
+            check_file(self.path)
             raise ValueError(f"{self.path} does not open: {error}; is it complete?") from error
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from extract import gdc
+from shards.filetype import check_file
 from shards.schema import check_slide_id
 
 SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide")
@@ -95,6 +96,8 @@ def check_download(entry: Entry) -> None:
     """
     if not entry.path.is_file():
         return
+    if entry.size is not None or entry.md5 is not None:
+        check_file(entry.path)
     size = entry.path.stat().st_size
     if entry.size is not None and size != entry.size:
         raise ValueError(

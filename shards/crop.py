@@ -8,6 +8,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from shards.scale import check_mpp
 from shards.schema import MPP, MPP_TOLERANCE
 
 JPEG_QUALITY = 95  # with 4:4:4 about 40 dB and 3.2 kB a crop of 60 px
@@ -17,7 +18,11 @@ def window_px(mpp: float, out_px: int, out_mpp: float = MPP) -> float:
     """Return the side, in the image's px, of a window of `out_px` pixels at `out_mpp` µm/px.
 
     Within ±3 % of `out_mpp` the image is taken as it is (DESIGN, section 2).
+
+    Raises:
+        ValueError: `mpp` is no microscope's.
     """
+    check_mpp(mpp, "an image")
     if abs(mpp / out_mpp - 1) <= MPP_TOLERANCE:
         return float(out_px)
     return out_px * out_mpp / mpp

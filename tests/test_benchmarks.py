@@ -80,7 +80,7 @@ def test_windows_of_a_slide_are_those_of_its_pixels(tmp_path, mpp):
         (["image,x,y,kind", "0.png,50,50,a"], "no column 'label'"),
         (["image,x,y,label,mpp", "0.png,50,fifty,a,.25"], "line 2: y is 'fifty'"),
         (["image,x,y,label,mpp", "0.png,50,nan,a,.25"], "line 2: y is 'nan'"),
-        (["image,x,y,label,mpp", "0.png,50,50,a,-1"], "mpp of '-1'"),
+        (["image,x,y,label,mpp", "0.png,50,50,a,-1"], "at -1 µm/px, and no microscope is"),
         (["image,x,y,label,mpp", "0.png,50,50,a,.25", "0.png,90,90,a,.5"], "2 values of mpp"),
         (["image,x,y,label,mpp", "0.png,5,5,a,.25"], "no nucleus left"),
         (["image,x,y,label,mpp", "no.png,50,50,a,.25"], "an image that is not there"),

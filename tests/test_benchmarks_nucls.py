@@ -195,7 +195,7 @@ def test_a_wider_view_bears_its_side(nucls, tmp_path):
         (["pannuke", "--raw", "."], "is no pannuke; it should hold images.npy"),
         (["nucls", "--raw", ".", "--cells", "7"], "nucls takes no --cells; it takes --view, --mpp"),
         (["nucls", "--raw", ".", "--window", "60px"], "a window of '60px'"),
-        (["nucls", "--raw", ".", "--mpp", "0"], "an mpp of 0.0"),
+        (["nucls", "--raw", ".", "--mpp", "0"], "images would be at 0 µm/px"),
     ],
 )
 def test_a_command_that_cannot_be_says_why(monkeypatch, nucls, arguments, words):

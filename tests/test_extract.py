@@ -10,9 +10,9 @@ from skimage.measure import regionprops_table
 from demo.paint import paint, write_slide
 from extract.crops import BLANK, BLUR, KEPT, NOT_SAMPLED, draw, settle_fates, write_crops
 from extract.morphology import outlines, shape, stain_density
-from extract.scale import scale
 from extract.slide import Slide
 from extract.slides import Entry, list_slides
+from shards.scale import scale
 from shards.stain import REFERENCE, REFERENCE_MAX, Stain, concentrations, lab_statistics
 
 # ---- lists of slides -----------------------------------------------------------------------------

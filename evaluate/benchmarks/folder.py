@@ -15,11 +15,13 @@ import numpy as np
 
 from evaluate.benchmark import Benchmark
 from evaluate.benchmarks.columns import read_columns
-from evaluate.benchmarks.picture import open_picture
+from evaluate.benchmarks.picture import Picture, open_picture
+from shards.scale import check_mpp
 from shards.schema import MPP, MPP_40X, MPP_TOLERANCE
 
 LAYOUT = "cells.csv (image or slide, x, y, label[, group][, mpp]), images or slides relative to it"
 
+CURE = "give the true one in the mpp column of cells.csv (40X is 0.25)"
 KINDS = ("patient", "hospital", "scanner")  # further groupings that a table may have
 
 
@@ -57,7 +59,7 @@ def load(path: Path, view_px: int = 40) -> list[Benchmark]:
         if not len(rows):
             continue
         with open_picture(path / name) as picture:
-            mpp = _mpp(name, table["mpp"][rows], picture.mpp)
+            mpp = _mpp(name, table["mpp"][rows], picture)
             found, windows = picture.cut(xy[rows], mpp, view_px)
         crops[rows[found]] = windows
         whole[rows[found]] = True
@@ -87,7 +89,7 @@ def load(path: Path, view_px: int = 40) -> list[Benchmark]:
     ]
 
 
-def _mpp(name: str, column: np.ndarray, own: float | None) -> float:
+def _mpp(name: str, column: np.ndarray, picture: Picture) -> float:
     """Return an image's scale: the column's where given, else its own, never a guess."""
     given = set(column.tolist()) - {""}
     if len(given) > 1:
@@ -97,12 +99,12 @@ def _mpp(name: str, column: np.ndarray, own: float | None) -> float:
         try:
             mpp = float(word)
         except ValueError:
-            mpp = 0.0
-        if not 0.02 <= mpp <= 20:
-            raise ValueError(f"cells.csv gives {name} an mpp of {word!r}, not in 0.02-20 µm/px")
-        return mpp
+            raise ValueError(f"cells.csv gives {name} an mpp of {word!r}, no number") from None
+        return check_mpp(mpp, f"{name} (by the mpp column of cells.csv)", CURE)
+    own = picture.mpp
     if own is None:
         raise ValueError(f"{name} has no scale of its own; add an `mpp` column to cells.csv")
+    check_mpp(own, f"{name} (by its own word)", CURE)
     if not MPP_40X[0] <= own <= MPP_40X[1]:
         raise ValueError(
             f"{name} is at {own:.3f} µm/px, not 40X (0.2-0.3); to resample it all the same, "

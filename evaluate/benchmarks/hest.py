@@ -16,6 +16,7 @@ from scipy.stats import rankdata
 from evaluate.benchmark import Benchmark
 from evaluate.benchmarks import transcripts
 from evaluate.benchmarks.picture import open_picture
+from shards.scale import check_mpp
 
 LAYOUT = "wsis/, transcripts/, xenium_seg/ and metadata/, with the slides of one organ"
 SLIDES = {  # paper, A.1
@@ -190,8 +191,7 @@ def _facts(path: Path, slide: str) -> dict:
         mpp = float(row["pixel_size_um_estimated"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{slide}: no pixel_size_um_estimated ({error!r}); give --mpp") from error
-    if not 0.02 <= mpp <= 20:
-        raise ValueError(f"{slide}: a pixel_size_um_estimated of {mpp} µm")
+    check_mpp(mpp, f"{slide} (by pixel_size_um_estimated)", "give --mpp")
     patient = row.get("patient")
     known = isinstance(patient, str | int) and str(patient).strip() not in ("", "nan", "None")
     return {"mpp": mpp, "patient": str(patient).strip() if known else f"unknown ({slide})"}

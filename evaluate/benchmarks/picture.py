@@ -9,6 +9,7 @@ import tifffile
 from PIL import Image, UnidentifiedImageError
 
 from shards.crop import cut, inside, window_px
+from shards.scale import check_square
 
 BLOCK_PX = 1024  # side of the regions a slide is read in
 
@@ -102,13 +103,17 @@ class _Slide:
 
     def __init__(self, slide: openslide.OpenSlide):
         self.slide = slide
-        properties = slide.properties
+
+    @property
+    def mpp(self) -> float | None:
+        properties = self.slide.properties
         sides = [properties.get(f"openslide.mpp-{axis}") for axis in "xy"]
         power = properties.get("openslide.objective-power")
-        if all(sides):
-            self.mpp = (float(sides[0]) + float(sides[1])) / 2
-        else:
-            self.mpp = 10 / float(power) if power else None
+        if not all(sides):
+            return 10 / float(power) if power else None
+        across, down = map(float, sides)
+        check_square(across, down, "a slide", "give the true one in a column mpp")
+        return (across + down) / 2
 
     def inside(self, xy: np.ndarray, mpp: float, out_px: int) -> np.ndarray:
         return inside(xy, *self.slide.dimensions, mpp, out_px)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shards.crop import cut, inside
+from shards.scale import check_mpp
 from shards.schema import MPP
 
 
@@ -31,8 +32,7 @@ class Rule:
             )
         if self.centre not in ("box", "centroid"):
             raise ValueError(f"a centre of {self.centre!r}; there are box and centroid")
-        if not 0.02 <= self.mpp <= 20:
-            raise ValueError(f"an mpp of {self.mpp}, not in 0.02-20 µm/px")
+        check_mpp(self.mpp, "the publisher's images", "give another --mpp (40X is 0.25)")
 
     def keep(self, xy: np.ndarray, width: int, height: int) -> np.ndarray:
         """Tell which centres, (N, 2) float in px, have their window and view in the image."""
