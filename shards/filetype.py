@@ -26,6 +26,11 @@ KINDS = (  # first bytes -> what it is
     (b"\x28\xb5\x2f\xfd", "a zstd file"),
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
     (b"Rar!\x1a\x07", "a RAR archive"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel or Word file"),
+    (b"{\\rtf", "rich text"),
+    (b"ARROW1", "an Arrow (Feather) file"),
+    (b"SQLite format 3\0", "an SQLite data base"),
+    (b"MATLAB 5.0 MAT-file", "a MATLAB file"),
     (b"%PDF", "a PDF"),
     (b"\x89PNG\r\n\x1a\n", "a PNG image"),
     (b"\xff\xd8\xff", "a JPEG image"),
@@ -63,9 +68,19 @@ def check_file(path: Path) -> None:
 def describe(path: Path) -> str:
     """Say what kind of file it is, e.g. `a zip archive`, `text`, `a file of an unknown kind`."""
     with open(path, "rb") as file:
-        head = file.read(HEAD)
+        return kind_of(file.read(HEAD))
+
+
+def kind_of(head: bytes) -> str:
+    """Say what kind of file begins so, as `describe` does.
+
+    Args:
+        head: the first bytes, HEAD of them suffice.
+    """
     if not head:
         return "an empty file"
+    if head.startswith(b"PK\x03\x04") and (b"xl/" in head or b"[Content_Types]" in head[:64]):
+        return "an Excel workbook"
     for start, kind in KINDS:
         if head.startswith(start):
             return kind
