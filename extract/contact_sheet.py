@@ -21,6 +21,7 @@ from extract.drawing import (
 )
 from extract.slide import Slide
 from shards.crop import cut, decode, window_px
+from shards.folder import visible
 from shards.schema import CROP_PX, FATES
 from shards.write import atomic
 
@@ -48,7 +49,7 @@ def write_sheet(cells: Path, out: Path, slides: int, seed: int = 0) -> Path:
     Raises:
         FileNotFoundError: no such folder, or no outcome in it.
     """
-    paths = sorted(cells.glob("*.json"))
+    paths = visible(cells.glob("*.json"))
     if not paths:
         raise FileNotFoundError(f"{cells} holds no outcome of extract (<slide>.json)")
     records = [json.loads(path.read_text()) for path in paths]

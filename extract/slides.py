@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from extract import gdc
+from extract.scans import SUFFIXES, find_scans
 from shards.filetype import check_file
 from shards.schema import check_slide_id
-
-SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide")
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ def list_slides(
     frozen: bool = False,
     verify_md5: bool = False,
 ) -> list[Entry]:
-    """List the slides of a folder (searched in depth), a CSV, a GDC manifest, or one slide.
+    """List the slides of a folder (in depth, behind links too), a CSV, a GDC manifest, or a slide.
 
     The list is sorted by id, so that it is cut into the same parts whatever the order on disk. A
     slide that a CSV or manifest names and that is not there stays in the list, to be recorded as
@@ -57,7 +56,8 @@ def list_slides(
         ValueError: a CSV without a path column, an id that cannot be used, an id twice.
     """
     if not source.exists():
-        raise FileNotFoundError(f"no such folder, CSV, manifest or slide: {source}")
+        to = f", a link to {source.readlink()} that is not there" if source.is_symlink() else ""
+        raise FileNotFoundError(f"no such folder, CSV, manifest or slide: {source}{to}")
     if source.is_dir():
         entries = _read_folder(source, frozen)
     elif source.suffix.lower() in SUFFIXES:
@@ -132,16 +132,22 @@ def _complete(
 
 
 def _read_folder(source: Path, frozen: bool) -> list[Entry]:
-    """List the slides in a folder and those below it."""
-    paths = [p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
-    partial = sum(1 for _ in source.rglob("*.partial"))
-    if partial:
-        log.warning("%s: %d unfinished downloads (*.partial) left out", source, partial)
+    """List the slides in a folder and those below it, behind links too; say what is left out.
+
+    A link to a slide that is not there stays in the list, to be recorded as failed.
+    """
+    paths, remarks = find_scans(source)
     if not paths:
-        raise FileNotFoundError(f"no slides ({' '.join(SUFFIXES)}) in {source}")
+        raise FileNotFoundError(
+            f"no slides ({' '.join(SUFFIXES)}) in {source}; {'; '.join(remarks) or 'it is empty'}"
+        )
+    for remark in remarks:
+        log.warning("%s: %s", source, remark)
     kept = paths if frozen else [p for p in paths if not gdc.is_frozen(p.name)]
     _say_frozen(source, len(paths) - len(kept), len(kept))
-    return [Entry(_default_id(path), path) for path in kept]
+    entries = [Entry(_default_id(path), path) for path in kept]
+    _say_absent(source, entries, "a link to nowhere; is its disk mounted?")
+    return entries
 
 
 def _read_manifest(source: Path, root: Path, frozen: bool) -> list[Entry]:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from extract.ledger import read_outcome
 from extract.slides import Entry
+from shards.folder import visible
 from shards.schema import CODECS, FATES, key
 from shards.write import BLOCK, atomic
 
@@ -56,7 +57,7 @@ def survey(cells: Path, entries: list[Entry] | None, digests: bool = False) -> l
     if not cells.is_dir():
         raise FileNotFoundError(f"no cells folder {cells}")
     if entries is None:
-        names = sorted(path.stem for path in cells.glob("*.json"))
+        names = sorted(path.stem for path in visible(cells.glob("*.json")))
         if not names:
             raise FileNotFoundError(f"{cells} holds no outcome of extract (<slide>.json)")
         listed = {name: None for name in names}

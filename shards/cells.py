@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from shards.folder import visible
+
 KEPT_COLUMNS = ["nucleus", "x", "y", "area_um2", "label", "offset", "size"]
 
 
@@ -23,7 +25,7 @@ def finished_slides(cells: Path) -> list[dict]:
     if not cells.is_dir():
         raise FileNotFoundError(f"no folder {cells}; make it with `python extract/main.py`")
     slides, outcomes = [], {}
-    for path in sorted(cells.glob("*.json")):
+    for path in visible(cells.glob("*.json")):
         record = json.loads(path.read_text())
         outcomes[record["outcome"]] = outcomes.get(record["outcome"], 0) + 1
         if record["outcome"] != "done" or not record["fates"]["kept"]:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from shards.crop import decode_into
 from shards.dataset import read_info
 from shards.fingerprint import checksum, fingerprint, member_blocks
+from shards.folder import visible
 from shards.index import Index
 from shards.schema import CODECS, key
 from shards.write import BLOCK, headers
@@ -36,7 +37,7 @@ def verify(folder: Path) -> Iterator[str]:
     """
     info = read_info(folder)
     known = {shard["name"] for shard in info["shards"]}
-    for path in sorted(folder.glob("*.tar")):
+    for path in visible(folder.glob("*.tar")):
         if path.name not in known:
             yield f"{path}: not of this data set; delete it"
     index = Index(folder, info)

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shards.crop import decode
+from shards.folder import visible
 from shards.schema import CELL_COLUMNS, key
 
 MAIN = Path(__file__).resolve().parents[2] / "extract" / "main.py"
@@ -163,7 +164,7 @@ def open_nuclei(cells: Path, record: dict) -> Nuclei:
 
 
 def _records(cells: Path) -> list[dict]:
-    return [json.loads(path.read_text()) for path in sorted(cells.glob("*.json"))]
+    return [json.loads(path.read_text()) for path in visible(cells.glob("*.json"))]
 
 
 def _done(cells: Path, record: dict) -> dict:
