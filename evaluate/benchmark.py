@@ -21,6 +21,9 @@ class Benchmark:
     label; they share `part_of`, so that embeddings are made once: those of a task are
     `embed(task.part_of)[task.rows]`.
 
+    Of a nucleus that its table gives several times, every row stays and `twins` says which rows
+    are one: folds keep them together.
+
     Raises:
         ValueError: arrays of different lengths, no nuclei, or a label outside `classes`.
     """
@@ -33,6 +36,8 @@ class Benchmark:
     group_kind: str = ""  # what a group is, in a word
     positive: str | None = None  # of two classes, the one AUPR counts
     notes: tuple[str, ...] = ()  # what was dropped or filled, with counts
+    left_out: Mapping[str, int] = field(default_factory=dict)  # why -> nuclei that are not here
+    twins: np.ndarray | None = None  # (N,) int, the same for rows of one nucleus; None: none are
     origins: Mapping[str, np.ndarray] = field(default_factory=dict)  # kind -> (N,) str, '' unknown
     targets: np.ndarray | None = None  # (N, T) float32, e.g. transcripts as counted, untransformed
     target_names: tuple[str, ...] = ()  # T genes
@@ -43,6 +48,8 @@ class Benchmark:
         lengths = {"labels": self.labels, "groups": self.groups, **self.origins}
         if self.targets is not None:
             lengths["targets"] = self.targets
+        if self.twins is not None:
+            lengths["twins"] = self.twins
         if any(len(values) != len(self.crops) for values in lengths.values()):
             found = ", ".join(f"{len(values)} {name}" for name, values in lengths.items())
             raise ValueError(
@@ -71,7 +78,17 @@ class Benchmark:
         if self.targets is not None:
             digest.update("\0".join(self.target_names).encode())
             digest.update(np.ascontiguousarray(self.targets))
+        if self.twins is not None:  # folds depend on them
+            digest.update(b"twins" + np.ascontiguousarray(self.twins, "<i8").tobytes())
         return digest.hexdigest()
+
+    def used(self) -> str:
+        """Say how many nuclei are here, and why others are not, in half a line."""
+        if not any(self.left_out.values()):
+            return f"{len(self):,} nuclei"
+        reasons = "; ".join(f"{n:,} {why}" for why, n in self.left_out.items() if n)
+        total = len(self) + sum(self.left_out.values())
+        return f"{len(self):,} nuclei of {total:,} (not used: {reasons})"
 
     def counts(self) -> dict[str, int]:
         """Return the number of nuclei per class, in the order of `classes`."""
@@ -86,6 +103,7 @@ class Benchmark:
             groups=self.groups[rows],
             origins={kind: words[rows] for kind, words in self.origins.items()},
             targets=None if self.targets is None else self.targets[rows],
+            twins=None if self.twins is None else self.twins[rows],
             rows=None if self.rows is None else self.rows[rows],
         )
 
@@ -105,8 +123,10 @@ class Benchmark:
             positive: of two classes, the one AUPR counts.
         """
         rows = np.flatnonzero(labels != "")
+        none = {f"no class of {name}": len(self) - len(rows)} if len(rows) < len(self) else {}
         return replace(
             self.take(rows),
+            left_out={**self.left_out, **none},
             name=f"{self.name}-{name}",
             labels=labels[rows],
             classes=classes,

@@ -1,5 +1,6 @@
 """An image or a slide that a benchmark names, opened for cutting windows."""
 
+import hashlib
 from pathlib import Path
 from typing import Protocol
 
@@ -12,12 +13,14 @@ from shards.crop import cut, inside, window_px
 from shards.scale import check_square
 
 BLOCK_PX = 1024  # side of the regions a slide is read in
+WHOLE_BYTES = 2**22  # of a file: up to twice as many are compared whole
 
 
 class Picture(Protocol):
     """What windows are cut from; a context manager."""
 
     mpp: float | None  # its own word on its scale, µm/px
+    size: tuple[int, int]  # width, height, px of level 0
 
     def inside(self, xy: np.ndarray, mpp: float, out_px: int) -> np.ndarray:
         """Tell which windows, (N,) bool, lie wholly in the picture; arguments as of `cut`."""
@@ -57,13 +60,56 @@ def open_picture(path: Path, source: str = "cells.csv") -> Picture:
             return _Slide(openslide.OpenSlide(path))
         except openslide.OpenSlideError as error:
             raise ValueError(f"{path} does not open as a slide: {error}") from error
-    try:
-        if path.suffix.lower() in (".tif", ".tiff"):  # one that is not tiled, or too large for PIL
+    if path.suffix.lower() in (".tif", ".tiff"):  # one that is not tiled, or too large for PIL
+        try:
             return _Image(_first_page(path))
+        except (OSError, ValueError, IndexError, KeyError) as error:
+            raise ValueError(
+                f"{path} is neither a slide nor an image that opens: {error}"
+            ) from error
+    return _Image(read_pixels(path, source))
+
+
+def read_pixels(path: Path, source: str) -> np.ndarray:
+    """Read a whole image of 8 bits: (H, W, 3) uint8 RGB, what is transparent on white.
+
+    Args:
+        path: PNG, JPEG, or what else Pillow reads.
+        source: what names it, for the error.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it does not open, is cut short, or has more than 8 bits.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{source} names an image that is not there: {path}")
+    try:
         with Image.open(path) as image:
-            return _Image(np.asarray(image.convert("RGB")))
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError) as error:
+            image.load()
+            if image.mode.startswith(("I", "F")):
+                raise ValueError(f"it has pixels of {image.mode}, not of 8 bits; convert it")
+            if image.has_transparency_data:
+                white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+                return np.asarray(
+                    Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+                )
+            return np.asarray(image.convert("RGB"))
+    except (
+        UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError
+    ) as error:  # fmt: skip
         raise ValueError(f"{path} is neither a slide nor an image that opens: {error}") from error
+
+
+def fingerprint(path: Path) -> str:
+    """Return a digest by which two files of one image are told: of all bytes, or of its ends."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with open(path, "rb") as file:
+        digest.update(file.read(WHOLE_BYTES))
+        if size > WHOLE_BYTES:
+            file.seek(max(WHOLE_BYTES, size - WHOLE_BYTES))
+            digest.update(file.read())
+    return digest.hexdigest()
 
 
 def _first_page(path: Path) -> np.ndarray:
@@ -83,6 +129,7 @@ class _Image:
 
     def __init__(self, pixels: np.ndarray):
         self.pixels = pixels  # (H, W, 3) uint8
+        self.size = (pixels.shape[1], pixels.shape[0])
 
     def inside(self, xy: np.ndarray, mpp: float, out_px: int) -> np.ndarray:
         return inside(xy, self.pixels.shape[1], self.pixels.shape[0], mpp, out_px)
@@ -103,6 +150,7 @@ class _Slide:
 
     def __init__(self, slide: openslide.OpenSlide):
         self.slide = slide
+        self.size = slide.dimensions
 
     @property
     def mpp(self) -> float | None:

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from evaluate.benchmark import Benchmark
 from evaluate.probes.metrics import scores
+from evaluate.probes.twins import expand, joined
 
 C = 1.0  # inverse strength of the L2 penalty, on standardised features
 GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of C, where an inner split chooses
@@ -29,7 +30,7 @@ def folds(benchmark: Benchmark, split: str, count: int, seed: int) -> list[np.nd
 
     `stratified` is the paper's: nuclei are shuffled, classes balanced among folds. `grouped` keeps
     each image or slide within one fold, since nuclei of one image are not independent; where there
-    are fewer groups than folds, each group is a fold.
+    are fewer groups than folds, each group is a fold. Rows of one nucleus share a fold in both.
 
     Paper leaves open: classes rarer than folds (NuCLS has 2 eosinophils); here: of more than two
     classes they stay, and a fold that holds none of a class does not count it.
@@ -38,7 +39,11 @@ def folds(benchmark: Benchmark, split: str, count: int, seed: int) -> list[np.nd
         ValueError: a class has a single member, or one of two has fewer than folds; a class is
             absent from a training fold; there are fewer than two classes or, grouped, two groups.
     """
-    counts = benchmark.counts()
+    twins, first = benchmark.twins, np.arange(len(benchmark))
+    if twins is not None:
+        first = np.sort(np.unique(twins, return_index=True)[1])
+    labels = benchmark.labels[first]  # one a nucleus
+    counts = {name: int((labels == name).sum()) for name in benchmark.classes}
     if len(counts) < 2:
         raise ValueError(
             f"{benchmark.name} has {len(counts)} class(es) ({', '.join(counts)}); a probe needs two"
@@ -56,15 +61,18 @@ def folds(benchmark: Benchmark, split: str, count: int, seed: int) -> list[np.nd
     if split == "stratified":
         splitter = StratifiedKFold(count, shuffle=True, random_state=seed)
     else:
-        groups = benchmark.groups
+        groups = benchmark.groups if twins is None else joined(benchmark.groups, twins)
+        groups = groups[first]
         count = min(count, len(set(groups.tolist())))
         if count < 2:
             raise ValueError("all nuclei are of one group, or no groups are given")
         splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-    rows = np.zeros(len(benchmark))
+    rows = np.zeros(len(first))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class")  # looked at here
-        tests = [test for _, test in splitter.split(rows, benchmark.labels, groups)]
+        tests = [test for _, test in splitter.split(rows, labels, groups)]
+    if twins is not None:
+        tests = expand(tests, twins, first)
     for i, test in enumerate(tests):
         held, rest = set(benchmark.labels[test]), set(np.delete(benchmark.labels, test))
         for name in benchmark.classes:

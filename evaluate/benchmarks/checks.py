@@ -1,0 +1,187 @@
+"""Whether a benchmark's nuclei lie in their images, are classes, and stand there once."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+OUTSIDE = 0.01  # share of nuclei beyond their image from which on it is no border's matter
+FEW = 2  # of them are said, whatever their share
+NO_CLASS = ("", "nan", "na", "n/a", "none", "null", "<na>", "#n/a")  # in any case
+NAMED = 5  # of what is listed, for a line on a screen
+
+
+@dataclass
+class Places:
+    """Nuclei against the sizes of their images, image after image.
+
+    Raises:
+        ValueError: more than a few lie outside, as soon as that is known.
+    """
+
+    source: str  # what gives the places, for errors
+    total: int = 0
+    outside: int = 0
+    images: int = 0
+    _first: str = ""
+    _reach: list[bool] = field(default_factory=list)
+
+    def look(self, image: str, xy: np.ndarray, width: int, height: int) -> None:
+        """Count those of an image, (N, 2) float in its px, that lie outside it."""
+        xy = xy[np.isfinite(xy).all(axis=1)]
+        if not len(xy):
+            return
+        out = beyond(xy, width, height)
+        found = int(out.sum())
+        self._count(found, len(xy), f"{image} ({width}x{height} px)", _extent(xy), _swapped(
+            xy, width, height
+        ))  # fmt: skip
+        self.total, self.outside, self.images = (
+            self.total + len(xy), self.outside + found, self.images + 1
+        )  # fmt: skip
+        if found and not self._first:
+            x, y = xy[out][0]
+            self._first = f"{image}, {x:g}, {y:g}"
+        self._reach.append(bool((xy < (width / 2, height / 2)).all()))
+
+    def _count(self, out: int, total: int, image: str, extent: str, swapped: bool) -> None:
+        if out <= max(FEW, OUTSIDE * total):
+            return
+        cure = (
+            "x and y are swapped: the other way round all lie within"
+            if swapped
+            else "coordinates of another scale, x and y swapped, or another image's"
+        )
+        raise ValueError(
+            f"{self.source}: {out} of {total} nuclei of {image} lie outside it; they reach "
+            f"{extent}: {cure}"
+        )
+
+    def notes(self) -> list[str]:
+        """Return what is to be said of them all.
+
+        Raises:
+            ValueError: more than a few lie outside, over all images.
+        """
+        if self.outside > max(FEW, OUTSIDE * self.total):
+            raise ValueError(
+                f"{self.source}: {self.outside} of {self.total} nuclei lie outside their images "
+                f"(the first: {self._first}): coordinates of another scale, x and y swapped, or "
+                "other images"
+            )
+        said = []
+        if self.outside:
+            said.append(
+                f"{self.outside} of {self.total} nuclei lie outside their image (the first: "
+                f"{self._first})"
+            )
+        if all(self._reach) and self.total >= 30:
+            said.append(
+                f"all {self.total} nuclei lie in the upper left quarter of their images: see "
+                "that the coordinates are px of the images"
+            )
+        return said
+
+
+def beyond(xy: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Tell which places, (N, 2) float with pixel centres at whole numbers, leave an image."""
+    return ((xy < -0.5) | (xy > (width - 0.5, height - 0.5))).any(axis=1)
+
+
+def _extent(xy: np.ndarray) -> str:
+    (left, top), (right, bottom) = xy.min(axis=0), xy.max(axis=0)
+    return f"from {left:.0f}, {top:.0f} to {right:.0f}, {bottom:.0f}"
+
+
+def _swapped(xy: np.ndarray, width: int, height: int) -> bool:
+    return not beyond(xy[:, ::-1], width, height).any()
+
+
+def no_class(labels: np.ndarray) -> tuple[np.ndarray, Counter]:
+    """Empty the labels that stand for a missing value.
+
+    Args:
+        labels: (N,) str.
+
+    Returns:
+        (N,) str, and how often each word (`nan`, `NA`, …; '' as 'empty') stood for none.
+    """
+    none = np.isin(np.char.lower(np.char.strip(labels)), NO_CLASS)
+    words = Counter(word.strip() or "empty" for word in labels[none].tolist())
+    return np.where(none, "", labels), words
+
+
+def look_alikes(labels: np.ndarray) -> list[str]:
+    """Return a warning for each set of classes that differ only as written.
+
+    Such are `Tumour` and `tumour`, `1` and `1.0`, `plasma cell` and `plasma_cell`.
+    """
+    counts = Counter(labels[labels != ""].tolist())
+    alike: dict[object, list[str]] = {}
+    for word in sorted(counts):
+        alike.setdefault(_plain(word), []).append(word)
+    return [
+        f"classes {', '.join(f'{w!r} ({counts[w]:,})' for w in words)} differ only in how they "
+        "are written: taken as different; write them alike if they are one"
+        for words in alike.values()
+        if len(words) > 1
+    ]
+
+
+def _plain(word: str) -> object:
+    try:
+        return float(word)
+    except ValueError:
+        return re.sub(r"[\s_-]+", " ", word.casefold()).strip()
+
+
+def find_twins(
+    source: str, images: np.ndarray, xy: np.ndarray, labels: np.ndarray, refuse: bool = True
+) -> tuple[np.ndarray | None, list[str]]:
+    """Find nuclei that are given more than once: the same image and place.
+
+    Args:
+        source: what gives them, for errors.
+        images: (N,) str, equal for one image under whatever name.
+        xy: (N, 2) float.
+        labels: (N,) str.
+        refuse: whether rows of one nucleus that bear different labels are an error; else they are
+            said.
+
+    Returns:
+        (N,) int, equal for rows of one nucleus, or None if each stands there once; and notes.
+
+    Raises:
+        ValueError: the rows of one nucleus bear different labels.
+    """
+    if not len(xy):
+        return None, []
+    picture = np.unique(images, return_inverse=True)[1]
+    places = np.column_stack([picture, np.round(xy, 2)])
+    _, first, twin, times = np.unique(
+        places, axis=0, return_index=True, return_inverse=True, return_counts=True
+    )
+    twin = twin.ravel()
+    if (times == 1).all():
+        return None, []
+    differ = np.flatnonzero(labels != labels[first[twin]])
+    if len(differ) and refuse:
+        row, before = differ[0], first[twin[differ[0]]]
+        raise ValueError(
+            f"{source}: {len(set(twin[differ].tolist()))} nuclei stand there twice with different "
+            f"labels; the first: {images[row]}, {xy[row][0]:g}, {xy[row][1]:g} is "
+            f"{labels[before]!r} and {labels[row]!r}; leave one row of each"
+        )
+    said = [
+        f"{int((times - 1).sum())} of {len(xy)} rows repeat a nucleus (same image, same place): "
+        "kept, in one fold"
+    ]
+    if len(differ):
+        said.append(f"{len(differ)} of them bear another label than the row they repeat")
+    return twin, said
+
+
+def listed(names: list[str]) -> str:
+    """Return a few names for a line on a screen."""
+    return ", ".join(names[:NAMED]) + (f" … ({len(names)} in all)" if len(names) > NAMED else "")
