@@ -127,6 +127,7 @@ def benchmark_facts(benchmark: Benchmark, path: str, protocol: dict) -> dict:
         "groups": len(set(benchmark.groups.tolist())),
         "group_kind": benchmark.group_kind,
         "notes": list(benchmark.notes),
+        "used": benchmark.used(),
         "protocol": protocol,
     }
     if benchmark.targets is not None:

@@ -14,18 +14,15 @@ NAMED = 5  # of what is listed, for a line on a screen
 
 @dataclass
 class Places:
-    """Nuclei against the sizes of their images, image after image.
-
-    Raises:
-        ValueError: more than a few lie outside, as soon as that is known.
-    """
+    """Nuclei against the sizes of their images, image after image; then `notes` judges."""
 
     source: str  # what gives the places, for errors
     total: int = 0
     outside: int = 0
-    images: int = 0
-    _first: str = ""
-    _reach: list[bool] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)  # of images with more than a few outside
+    first: str = ""  # one that lies outside
+    swapped: bool = True  # whether all lie within if x is y
+    corner: bool = True  # whether all lie in the upper left quarters
 
     def look(self, image: str, xy: np.ndarray, width: int, height: int) -> None:
         """Count those of an image, (N, 2) float in its px, that lie outside it."""
@@ -34,49 +31,42 @@ class Places:
             return
         out = beyond(xy, width, height)
         found = int(out.sum())
-        self._count(found, len(xy), f"{image} ({width}x{height} px)", _extent(xy), _swapped(
-            xy, width, height
-        ))  # fmt: skip
-        self.total, self.outside, self.images = (
-            self.total + len(xy), self.outside + found, self.images + 1
-        )  # fmt: skip
-        if found and not self._first:
-            x, y = xy[out][0]
-            self._first = f"{image}, {x:g}, {y:g}"
-        self._reach.append(bool((xy < (width / 2, height / 2)).all()))
-
-    def _count(self, out: int, total: int, image: str, extent: str, swapped: bool) -> None:
-        if out <= max(FEW, OUTSIDE * total):
-            return
-        cure = (
-            "x and y are swapped: the other way round all lie within"
-            if swapped
-            else "coordinates of another scale, x and y swapped, or another image's"
-        )
-        raise ValueError(
-            f"{self.source}: {out} of {total} nuclei of {image} lie outside it; they reach "
-            f"{extent}: {cure}"
-        )
+        self.total, self.outside = self.total + len(xy), self.outside + found
+        self.swapped &= not beyond(xy[:, ::-1], width, height).any()
+        self.corner &= bool((xy < (width / 2, height / 2)).all())
+        (left, top), (right, bottom) = xy.min(axis=0), xy.max(axis=0)
+        if found and not self.first:
+            self.first = f"{image}, {xy[out][0][0]:g}, {xy[out][0][1]:g}"
+        if many(found, len(xy)):
+            self.faults.append(
+                f"{found} of {len(xy)} of {image} ({width}x{height} px; they reach from "
+                f"{left:.0f}, {top:.0f} to {right:.0f}, {bottom:.0f})"
+            )
 
     def notes(self) -> list[str]:
         """Return what is to be said of them all.
 
         Raises:
-            ValueError: more than a few lie outside, over all images.
+            ValueError: more than a few lie outside, of one image or of all.
         """
-        if self.outside > max(FEW, OUTSIDE * self.total):
+        if self.faults or many(self.outside, self.total):
+            cure = (
+                "x and y swapped, for the other way round all lie within"
+                if self.swapped
+                else "coordinates of another scale, or x and y swapped, or other images'"
+            )
+            where = self.faults[0] if self.faults else f"one of {self.first}"
             raise ValueError(
-                f"{self.source}: {self.outside} of {self.total} nuclei lie outside their images "
-                f"(the first: {self._first}): coordinates of another scale, x and y swapped, or "
-                "other images"
+                f"{self.source}: {self.outside} of {self.total} nuclei lie outside their image, "
+                f"{where}: {cure}"
             )
         said = []
         if self.outside:
             said.append(
                 f"{self.outside} of {self.total} nuclei lie outside their image (the first: "
-                f"{self._first})"
+                f"{self.first})"
             )
-        if all(self._reach) and self.total >= 30:
+        if self.corner and self.total >= 30:
             said.append(
                 f"all {self.total} nuclei lie in the upper left quarter of their images: see "
                 "that the coordinates are px of the images"
@@ -84,18 +74,14 @@ class Places:
         return said
 
 
+def many(outside: int, total: int) -> bool:
+    """Tell whether more lie outside than what happens at borders."""
+    return outside > max(FEW, OUTSIDE * total)
+
+
 def beyond(xy: np.ndarray, width: int, height: int) -> np.ndarray:
     """Tell which places, (N, 2) float with pixel centres at whole numbers, leave an image."""
     return ((xy < -0.5) | (xy > (width - 0.5, height - 0.5))).any(axis=1)
-
-
-def _extent(xy: np.ndarray) -> str:
-    (left, top), (right, bottom) = xy.min(axis=0), xy.max(axis=0)
-    return f"from {left:.0f}, {top:.0f} to {right:.0f}, {bottom:.0f}"
-
-
-def _swapped(xy: np.ndarray, width: int, height: int) -> bool:
-    return not beyond(xy[:, ::-1], width, height).any()
 
 
 def no_class(labels: np.ndarray) -> tuple[np.ndarray, Counter]:
@@ -171,7 +157,7 @@ def find_twins(
         raise ValueError(
             f"{source}: {len(set(twin[differ].tolist()))} nuclei stand there twice with different "
             f"labels; the first: {images[row]}, {xy[row][0]:g}, {xy[row][1]:g} is "
-            f"{labels[before]!r} and {labels[row]!r}; leave one row of each"
+            f"{str(labels[before])!r} and {str(labels[row])!r}; leave one row of each"
         )
     said = [
         f"{int((times - 1).sum())} of {len(xy)} rows repeat a nucleus (same image, same place): "
@@ -185,3 +171,8 @@ def find_twins(
 def listed(names: list[str]) -> str:
     """Return a few names for a line on a screen."""
     return ", ".join(names[:NAMED]) + (f" … ({len(names)} in all)" if len(names) > NAMED else "")
+
+
+def counted(words: Counter) -> str:
+    """Return words and how often each is there: nan 10, NA 3."""
+    return ", ".join(f"{word} {n:,}" for word, n in words.most_common())

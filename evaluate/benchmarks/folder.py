@@ -14,8 +14,16 @@ from pathlib import Path
 import numpy as np
 
 from evaluate.benchmark import Benchmark
+from evaluate.benchmarks.checks import (
+    Places,
+    counted,
+    find_twins,
+    listed,
+    look_alikes,
+    no_class,
+)
 from evaluate.benchmarks.columns import read_columns
-from evaluate.benchmarks.picture import Picture, open_picture
+from evaluate.benchmarks.picture import Picture, fingerprint, open_picture, strays
 from shards.scale import check_mpp
 from shards.schema import MPP, MPP_40X, MPP_TOLERANCE
 
@@ -40,7 +48,8 @@ def load(path: Path, view_px: int = 40) -> list[Benchmark]:
     Raises:
         FileNotFoundError: an image is absent.
         ValueError: a column is absent, an image does not open or has no scale, an image has two
-            values of mpp, or nothing is left.
+            values of mpp, more than a few nuclei lie outside their image, one has two labels, or
+            nothing is left.
     """
     optional = ("image", "slide", "group", "mpp", *KINDS)
     table = read_columns(path / "cells.csv", ("label",), ("x", "y"), optional)
@@ -49,49 +58,79 @@ def load(path: Path, view_px: int = 40) -> list[Benchmark]:
         raise ValueError(
             f"{path / 'cells.csv'}: no column 'image' (or 'slide'), or a row without one"
         )
-    pictures = table[named]
+    pictures, labels = table[named], table["label"]
+    labels, none = no_class(labels)
     xy = np.stack([table["x"], table["y"]], axis=1)  # (N, 2)
     crops = np.zeros((len(xy), view_px, view_px, 3), np.uint8)
     whole = np.zeros(len(xy), bool)
-    resampled = 0
+    identity = np.empty(len(xy), object)  # (N,) str, equal for one image of two names
+    places, seen, resampled = Places("cells.csv"), {}, 0
     for name in dict.fromkeys(pictures.tolist()):
-        rows = np.flatnonzero((pictures == name) & (table["label"] != ""))
+        rows = np.flatnonzero((pictures == name) & (labels != ""))
         if not len(rows):
             continue
         with open_picture(path / name) as picture:
             mpp = _mpp(name, table["mpp"][rows], picture)
+            places.look(name, xy[rows], *picture.size)
             found, windows = picture.cut(xy[rows], mpp, view_px)
         crops[rows[found]] = windows
         whole[rows[found]] = True
+        identity[rows] = seen.setdefault(fingerprint(path / name), name)
         resampled += abs(mpp / MPP - 1) > MPP_TOLERANCE
-    given = ("group", "image", "slide", *KINDS)
-    origins = {kind: table[kind][whole] for kind in given if table[kind].any()}
-    unlabelled = table["label"] == ""
     notes = [
-        f"{(~whole & ~unlabelled).sum()} of {len(whole)} nuclei dropped: "
+        f"{(~whole & (labels != '')).sum()} of {len(whole)} nuclei dropped: "
         f"their {view_px}x{view_px}-px window leaves the image"
     ]
-    if unlabelled.any():
-        notes.append(f"{unlabelled.sum()} of {len(whole)} rows passed over: no label")
+    left_out = {f"whose {view_px}-px window leaves the image": int((~whole & (labels != "")).sum())}
+    if none:
+        words = f" ({counted(none)})" if set(none) != {"empty"} else ""
+        notes.append(f"{none.total()} of {len(whole)} rows passed over: no label{words}")
+        left_out["without a label"] = none.total()
+    notes += places.notes()
+    identity = identity[whole].astype(np.str_)
+    twins, said = find_twins("cells.csv", identity, xy[whole], labels[whole])
+    notes += said + look_alikes(labels[whole])
+    again = sorted({n for n in pictures[whole].tolist()} - set(seen.values()))
+    if again:
+        notes.append(
+            f"{len(again)} images are copies of others under another name: {listed(again)}"
+        )
+    notes += strays(path / name for name in set(pictures.tolist()))
     if resampled:
         notes.append(f"{resampled} images resampled to {MPP} µm/px")
+    table["group"], ungrouped = _groups(table["group"], pictures)
+    if ungrouped:
+        notes.append(f"{ungrouped} of {len(whole)} rows have no group: their image is taken for it")
+    given = ("group", "image", "slide", *KINDS)
+    origins = {kind: table[kind][whole] for kind in given if table[kind].any()}
     return [
         Benchmark(
             name=re.sub(r"[^\w+=@-]", "_", path.resolve().name) or "folder",
             crops=crops[whole],
-            labels=table["label"][whole],
-            classes=tuple(sorted(set(table["label"][whole].tolist()))),
-            groups=origins.get("group", origins[named]),
+            labels=labels[whole],
+            classes=tuple(sorted(set(labels[whole].tolist()))),
+            groups=origins.get("group", identity),  # an image of two names is one
             group_kind="group" if "group" in origins else named,
             notes=tuple(notes),
             origins=origins,
+            left_out=left_out,
+            twins=twins,
         )
     ]
 
 
+def _groups(groups: np.ndarray, pictures: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return groups, the image where a row has none, and how often that was; or '' throughout."""
+    groups = no_class(groups)[0]
+    absent = groups == ""
+    if absent.all():
+        return groups, 0
+    return np.where(absent, pictures, groups), int(absent.sum())
+
+
 def _mpp(name: str, column: np.ndarray, picture: Picture) -> float:
     """Return an image's scale: the column's where given, else its own, never a guess."""
-    given = set(column.tolist()) - {""}
+    given = set(no_class(column)[0].tolist()) - {""}
     if len(given) > 1:
         raise ValueError(f"cells.csv gives {name} {len(given)} values of mpp: {sorted(given)}")
     if given:

@@ -1,6 +1,7 @@
 """An image or a slide that a benchmark names, opened for cutting windows."""
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -9,10 +10,14 @@ import openslide
 import tifffile
 from PIL import Image, UnidentifiedImageError
 
+from evaluate.benchmarks.checks import listed
 from shards.crop import cut, inside, window_px
+from shards.filetype import check_file
+from shards.folder import visible
 from shards.scale import check_square
 
 BLOCK_PX = 1024  # side of the regions a slide is read in
+IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".svs", ".ndpi", ".mrxs")
 WHOLE_BYTES = 2**22  # of a file: up to twice as many are compared whole
 
 
@@ -55,6 +60,7 @@ def open_picture(path: Path, source: str = "cells.csv") -> Picture:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{source} names an image that is not there: {path}")
+    check_file(path)
     if openslide.OpenSlide.detect_format(path):
         try:
             return _Slide(openslide.OpenSlide(path))
@@ -83,6 +89,7 @@ def read_pixels(path: Path, source: str) -> np.ndarray:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{source} names an image that is not there: {path}")
+    check_file(path)
     try:
         with Image.open(path) as image:
             image.load()
@@ -98,6 +105,21 @@ def read_pixels(path: Path, source: str) -> np.ndarray:
         UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError
     ) as error:  # fmt: skip
         raise ValueError(f"{path} is neither a slide nor an image that opens: {error}") from error
+
+
+def strays(used: Iterable[Path]) -> list[str]:
+    """Return a note on the images that lie beside those used, and that no row names."""
+    used = {path.absolute() for path in used}
+    beside = [
+        path
+        for folder in sorted({path.parent for path in used})
+        for path in visible(folder.iterdir())
+        if path.suffix.lower() in IMAGES and path not in used
+    ]
+    if not beside:
+        return []
+    names = listed([path.name for path in beside])
+    return [f"{len(beside)} images beside them are in no row, hence not used: {names}"]
 
 
 def fingerprint(path: Path) -> str:

@@ -65,6 +65,8 @@ def load(path: Path, view_px: int | None = None) -> list[Benchmark]:
         origins={kind: table[kind] for kind in facts.get("origins", [])},
         targets=targets,
         target_names=tuple(facts.get("targets", [])),
+        left_out=facts.get("left_out", {}),
+        twins=table["twin"].astype(np.int64) if "twin" in table else None,
     )
     return [
         whole.task(task["name"], table[task["column"]], tuple(task["classes"]), task["positive"])
@@ -76,8 +78,9 @@ def save(tasks: list[Benchmark], folder: Path) -> None:
     """Write a benchmark's files, each atomically, `benchmark.json` last.
 
     `crops.npy` (N, P, P, 3) uint8; `cells.parquet` with `label`, `group` and a column per origin;
-    of several tasks also a column `label_<task>` each, where `label` is the first task's; and
-    `targets.npy` (N, T) float32 where there are targets.
+    of several tasks also a column `label_<task>` each, where `label` is the first task's; where a
+    nucleus stands there several times, `twin`, equal for its rows; and `targets.npy` (N, T) float32
+    where there are targets.
 
     Args:
         tasks: one benchmark, or several that share `part_of`.
@@ -93,6 +96,8 @@ def save(tasks: list[Benchmark], folder: Path) -> None:
         with atomic(folder / "targets.npy") as file:
             np.save(file, whole.targets)
     columns = {"label": _spread(first), "group": whole.groups, **whole.origins}
+    if whole.twins is not None:
+        columns["twin"] = whole.twins.astype(np.str_)
     described = []
     for task in tasks if first.part_of else []:
         name = task.name.removeprefix(f"{whole.name}-")
@@ -113,6 +118,7 @@ def save(tasks: list[Benchmark], folder: Path) -> None:
         "origins": list(whole.origins),
         "targets": whole.target_names,
         "notes": whole.notes,
+        "left_out": dict(whole.left_out),
     }
     with atomic(folder / "benchmark.json", "w") as file:
         json.dump(facts, file, indent=1)

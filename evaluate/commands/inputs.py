@@ -1,6 +1,7 @@
 """What the commands are given: benchmarks, or cells to look at."""
 
 import argparse
+import sys
 
 
 def distinct_benchmarks(paths: list[str]) -> list:
@@ -12,7 +13,19 @@ def distinct_benchmarks(paths: list[str]) -> list:
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"two benchmarks are named {name!r}; rename a folder")
+    say_used([benchmark for _, benchmark in pairs])
     return pairs
+
+
+def say_used(benchmarks: list) -> None:
+    """Print how many nuclei of each benchmark are used and what was noted on the way, once."""
+    said: set[tuple[str, ...]] = set()
+    for benchmark in benchmarks:
+        print(f"{benchmark.name}: {benchmark.used()}", file=sys.stderr)
+        if benchmark.notes not in said:  # tasks share them
+            said.add(benchmark.notes)
+            for note in benchmark.notes:
+                print(f"  {note}", file=sys.stderr)
 
 
 def molecules_of(options: argparse.Namespace, samples, measured: bool = False):
@@ -50,6 +63,8 @@ def samples_of(options: argparse.Namespace, count: int, view_px: int) -> tuple:
     from evaluate.samples import from_cells, from_shards
 
     if options.benchmark:
-        return "benchmark", find_benchmark(options.benchmark, view_px)
+        benchmark = find_benchmark(options.benchmark, view_px)
+        say_used([benchmark])
+        return "benchmark", benchmark
     kind, read = ("cells", from_cells) if options.cells else ("shards", from_shards)
     return kind, read(getattr(options, kind), count, options.seed, view_px)

@@ -69,6 +69,7 @@ def _chosen(encoder, options: argparse.Namespace) -> tuple:
     import numpy as np
 
     from evaluate.benchmarks.find import find_benchmark
+    from evaluate.commands.inputs import say_used
     from evaluate.embeddings import cached
     from evaluate.maps.page import Keys
     from evaluate.samples import from_cells, from_shards
@@ -80,6 +81,7 @@ def _chosen(encoder, options: argparse.Namespace) -> tuple:
         samples = read(source, options.points, options.seed, 40, options.slide)
         return samples, None, Keys(samples.origins["slide"], samples.nuclei)
     samples = find_benchmark(options.benchmark, 40)
+    say_used([samples])
     vectors, rows = cached(encoder, samples, options.out), np.arange(len(samples))
     kind = samples.group_kind or "group"
     if len(samples) > options.points:

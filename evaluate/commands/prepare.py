@@ -58,6 +58,8 @@ def run(options: argparse.Namespace) -> None:
             counts += f"{len(set(benchmark.groups.tolist()))} {benchmark.group_kind}s"
         where = options.out if len(tasks) == 1 else f"{options.out}:{_task(benchmark)}"
         print(f"{where}: {len(benchmark):,} nuclei ({counts})")
+        if any(benchmark.left_out.values()):
+            print(f"  {benchmark.used()}")
         for line in paper.compare(benchmark):
             print(line)
     for note in tasks[0].notes:

@@ -71,17 +71,16 @@ def read_tables(out: Path) -> list[Table]:
 def _caption(name: str, split: str, count: int, facts: dict) -> str:
     if not facts:
         return name
+    used = facts.get("used", f"{facts['nuclei']:,} nuclei")
     if split not in CLASSIFICATION:
         genes = len(facts["targets"])
-        return (
-            f"{name}, {facts['nuclei']:,} nuclei, {genes} genes; each {split} of {count} left out"
-        )
+        return f"{name}, {used}, {genes} genes; each {split} of {count} left out"
     folds = f"{count} stratified folds, nuclei shuffled"
     if split == "grouped":
         kind = facts["group_kind"]
         folds = f"{count} folds that keep each {kind} whole ({facts['groups']} {kind}s)"
     positive = f", AUPR of {facts['positive']}" if facts["positive"] else ""
-    return f"{name}, {facts['nuclei']:,} nuclei, {len(facts['classes'])} classes{positive}; {folds}"
+    return f"{name}, {used}, {len(facts['classes'])} classes{positive}; {folds}"
 
 
 def markdown(tables: list[Table]) -> str:
