@@ -43,7 +43,8 @@ def find_header(path: Path, data: bytes, wanted: Sequence[str]) -> tuple[list[st
             names = [n.strip() for n in next(csv.reader([plain], **dialect(separator)), [])]
             keys = {_loose(name) for name in names}
             known = sum(_loose(name) in keys for name in wanted)
-            if known > best[4] or (known == best[4] == 0 and len(names) > len(best[0])):
+            wider = known == best[4] == 0 and separator != " " and len(names) > len(best[0])
+            if known > best[4] or wider:
                 best = (names, separator, after, begin, known)
     return best[:4]
 
@@ -61,10 +62,10 @@ def choose(
     Returns:
         Wanted name -> place; what was taken for what, in words.
     """
-    keys = [_key(name) for name in header]
+    keys = [key(name) for name in header]
     chosen: dict[str, int] = {}
     taken = []
-    for close, same in ((False, _key), (True, _loose)):
+    for close, same in ((False, key), (True, _loose)):
         free = [i for i in range(len(header)) if not close or i not in chosen.values()]
         for name in (n for n in wanted if n not in chosen):
             places = [i for i in free if keys[i] and same(header[i]) == same(name)]
@@ -80,7 +81,7 @@ def choose(
     return chosen, tuple(taken)
 
 
-def _key(name: str) -> str:
+def key(name: str) -> str:
     """Return a column's name without regard to case and to blanks around and between words."""
     return " ".join(name.split()).casefold()
 

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shards.header import SHOWN, absence, choose, find_header, near
+from shards.header import SHOWN, absence, choose, find_header, key, near
 from shards.rows import read_rows
 from shards.text import clean
 
@@ -61,12 +61,12 @@ class Table:
         blank = dict.fromkeys(missing, "")
         return [blank.get(cell, cell) for cell in self.columns[name].to_pylist()]
 
-    def numbers(self, name: str, may_be_empty: bool = False) -> np.ndarray:
+    def numbers(self, name: str, missing: tuple[str, ...] = ()) -> np.ndarray:
         """Return a column as (N,) float64.
 
         Args:
-            name: of the column; an absent one is empty in every row.
-            may_be_empty: whether an empty cell is NaN; else it is an error.
+            name: of the column; an absent one is NaN in every row.
+            missing: what cells may be instead of a number, such as ("",); they are NaN.
 
         Raises:
             ValueError: a cell is no finite number; names its line.
@@ -83,14 +83,11 @@ class Table:
                     "decimal points; write all numbers in one way, without marks for thousands"
                 )
             cells = pc.replace_substring(cells, ",", ".")
-        empty = pc.equal(cells, "")
-        if may_be_empty:
-            cells = pc.if_else(empty, None, cells)
+        empty = pc.is_in(cells, pa.array(missing, pa.string()))
+        cells = pc.if_else(empty, None, cells)
         try:
             numbers = pc.cast(cells, pa.float64()).to_numpy()
-            bad = ~np.isfinite(numbers)
-            if may_be_empty:
-                bad &= ~empty.to_numpy()
+            bad = ~np.isfinite(numbers) & ~empty.to_numpy()
         except pa.ArrowInvalid:  # it does not say which
             bad = np.array([not _is_number(cell) for cell in cells.to_pylist()], bool)
         if bad.any():
@@ -107,7 +104,7 @@ class Table:
 def read_table(
     path: Path,
     needed: Sequence[str],
-    optional: Sequence[str] = (),
+    optional: Sequence[str] | None = (),
     say_unknown: bool = True,
     data: bytes | None = None,
 ) -> Table:
@@ -116,7 +113,7 @@ def read_table(
     Args:
         path: the file.
         needed: columns that must be there.
-        optional: columns that may be there.
+        optional: columns that may be there; None: every other column, by its name in the file.
         say_unknown: warn of columns that are neither, once a file.
         data: its content, where it has been read already; else it is read from the path.
 
@@ -133,8 +130,12 @@ def read_table(
     # Rows of separators alone, as Excel leaves below a table, are blank lines.
     if re.search(rb"(?m)^[ \t;,]+$", data):
         data = re.sub(rb"(?m)^[ \t;,]+$", b"", data)
+    header, separator, first, start = find_header(path, data, [*needed, *(optional or ())])
+    if optional is None:
+        known = {key(name) for name in needed}
+        named = header[1:] if INDEX.fullmatch(header[0]) else header
+        optional = [name for name in named if name and key(name) not in known]
     wanted = [*needed, *optional]
-    header, separator, first, start = find_header(path, data, wanted)
     chosen, taken = choose(path, header, wanted)
     absent = [name for name in needed if name not in chosen]
     if absent:

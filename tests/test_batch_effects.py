@@ -166,10 +166,10 @@ def test_the_command_writes_tables_and_a_figure(run_stage, own, tmp_path):
 def test_bad_lists_of_origins_are_named(tmp_path):
     path = tmp_path / "o.csv"
     path.write_text("slide,scanner\na,X\na,Y\n")
-    with pytest.raises(ValueError, match="slide 'a' twice"):
+    with pytest.raises(ValueError, match="line 3 names slide 'a' a second time"):
         read_origins(path)
     path.write_text("name,scanner\na,X\n")
-    with pytest.raises(ValueError, match="first line must be slide"):
+    with pytest.raises(ValueError, match="no column 'slide'; found name, scanner"):
         read_origins(path)
     _, samples = cohort()
     with pytest.raises(ValueError, match="is a slide of made"):

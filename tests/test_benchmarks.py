@@ -85,7 +85,7 @@ def test_windows_of_a_slide_are_those_of_its_pixels(tmp_path, mpp):
         (["image,x,y,label,mpp", "0.png,5,5,a,.25"], "no nucleus left"),
         (["image,x,y,label,mpp", "no.png,50,50,a,.25"], "an image that is not there"),
         (["image,x,y,label,mpp", "cells.csv,50,50,a,.25"], "neither a slide nor an image"),
-        (["image,x,y,label,mpp", "0.png,50"], "a short row"),
+        (["image,x,y,label,mpp", "0.png,50"], "line 2 ends early: it has 2 cells under 5 names"),
         (["image,x,y,label,mpp"], "a header and no rows"),
     ],
 )

@@ -163,3 +163,15 @@ def test_the_command_on_cells_with_a_table_of_values(run_stage, cells, tmp_path)
     done = run_stage("evaluate/main.py", *words, "--values", tmp_path / "v.parquet",
                      "--markers", "CD8A")  # fmt: skip
     assert done.returncode == 2 and "--markers CD8A: there are" in done.stderr
+
+
+def test_values_as_other_programs_write_them(tmp_path, caplog):
+    """Semicolons, an index, a decimal comma, R's NA; a column of words is said, not lost."""
+    path = tmp_path / "v.csv"
+    path.write_text(";Slide;nucleus;CD3;site\n0;a;0;1,5;x\n1;a;1;NA;y\n2;a;2;2;x\n")
+    samples = samples_of(3)
+    samples.origins["slide"] = np.array(["a"] * 3)
+    found = from_file(path, samples, np.arange(3), log1p=False)
+    assert found.names == ("CD3",) and found.values.tolist() == [[1.5], [2.0]]
+    assert found.rows.tolist() == [0, 2]
+    assert "columns that are not numbers are passed over: site" in caplog.text

@@ -210,10 +210,10 @@ def test_empty_numbers_where_they_may_be_empty(tmp_path):
     (tmp_path / "t.csv").write_text("path,mpp\na,0.25\nb,\nc,x\n")
     table = read_table(tmp_path / "t.csv", ["path"], ["mpp", "size"])
     with pytest.raises(ValueError, match="line 4: mpp is 'x', not a number"):
-        table.numbers("mpp", may_be_empty=True)
+        table.numbers("mpp", missing=("",))
     assert np.isnan(table.numbers("size")).all()
     (tmp_path / "t.csv").write_text("path,mpp\na,0.25\nb,\n")
-    numbers = read_table(tmp_path / "t.csv", ["path"], ["mpp"]).numbers("mpp", may_be_empty=True)
+    numbers = read_table(tmp_path / "t.csv", ["path"], ["mpp"]).numbers("mpp", missing=("",))
     assert numbers[0] == 0.25 and np.isnan(numbers[1])
 
 

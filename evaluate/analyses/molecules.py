@@ -1,5 +1,6 @@
 """What is known of each cell beside its picture: transcripts, or measures in their place."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,10 +9,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from evaluate.benchmark import Benchmark
+from shards.filetype import check_file
 from shards.schema import key
+from shards.table import MISSING, read_table
 
 # Columns of tables of cells that say where a cell is, not what it is like.
 PLACES = ("key", "slide", "nucleus", "project", "x", "y", "offset", "size")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,13 +113,31 @@ def from_file(path: Path, samples: Benchmark, nuclei: np.ndarray, log1p: bool) -
 def _read(path: Path) -> pa.Table:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
+    check_file(path)
+    if path.suffix != ".parquet":
+        return _read_csv(path)
     try:
-        if path.suffix == ".parquet":
-            import pyarrow.parquet as pq
+        import pyarrow.parquet as pq
 
-            return pq.read_table(path)
-        import pyarrow.csv as csv
-
-        return csv.read_csv(path)
+        return pq.read_table(path)
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is no CSV or Parquet table: {error}") from error
+        raise ValueError(f"{path} is no Parquet table: {error}") from error
+
+
+def _read_csv(path: Path) -> pa.Table:
+    """Read a CSV; columns that hold anything but numbers stay text."""
+    table, columns, words = read_table(path, (), None), {}, []
+    for name, cells in table.columns.items():
+        place = name.casefold()
+        if place in ("key", "slide", "project"):
+            columns[place] = cells
+        elif place == "nucleus":
+            columns[place] = table.numbers(name).astype(np.int64)
+        else:
+            try:
+                columns[name] = table.numbers(name, MISSING)
+            except ValueError:
+                words.append(name)
+    if words:
+        log.warning("%s: columns that are not numbers are passed over: %s", path, ", ".join(words))
+    return pa.table(columns)

@@ -52,7 +52,7 @@ def load(path: Path, view_px: int = 40) -> list[Benchmark]:
             nothing is left.
     """
     optional = ("image", "slide", "group", "mpp", *KINDS)
-    table = read_columns(path / "cells.csv", ("label",), ("x", "y"), optional)
+    table = read_columns(path / "cells.csv", ("label",), ("x", "y"), optional, say_unknown=True)
     named = "image" if table["image"].any() else "slide"
     if not table[named].all():
         raise ValueError(

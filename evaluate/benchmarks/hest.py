@@ -3,7 +3,6 @@
 Not from `st/*.h5ad`: for Xenium those hold bins of 100 µm, not cells.
 """
 
-import csv
 import json
 import zlib
 from functools import partial
@@ -17,6 +16,7 @@ from evaluate.benchmark import Benchmark
 from evaluate.benchmarks import transcripts
 from evaluate.benchmarks.picture import open_picture
 from shards.scale import check_mpp
+from shards.table import read_table
 
 LAYOUT = "wsis/, transcripts/, xenium_seg/ and metadata/, with the slides of one organ"
 SLIDES = {  # paper, A.1
@@ -198,11 +198,11 @@ def _facts(path: Path, slide: str) -> dict:
 
 
 def _sample(path: Path, slide: str) -> dict:
-    for table in sorted(path.glob("**/HEST_v*.csv"), reverse=True):
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            for row in csv.DictReader(file):
-                if row.get("id") == slide:
-                    return row
+    for file in sorted(path.glob("**/HEST_v*.csv"), reverse=True):
+        table = read_table(file, ["id"], ["pixel_size_um_estimated", "patient"], say_unknown=False)
+        ids = table.words("id")
+        if slide in ids:
+            return {name: table.words(name)[ids.index(slide)] for name in table.columns}
     raise FileNotFoundError(f"neither {path}/metadata/{slide}.json nor a row of HEST_v*.csv")
 
 

@@ -67,24 +67,21 @@ def run(options: argparse.Namespace) -> None:
 
 
 def read_origins(path: Path) -> dict[str, dict[str, str]]:
-    """Read a CSV whose first column is the slide; return kind -> {slide: origin}.
+    """Read a table with the columns `slide` and others; return kind -> {slide: origin}.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no column `slide` in front, no other column, or a slide named twice.
+        ValueError: no column `slide`, no other column, or a slide named twice.
     """
-    import csv
+    from shards.table import read_table
 
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        header, *rows = [row for row in csv.reader(file) if row] or [[]]
-    if len(header) < 2 or header[0] != "slide":
-        raise ValueError(f"{path}: the first line must be slide,<kind>[,<kind>…], found {header}")
-    slides = [row[0] for row in rows]
-    twice = [slide for slide in slides if slides.count(slide) > 1]
-    if twice:
-        raise ValueError(f"{path} names slide {twice[0]!r} twice")
-    return {
-        kind: {row[0]: row[i] for row in rows if len(row) > i} for i, kind in enumerate(header) if i
-    }
+    table = read_table(path, ["slide"], None)
+    kinds = [name for name in table.columns if name != "slide"]
+    if not kinds:
+        raise ValueError(f"{path}: needed are slide,<kind>[,<kind>…], found only slide")
+    slides, seen = table.words("slide"), set()
+    for row, slide in enumerate(slides):
+        if slide in seen:
+            raise ValueError(f"{table.where(row)} names slide {slide!r} a second time")
+        seen.add(slide)
+    return {kind: dict(zip(slides, table.words(kind), strict=True)) for kind in kinds}
