@@ -1,9 +1,11 @@
 """What the Genomic Data Commons says of slides: manifest, sample sheet, TCGA's names."""
 
-import csv
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from shards.table import Table, read_table
 
 MANIFEST_COLUMNS = ("id", "filename", "md5", "size")
 SHEET_COLUMNS = ("File ID", "File Name", "Project ID", "Case ID")
@@ -11,6 +13,8 @@ UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 # TCGA-<site>-<participant>-<sample><vial>-<portion>-<slide>: TS, BS and MS are frozen sections
 # (top, bottom, middle) cut beside the piece that was sequenced, DX is the FFPE diagnostic slide.
 FROZEN = re.compile(r"TCGA-\w\w-\w{4}-\d\d[A-Z]?-\d\d-[TBM]S", re.IGNORECASE)
+PROJECT = re.compile(r"[A-Z]\w*\.?\w*(-[\w.]+)+", re.IGNORECASE)  # TCGA-BRCA, CPTAC-3
+MD5 = re.compile("[0-9a-f]{32}", re.IGNORECASE)
 CASE = re.compile(r"TCGA-\w\w-\w{4}(?=[-.]|$)", re.IGNORECASE)
 
 
@@ -43,28 +47,24 @@ def case_of(name: str) -> str | None:
     return found[0].upper() if found else None
 
 
-def is_manifest(path: Path) -> bool:
-    """Tell whether a text file begins like a GDC manifest."""
-    with open(path, "rb") as file:
-        return file.readline(1000).lstrip(b"\xef\xbb\xbf").startswith(b"id\tfilename\t")
-
-
 def read_manifest(path: Path) -> list[File]:
     """Read a GDC manifest: `id filename md5 size state`, separated by tabs.
 
     Raises:
         ValueError: a column is missing, an id is no UUID, a name is a path, a size no number.
     """
+    table = read_table(path, MANIFEST_COLUMNS, say_unknown=False, kind="GDC manifest")
     files = []
-    for number, row in _rows(path, MANIFEST_COLUMNS, "GDC manifest"):
-        name, size = row["filename"], row["size"]
-        if not UUID.fullmatch(row["id"]):
-            raise ValueError(f"{path}, line {number}: id {row['id']!r} is no UUID")
+    for row, (id, name, md5, size) in enumerate(_rows(table, MANIFEST_COLUMNS)):
+        if not UUID.fullmatch(id):
+            raise ValueError(f"{table.where(row)}: id {id!r} is no UUID")
         if not name or "/" in name or "\\" in name or name.startswith("."):
-            raise ValueError(f"{path}, line {number}: {name!r} is no plain file name")
+            raise ValueError(f"{table.where(row)}: {name!r} is no plain file name")
         if size and not size.isdecimal():
-            raise ValueError(f"{path}, line {number}: size {size!r} is no number of bytes")
-        files.append(File(row["id"], name, row["md5"] or None, int(size) if size else None))
+            raise ValueError(f"{table.where(row)}: size {size!r} is no number of bytes")
+        if md5 and not MD5.fullmatch(md5):
+            raise ValueError(f"{table.where(row)}: md5 {md5!r} is no MD5 (32 digits, 0-9 and a-f)")
+        files.append(File(id, name, md5 or None, int(size) if size else None))
     return files
 
 
@@ -85,39 +85,40 @@ def read_sheet(path: Path) -> dict[str, Sample]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a column is missing.
+        ValueError: a column is missing; a project is none; a case is not the one in the file's
+            name; a file is there twice, with other values.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no sample sheet {path}")
-    samples = {}
-    for _, row in _rows(path, SHEET_COLUMNS, "GDC sample sheet"):
-        sample = Sample(_distinct(row["Project ID"]), _distinct(row["Case ID"]))
-        samples[row["File ID"]] = samples[row["File Name"]] = sample
+    table = read_table(path, SHEET_COLUMNS, say_unknown=False, kind="GDC sample sheet")
+    samples: dict[str, Sample] = {}
+    for row, (id, name, project, case) in enumerate(_rows(table, SHEET_COLUMNS)):
+        sample = Sample(_distinct(project), _distinct(case))
+        for word in (sample.project or "").split(", "):
+            if word and (CASE.match(word) or not PROJECT.fullmatch(word)):
+                raise ValueError(
+                    f"{table.where(row)}: Project ID {word!r} is no project, as TCGA-BRCA is one; "
+                    "are the columns shifted? Download the sample sheet again"
+                )
+        own, cases = case_of(name), (sample.case or "").upper().split(", ")
+        if own and sample.case and own not in cases:
+            raise ValueError(
+                f"{table.where(row)}: Case ID is {sample.case!r}, but the file is named {name}; "
+                "are the columns shifted? Download the sample sheet again"
+            )
+        for known in filter(None, (id, name)):
+            if samples.setdefault(known, sample) != sample:
+                raise ValueError(
+                    f"{table.where(row)}: {known} is there a second time, as {sample.project}, "
+                    f"{sample.case}; before as {samples[known].project}, {samples[known].case}"
+                )
     return samples
 
 
 def _distinct(cell: str) -> str | None:
-    return (
-        ", ".join(dict.fromkeys(part.strip() for part in cell.split(",") if part.strip())) or None
-    )
+    parts = (part.strip() for part in re.split("[,;|]", cell))
+    return ", ".join(dict.fromkeys(filter(None, parts))) or None
 
 
-def _rows(path: Path, columns: tuple[str, ...], kind: str) -> list[tuple[int, dict[str, str]]]:
-    """Return the rows of a file of tab-separated values with their line numbers.
-
-    Raises:
-        ValueError: a column is missing, or a row is cut short.
-    """
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, delimiter="\t")
-        missing = [c for c in columns if c not in (reader.fieldnames or [])]
-        if missing:
-            raise ValueError(
-                f"{path} is no {kind}: it has no column {', '.join(missing)} "
-                f"(tab-separated, it has {', '.join(reader.fieldnames or ['none'])})"
-            )
-        rows = [(reader.line_num, row) for row in reader]
-    for number, row in rows:
-        if any(row[c] is None for c in columns):
-            raise ValueError(f"{path}, line {number} ends early; download the {kind} again")
-    return rows
+def _rows(table: Table, columns: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    return zip(*(table.words(name) for name in columns), strict=True)

@@ -1,16 +1,22 @@
 """Which slides to extract: a folder, a CSV, a GDC manifest, or one slide."""
 
-import csv
 import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from extract import gdc
 from extract.scans import SUFFIXES, find_scans
-from shards.filetype import check_file
+from shards.filetype import check_file, describe
 from shards.schema import check_slide_id
+from shards.table import read_header, read_table
+from shards.text import read_text
+
+LISTS = (".csv", ".tsv", ".tab", ".txt", ".lst", ".xlsx", ".xls")  # Excel's are named as such
+COLUMNS = ("path", "slide_id", "project", "mpp", "case", "size", "md5")
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +50,8 @@ def list_slides(
 
     Args:
         source: a folder; a CSV with the columns path and, optionally, slide_id, project, mpp, case,
-            size, md5 (paths relative to the CSV's folder); a GDC manifest; or a slide.
+            size, md5, or a list of paths alone (relative to its folder); a GDC manifest; or a
+            slide.
         mpp: µm/px for the slides to which the CSV gives none.
         slides_root: the folder into which gdc-client downloaded the manifest's files.
         sample_sheet: of the GDC, for project and case.
@@ -62,14 +69,12 @@ def list_slides(
         entries = _read_folder(source, frozen)
     elif source.suffix.lower() in SUFFIXES:
         entries = [Entry(_default_id(source), source)]
-    elif gdc.is_manifest(source):
-        if slides_root is None:
-            raise ValueError(
-                f"{source} is a GDC manifest: say with --slides-root where its files are"
-            )
-        entries = _read_manifest(source, slides_root, frozen)
-    elif source.suffix.lower() == ".csv":
-        entries = _read_csv(source)
+    elif source.suffix.lower() in LISTS or describe(source) == "text":
+        header = read_header(source, (*COLUMNS, *gdc.MANIFEST_COLUMNS))
+        if {"id", "filename"} <= header and "path" not in header:
+            entries = _read_manifest(source, slides_root, frozen)
+        else:
+            entries = _read_list(source)
     else:
         entries = [Entry(_default_id(source), source)]  # of a kind unknown here; OpenSlide will say
     sheet = gdc.read_sheet(sample_sheet) if sample_sheet else {}
@@ -150,8 +155,10 @@ def _read_folder(source: Path, frozen: bool) -> list[Entry]:
     return entries
 
 
-def _read_manifest(source: Path, root: Path, frozen: bool) -> list[Entry]:
+def _read_manifest(source: Path, root: Path | None, frozen: bool) -> list[Entry]:
     """List the slides of a GDC manifest."""
+    if root is None:
+        raise ValueError(f"{source} is a GDC manifest: say with --slides-root where its files are")
     if not root.is_dir():
         raise FileNotFoundError(f"--slides-root {root} is no folder")
     files = [f for f in gdc.read_manifest(source) if f.name.lower().endswith(SUFFIXES)]
@@ -202,52 +209,44 @@ def _say_absent(source: Path, entries: list[Entry], where: str) -> None:
         )
 
 
-def _read_csv(source: Path) -> list[Entry]:
-    """Read a CSV of slides."""
-    with open(source, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if "path" not in (reader.fieldnames or []):
-            raise ValueError(
-                f"{source} has no path column (it has {', '.join(reader.fieldnames or ['none'])}); "
-                "needed: path; optional: slide_id, project, mpp, case, size, md5"
-            )
-        rows = list(reader)
-    if not rows:
-        raise FileNotFoundError(f"{source} lists no slides")
-    entries = []
-    for number, row in enumerate(rows, start=2):
-        if not row["path"]:
-            raise ValueError(f"{source}, line {number}: the path is empty")
-        path = source.parent / row["path"]
-        scale = _number(row.get("mpp"), "mpp", f"{source}, line {number}")
-        size = _number(row.get("size"), "size", f"{source}, line {number}")
-        entries.append(
-            Entry(
-                slide=row.get("slide_id") or _default_id(path),
-                path=path,
-                project=row.get("project") or None,
-                mpp=scale,
-                case=row.get("case") or None,
-                size=None if size is None else int(size),
-                md5=row.get("md5") or None,
-            )
-        )
-    _say_absent(source, entries, "paths count from the CSV's folder")
+def _read_list(source: Path) -> list[Entry]:
+    """Read a table of slides, or a list of their paths, one a line, without a header."""
+    lines = [line.strip().strip("\"'") for line in read_text(source).splitlines()]
+    lines = [line for line in lines if line and not line.startswith("#")]
+    if lines and lines[0].lower().endswith(SUFFIXES):
+        entries = [Entry(_default_id(Path(line)), source.parent / line) for line in lines]
+    else:
+        entries = _read_table(source)
+    _say_absent(source, entries, "paths count from the list's folder")
     return entries
 
 
-def _number(text: str | None, column: str, where: str) -> float | None:
-    """Return the number in a cell, None of an empty one.
-
-    Raises:
-        ValueError: it is none above 0.
-    """
-    if not text:
-        return None
-    try:
-        number = float(text)
-    except ValueError as error:
-        raise ValueError(f"{where}: {column} {text!r} is no number") from error
-    if not 0 < number < float("inf"):
-        raise ValueError(f"{where}: {column} {text} is not above 0")
-    return number
+def _read_table(source: Path) -> list[Entry]:
+    """Read a table of slides."""
+    table = read_table(source, COLUMNS[:1], COLUMNS[1:], kind="list of slides")
+    if not len(table):
+        raise FileNotFoundError(f"{source} lists no slides")
+    numbers = {name: table.numbers(name, missing=("",)) for name in ("mpp", "size")}
+    for name, column in numbers.items():
+        if (column <= 0).any():
+            row = int(np.argmax(column <= 0))
+            raise ValueError(f"{table.where(row)}: {name} {column[row]:g} is not above 0")
+    words = (table.words(name) for name in ("path", "slide_id", "project", "case", "md5"))
+    entries = []
+    for row, (name, slide, project, case, md5) in enumerate(zip(*words, strict=True)):
+        if not name:
+            raise ValueError(f"{table.where(row)}: the path is empty")
+        path = source.parent / name
+        mpp, size = numbers["mpp"][row], numbers["size"][row]
+        entries.append(
+            Entry(
+                slide=slide or _default_id(path),
+                path=path,
+                project=project or None,
+                mpp=None if np.isnan(mpp) else float(mpp),
+                case=case or None,
+                size=None if np.isnan(size) else int(size),
+                md5=md5 or None,
+            )
+        )
+    return entries

@@ -92,14 +92,14 @@ def _loose(name: str) -> str:
 
 
 def absence(
-    path: Path, header: list[str], absent: list[str], needed: Sequence[str], optional: Sequence[str]
+    header: list[str], absent: list[str], needed: Sequence[str], optional: Sequence[str]
 ) -> str:
     """Say which columns are absent, and which might have been meant."""
     found = ", ".join(name or "(no name)" for name in header[:SHOWN])
     more = f", and {len(header) - SHOWN} more" if len(header) > SHOWN else ""
     meant = [f"{n!r} for {name}" for name in absent for n in near(name, header)]
     return (
-        f"{path}: no column {', '.join(map(repr, absent))}; found {found}{more}"
+        f"no column {', '.join(map(repr, absent))}; found {found}{more}"
         + (f" (rename {', '.join(meant)}, if it is meant)" if meant else "")
         + f"; needed are {', '.join(needed)}"
         + (f"; optional are {', '.join(optional)}" if optional and len(optional) < SHOWN else "")

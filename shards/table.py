@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from shards.header import SHOWN, absence, choose, find_header, key, near
 from shards.rows import read_rows
-from shards.text import clean
+from shards.text import clean, read_bytes
 
 # How programs write that there is no value, as pandas reads it.
 MISSING = ("", "NA", "N/A", "n/a", "<NA>", "#N/A", "nan", "NaN", "NAN", "null", "NULL", "None")
@@ -107,6 +107,7 @@ def read_table(
     optional: Sequence[str] | None = (),
     say_unknown: bool = True,
     data: bytes | None = None,
+    kind: str = "",
 ) -> Table:
     """Read the wanted columns of a table with a header.
 
@@ -116,17 +117,14 @@ def read_table(
         optional: columns that may be there; None: every other column, by its name in the file.
         say_unknown: warn of columns that are neither, once a file.
         data: its content, where it has been read already; else it is read from the path.
+        kind: what it should be, for the error where a column is absent: `GDC manifest`.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: it is no text or no table, a column is absent or there twice, a row is longer
             or shorter than the header; names the line.
     """
-    if data is None:
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is {'a folder' if path.is_dir() else 'not there'}")
-        data = path.read_bytes()
-    data = clean(data, path)
+    data = clean(read_bytes(path) if data is None else data, path)
     # Rows of separators alone, as Excel leaves below a table, are blank lines.
     if re.search(rb"(?m)^[ \t;,]+$", data):
         data = re.sub(rb"(?m)^[ \t;,]+$", b"", data)
@@ -139,7 +137,8 @@ def read_table(
     chosen, taken = choose(path, header, wanted)
     absent = [name for name in needed if name not in chosen]
     if absent:
-        raise ValueError(absence(path, header, absent, needed, optional))
+        said = f"{path} is no {kind}" if kind else str(path)
+        raise ValueError(f"{said}: {absence(header, absent, needed, optional)}")
     nameless = [i for i, name in enumerate(header) if not name and i]
     parsed, lines = read_rows(
         path, data[start:], first, header, separator, sorted({*chosen.values(), *nameless})
@@ -152,6 +151,19 @@ def read_table(
     if say_unknown:
         _say(path, unknown, full, taken, tuple(name for name in wanted if name not in chosen))
     return Table(path, header, columns, lines, separator != ",")
+
+
+def read_header(path: Path, wanted: Sequence[str]) -> set[str]:
+    """Return the names of a table's columns, in lower case, for who tells kinds of tables by them.
+
+    Args:
+        path: the file.
+        wanted: names by which its separator is told.
+
+    Raises:
+        ValueError: it is no text.
+    """
+    return {key(name) for name in find_header(path, clean(read_bytes(path), path), wanted)[0]}
 
 
 @functools.lru_cache(4096)  # said once

@@ -25,9 +25,18 @@ def read_text(path: Path) -> str:
         FileNotFoundError: no such file.
         ValueError: it is no text, or of another encoding; names the line and the cure.
     """
+    return clean(read_bytes(path), path).decode()
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a file.
+
+    Raises:
+        FileNotFoundError: no such file.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is {'a folder' if path.is_dir() else 'not there'}")
-    return clean(path.read_bytes(), path).decode()
+    return path.read_bytes()
 
 
 def clean(data: bytes, path: Path) -> bytes:

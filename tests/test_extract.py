@@ -39,10 +39,10 @@ def test_a_csv_gives_ids_projects_and_scales(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("slide\nx.svs\n", "no path column"),
+        ("slide\nx.svs\n", "no column 'path'; found slide; needed are path"),
         ("path\n", "lists no slides"),
         ("path\nnone.svs\n", r"none of its 1 slides is there, the first .*none\.svs"),
-        ("path,mpp\nx.svs,fine\n", "mpp 'fine' is no number"),
+        ("path,mpp\nx.svs,fine\n", "line 2: mpp is 'fine', not a number"),
         ("path,slide_id\nx.svs,a.b\n", "slide id 'a.b' cannot be used"),
         ("path,slide_id\nx.svs,a\ny.svs,a\n", r"two slides have the id a: .*x\.svs and .*y\.svs"),
     ],

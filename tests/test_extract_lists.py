@@ -135,8 +135,10 @@ def test_size_and_md5_are_checked(tcga):
         ("../../etc\tx.svs\t\t1\treleased", "line 2: id '../../etc' is no UUID"),
         (f"{UUIDS[0]}\t../x.svs\t\t1\treleased", "line 2: '../x.svs' is no plain file name"),
         (f"{UUIDS[0]}\tx.svs\t\tbig\treleased", "line 2: size 'big' is no number of bytes"),
-        (f"{UUIDS[0]}\tx.svs", "line 2 ends early; download the GDC manifest again"),
+        (f"{UUIDS[0]}\tx.svs", "line 2 ends early: it has 2 cells under 5 names"),
         (f"{UUIDS[0]}\tx.txt\t\t1\treleased", "lists no slides"),
+        (f"{UUIDS[0]}\tx.svs\tabc\t1\treleased", "line 2: md5 'abc' is no MD5"),
+        (f"1\t{UUIDS[0]}\tx.svs\t\t1\treleased", "line 2 has 6 cells .*row.names = FALSE"),
         (f"{UUIDS[0]}\tx.svs\t\t1\treleased", "none of its 1 slides is there"),
     ],
 )

@@ -1,0 +1,166 @@
+"""Slide lists and sample sheets as Excel, R and pandas leave them: read right, or named."""
+
+from pathlib import Path
+
+import pytest
+
+from extract.slides import list_slides
+from tests.test_extract_lists import NAMES, UUIDS, tcga  # noqa: F401 (a fixture)
+
+
+@pytest.fixture
+def slides(tmp_path) -> Path:
+    """A folder with the slides a.svs and b.svs."""
+    for name in ("a.svs", "b.svs", "b, left.svs"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("path,MPP\na.svs,0.2\n", ("a", 0.2, None)),
+        ("path, mpp\na.svs,0.2\n", ("a", 0.2, None)),
+        ("path;mpp\na.svs;0,2\n", ("a", 0.2, None)),
+        ("path\tmpp\r\na.svs\t0.2\r\n", ("a", 0.2, None)),
+        ("path,Slide_ID,Project\na.svs,S1,TCGA-X\n", ("S1", None, "TCGA-X")),
+        ("path,Slide-ID,PROJECT \na.svs,S1,TCGA-X\n", ("S1", None, "TCGA-X")),
+        (",path,mpp\n0,a.svs,0.2\n", ("a", 0.2, None)),
+        ("path,slide_id,project\na.svs,NA,NA\n", ("a", None, None)),  # R's way to say none
+        ("path,slide_id,project\na.svs,nan,\n", ("a", None, None)),
+        ("path,mpp\na.svs,\n", ("a", None, None)),
+        ('slide_id,path\nS1,"b, left.svs"\n', ("S1", None, None)),
+        ('"path" "mpp"\n"1" "a.svs" 0.2\n"2" "b.svs" 0.2\n', ("a", 0.2, None)),
+        ("a.svs\nb.svs\n", ("a", None, None)),  # paths alone, as ls writes them
+        ("# mine\n\na.svs\r\n\n", ("a", None, None)),
+        ('"b, left.svs"\n', ("b, left", None, None)),
+    ],
+)
+@pytest.mark.parametrize("name", ["list.csv", "list.txt"])
+def test_lists_as_people_write_them(slides, text, expected, name):
+    (slides / name).write_bytes(text.encode())
+    if expected[0] == "b, left":
+        with pytest.raises(ValueError, match="slide id 'b, left' cannot be used"):
+            list_slides(slides / name)
+        return
+    first = list_slides(slides / name)[0]
+    assert (first.slide, first.mpp, first.project) == expected
+    assert first.path.is_file()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("wsi,mpp\na.svs,0.25\n", "no list of slides: no column 'path'; found wsi"),  # TRIDENT
+        ("slide_id,label\nA,tumor\n", "no column 'path'; found slide_id, label"),  # CLAM
+        ("path\ns\\a.svs\n", "none of its 1 slides is there"),
+        ("path,mpp\na.svs,nan\n", "line 2: mpp is 'nan', not a number"),
+        ("path,mpp\na.svs,-1\n", "line 2: mpp -1 is not above 0"),
+        ('path,mpp\na.svs,"0,25"\n', "line 2: mpp is '0,25', not a number"),
+        ("slide_id,path\nB,b, left.svs\n", "line 2 has 3 cells under 2 names"),
+        ("path,mpp\na.svs,0.25,x\n", "line 2 has 3 cells under 2 names"),
+        ("path,mpp\na.svs\n", "line 2 ends early"),
+        ("slide_id,path\nS,a.svs\nT,\n", "line 3: the path is empty"),
+        ("path,slide_id\na.svs,S\nb.svs,S\n", "two slides have the id S"),
+        ("path,path\na.svs,b.svs\n", "has 2 columns path"),
+        ("path\n", "lists no slides"),
+        ("a.svs,0.25\nb.svs,0.25\n", "no column 'path'; found a.svs, 0.25"),
+        ("path,mpp\nM\udcfcller.svs,0.25\n", "line 2 is no UTF-8 .*'Müller.svs,0.25'"),
+        ("\udcff\udcfep\0a\0t\0h\0\n\0", "is UTF-16 .*save it as UTF-8"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["list.csv", "list.txt"])
+def test_a_bad_list_is_named_with_its_cure(slides, text, message, name):
+    (slides / name).write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        list_slides(slides / name)
+
+
+def test_columns_of_a_list_that_are_not_used_are_said(slides, caplog):
+    (slides / "l.csv").write_text("path,projct,stain\na.svs,P,HE\n")
+    list_slides(slides / "l.csv")
+    assert "columns passed over: 'projct' (meant for project?), stain" in caplog.text
+
+
+SHEET = ["File ID", "File Name", "Data Type", "Project ID", "Case ID"]
+ROWS = [
+    [UUIDS[0], NAMES[0], "Slide Image", "TCGA-BRCA", "TCGA-A7-A13E"],
+    [UUIDS[4], NAMES[4], "Slide Image", "TCGA-LUSC", "TCGA-21-5784"],
+]
+
+
+def sheet(header: list[str], rows: list[list[str]], separator: str = "\t", quote: str = "") -> str:
+    lines = [header, *rows]
+    return "".join(separator.join(f"{quote}{c}{quote}" for c in line) + "\n" for line in lines)
+
+
+NUMBERED = [[str(i), *row] for i, row in enumerate(ROWS, 1)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        sheet(SHEET, ROWS),
+        sheet(SHEET, ROWS).replace("\n", "\r\n"),
+        "\ufeff" + sheet(SHEET, ROWS),
+        sheet(SHEET, ROWS, quote='"'),
+        sheet(SHEET, ROWS, ","),
+        sheet(SHEET, ROWS, ";"),
+        sheet(SHEET, NUMBERED),  # R's write.table
+        sheet(SHEET, NUMBERED, quote='"'),
+        sheet(SHEET, NUMBERED, " ", '"'),
+        sheet(["", *SHEET], NUMBERED),  # R's col.names = NA; pandas
+        sheet(["Unnamed: 0", *SHEET], NUMBERED),
+        sheet([name.replace(" ", ".") for name in SHEET], ROWS),  # R's names
+        sheet([name.lower().replace(" ", "_") for name in SHEET], ROWS),
+        sheet(SHEET[::-1], [row[::-1] for row in ROWS]),
+        sheet(SHEET, [*ROWS, ROWS[0]]),  # the same row twice
+        sheet(SHEET, [[*row[:4], f"{row[4]}, {row[4]}"] for row in ROWS]),
+    ],
+)
+def test_a_sample_sheet_gives_project_and_case_whoever_wrote_it(tcga, text):  # noqa: F811
+    (tcga / "sheet.txt").write_bytes(text.encode())
+    listed = list_slides(
+        tcga / "gdc_manifest.txt", slides_root=tcga / "tcga", sample_sheet=tcga / "sheet.txt"
+    )
+    assert [(e.project, e.case) for e in listed] == [
+        ("TCGA-LUSC", "TCGA-21-5784"),
+        ("TCGA-BRCA", "TCGA-A7-A13E"),
+        (None, "TCGA-A7-A13E"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (sheet(SHEET, NUMBERED[:1]), "line 2 has 6 cells under 5 names.*row.names = FALSE"),
+        (sheet(SHEET, [["9", *ROWS[0]], ["3", *ROWS[1]]]), "line 2 has 6 cells .*row.names"),
+        (sheet(SHEET, [ROWS[0], NUMBERED[1]]), "line 3 has 6 cells under 5 names"),
+        (sheet(SHEET[1:], ROWS), "no GDC sample sheet: no column 'File ID'"),
+        (sheet([*SHEET[:2], "Project ID", "Case ID", "x"], ROWS),
+         "line 2: Project ID 'Slide Image' is no project, as TCGA-BRCA is one"),
+        (sheet([*SHEET[:3], "Case ID", "Project ID"], ROWS), "'TCGA-A7-A13E' is no project"),
+        (sheet(SHEET, [ROWS[0], [*ROWS[1][:4], ROWS[0][4]]]),
+         "line 3: Case ID is 'TCGA-A7-A13E', but the file is named TCGA-21-5784"),
+        (sheet(SHEET, [ROWS[0], [*ROWS[0][:3], "TCGA-LUSC", ROWS[0][4]]]),
+         "line 3: .* is there a second time, as TCGA-LUSC.*before as TCGA-BRCA"),
+        (sheet([*SHEET, "Case ID"], [[*row, "x"] for row in ROWS]), "has 2 columns Case ID"),
+        (sheet(SHEET, [ROWS[0], ROWS[1][:3]]), "line 3 ends early"),
+        ("<html><title>Sign in</title>", "is a web page .'Sign in'."),
+    ],
+)  # fmt: skip
+def test_a_sheet_whose_columns_are_shifted_is_refused(tcga, text, message):  # noqa: F811
+    (tcga / "sheet.txt").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        list_slides(
+            tcga / "gdc_manifest.txt", slides_root=tcga / "tcga", sample_sheet=tcga / "sheet.txt"
+        )
+
+
+@pytest.mark.parametrize("separator", ["\t", ",", ";"])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_manifest_saved_again_is_still_one(tcga, separator, quote):  # noqa: F811
+    rows = [line.split("\t") for line in (tcga / "gdc_manifest.txt").read_text().splitlines()]
+    (tcga / "m.csv").write_text("\ufeff" + sheet(rows[0], rows[1:], separator, quote))
+    expected = list_slides(tcga / "gdc_manifest.txt", slides_root=tcga / "tcga")
+    assert list_slides(tcga / "m.csv", slides_root=tcga / "tcga") == expected
