@@ -48,7 +48,8 @@ def open_nuclei(path: Path) -> NucleiFile:
     try:
         file = _open(path)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        named = str(error).startswith(str(path))
+        raise ValueError(str(error) if named else f"{path}: {error}") from error
     nuclei = _named(path, file.nuclei)
     return NucleiFile(file.kind, nuclei, file.mpp, file.origin, file.unsure)
 
@@ -70,9 +71,7 @@ def _open(path: Path) -> NucleiFile:
     chunks = itertools.chain([first], chunks)
     if first.lstrip(b"\xef\xbb\xbf \r\n\t")[:1] in (b"[", b"{"):
         return _open_json(read_items(chunks))
-    if b"\0" in first[:4096]:
-        raise ValueError("it is neither JSON, Parquet nor CSV")
-    table = read_csv(b"".join(chunks))
+    table = read_csv(path, b"".join(chunks))
     kind, mpp, unsure = describe(table.schema)
     return NucleiFile(kind, read_places(table), mpp, unsure=unsure)
 

@@ -1,16 +1,17 @@
 """Nuclei in tables: places in CSV or Parquet, outlines in GeoParquet or Xenium's boundaries."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pc
 import pyarrow.parquet as pq
 import shapely
 
 from extract.morphology import largest_parts
 from extract.segment.detections import Rings
+from shards.table import MISSING, read_table
 
 BATCH = 20_000  # rows
 
@@ -28,27 +29,43 @@ XENIUM_PLACES = ("x_centroid", "y_centroid")  # of 10x' cells.parquet
 XENIUM_CORNERS = ("vertex_x", "vertex_y")  # of 10x' nucleus_boundaries.parquet
 LABELS = ("label", "class", "cell_type", "classification", "type")
 
+# What is read of a CSV; more would cost memory for measurements that nobody asks for.
+COLUMNS = (
+    *XENIUM_CORNERS,
+    *dict.fromkeys(name for pair in PLACES for name in pair),
+    *XENIUM_PLACES,
+    *LABELS,
+    "cell_id",
+)
+
 XENIUM_FRAME = (
     "its columns are those of a Xenium bundle, whose µm count in the DAPI image; aligned to the "
     "H&E slide already, --from-mpp 1 takes them; else take HEST's xenium_seg, which is aligned"
 )
 
 
-def read_csv(text: bytes) -> pa.Table:
-    """Parse a CSV whose separator is a comma, a semicolon or a tab; `#` begins a comment.
+def read_csv(path: Path, text: bytes) -> pa.Table:
+    """Parse a CSV of nuclei; places are numbers, what else is known stays text.
+
+    Args:
+        path: for the errors.
+        text: its content.
 
     Raises:
-        ValueError: it is no CSV.
+        ValueError: it is no table, has no places, or a place is no number; names the line.
     """
-    while text.startswith(b"#"):
-        text = text.partition(b"\n")[2]
-    header = text.split(b"\n", 1)[0]
-    separator = max(b"\t;,", key=header.count)
-    return pc.read_csv(
-        pa.BufferReader(text),
-        read_options=pc.ReadOptions(use_threads=False),
-        parse_options=pc.ParseOptions(delimiter=chr(separator)),
-    )
+    table = read_table(path, (), COLUMNS, say_unknown=False, data=text)
+    pair = _pair(table.columns)
+    if pair is None:
+        describe(pa.schema([(name, pa.string()) for name in table.header]))  # says what is there
+    places = {name: table.numbers(name) for name in pair or ()}
+    return pa.table({**table.columns, **places})
+
+
+def _pair(names: Collection[str]) -> tuple[str, str] | None:
+    """Return the pair of columns that holds the places, None where there is none."""
+    pairs = (XENIUM_CORNERS, *PLACES, XENIUM_PLACES)
+    return next((pair for pair in pairs if set(pair) <= set(names)), None)
 
 
 def describe(schema: pa.Schema) -> tuple[str, float | None, str]:
@@ -83,7 +100,7 @@ def read_places(table: pa.Table) -> Iterator[Rings]:
     if set(XENIUM_CORNERS) <= names.keys():
         yield _corners(table, names)
         return
-    pair = next(p for p in (*PLACES, XENIUM_PLACES) if set(p) <= names.keys())
+    pair = _pair(names)
     xy = np.stack([_numbers(table, names[column]) for column in pair], axis=1)
     yield Rings(xy, np.ones(len(xy), np.int64), _labels(table, names))
 
@@ -164,4 +181,4 @@ def _labels(table: pa.Table, names: dict[str, str]) -> list[str | None]:
     values = table[column]
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
-    return [value or None for value in values.cast(pa.string()).to_pylist()]
+    return [None if v in MISSING else v for v in values.cast(pa.string()).to_pylist()]
