@@ -1,22 +1,53 @@
-"""CoNSeP (Graham et al. 2019, HoVer-Net): 41 colorectal fields at 40X, four kinds of nuclei."""
+"""CoNSeP (Graham et al. 2019, HoVer-Net): 41 colorectal fields at 40X, four kinds of nuclei.
 
+As Warwick distributes it, `Train/` and `Test/` with `Images/*.png` and `Labels/*.mat`; or with one
+table, `nuclei.csv`. Tested on the publisher's fields with such a table; the .mat reader on small
+files in the publisher's layout.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from evaluate.benchmark import Benchmark
+from evaluate.benchmarks.checks import Places, counted, find_twins, listed, no_class
 from evaluate.benchmarks.columns import read_columns
+from evaluate.benchmarks.matlab import read_mat
+from evaluate.benchmarks.picture import read_pixels, strays
 from shards.crop import cut, inside
+from shards.folder import visible
 from shards.schema import MPP
 
-LAYOUT = "images/*.jpg or *.png, nuclei.csv (image, label, x, y)"
+LAYOUT = (
+    "images/*.jpg or *.png, nuclei.csv (image, label, x, y); or Warwick's Train/ and Test/ with "
+    "Images/*.png and Labels/*.mat"
+)
 CLASSES = ("epithelial", "spindle", "inflammatory", "other")
+# Warwick's numbers; healthy and malignant epithelium are one class, and so are fibroblasts, muscle
+# and endothelium, as in the paper.
+NUMBERS = {
+    1: "other", 2: "inflammatory", 3: "epithelial", 4: "epithelial", 5: "spindle", 6: "spindle",
+    7: "spindle",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field and its nuclei."""
+
+    name: str
+    pixels: np.ndarray  # (H, W, 3) uint8
+    xy: np.ndarray  # (N, 2) float
+    labels: np.ndarray  # (N,) str
 
 
 def matches(path: Path) -> bool:
     """Tell whether a folder looks like this benchmark."""
-    return (path / "nuclei.csv").is_file() and (path / "images").is_dir()
+    one_table = (path / "nuclei.csv").is_file() and (path / "images").is_dir()
+    return one_table or bool(_splits(path))
 
 
 def load(path: Path, view_px: int = 40) -> list[Benchmark]:
@@ -27,44 +58,142 @@ def load(path: Path, view_px: int = 40) -> list[Benchmark]:
     train/test split is not used, as the protocol is cross-validation.
 
     Args:
-        path: images/ at 0.25 µm/px and nuclei.csv.
+        path: the publisher's folder, or images/ at 0.25 µm/px and nuclei.csv.
         view_px: side of a window, px at 0.25 µm/px.
 
     Raises:
         FileNotFoundError: an image is absent.
-        ValueError: a column is absent or a label is foreign.
+        ValueError: a column is absent, a label is foreign, a file does not open, or more than a
+            few nuclei lie outside their field.
     """
-    table = read_columns(path / "nuclei.csv", ("image", "label"), ("x", "y"))
-    xy = np.stack([table["x"], table["y"]], axis=1)  # (N, 2)
-    crops = np.zeros((len(xy), view_px, view_px, 3), np.uint8)
-    whole = np.zeros(len(xy), bool)
-    for name in dict.fromkeys(table["image"].tolist()):
-        image = _image(path / "images", name)
-        rows = np.flatnonzero(table["image"] == name)
-        rows = rows[inside(xy[rows], image.shape[1], image.shape[0], MPP, view_px)]
-        crops[rows] = cut(image, xy[rows], MPP, view_px)
-        whole[rows] = True
+    one_table = (path / "nuclei.csv").is_file()
+    source = "nuclei.csv" if one_table else "Labels/*.mat"
+    notes: list[str] = []
+    places, words, total = Places(source), Counter(), 0
+    crops, labels, xy, names = [], [], [], []
+    for field in _of_table(path, notes) if one_table else _of_mats(path, notes):
+        named, none = no_class(field.labels)
+        places.look(field.name, field.xy, field.pixels.shape[1], field.pixels.shape[0])
+        whole = inside(field.xy, field.pixels.shape[1], field.pixels.shape[0], MPP, view_px)
+        whole &= named != ""
+        words, total = words + none, total + len(named)
+        crops.append(cut(field.pixels, field.xy[whole], MPP, view_px))
+        labels.append(named[whole])
+        xy.append(field.xy[whole])
+        names += [field.name] * int(whole.sum())
+    left = total - len(names) - words.total()
+    if not names:
+        raise ValueError(f"{path}: no nucleus left of {total}")
+    groups = np.array(names, np.str_)
+    named = np.concatenate(labels)
+    twins, said = find_twins(source, groups, np.concatenate(xy), named, refuse=False)
+    if words:
+        notes.append(f"{words.total()} of {total} rows passed over: no label ({counted(words)})")
     return [
         Benchmark(
             name="consep",
-            crops=crops[whole],
-            labels=table["label"][whole],
+            crops=np.concatenate(crops),
+            labels=named,
             classes=CLASSES,
-            groups=table["image"][whole],
+            groups=groups,
             group_kind="field",
             notes=(
-                f"{(~whole).sum()} of {len(whole)} nuclei dropped: "
+                f"{left} of {total} nuclei dropped: "
                 f"their {view_px}x{view_px}-px window leaves the field",
+                *places.notes(),
+                *said,
+                *notes,
             ),
-            origins={"field": table["image"][whole]},
+            origins={"field": groups},
+            left_out={
+                f"whose {view_px}-px window leaves the field": left,
+                "without a label": words.total(),
+            },
+            twins=twins,
         )
     ]
 
 
-def _image(folder: Path, name: str) -> np.ndarray:
-    """Return a field, (H, W, 3) uint8 RGB."""
+def _of_table(path: Path, notes: list[str]) -> Iterator[Field]:
+    """Yield the fields of nuclei.csv in its order."""
+    table = read_columns(path / "nuclei.csv", ("image", "label"), ("x", "y"))
+    xy = np.stack([table["x"], table["y"]], axis=1)  # (N, 2)
+    used = []
+    for name in dict.fromkeys(table["image"].tolist()):
+        rows = table["image"] == name
+        used.append(_image(path / "images", name))
+        yield Field(name, read_pixels(used[-1], "nuclei.csv"), xy[rows], table["label"][rows])
+    notes += strays(used)
+
+
+def _image(folder: Path, name: str) -> Path:
     for suffix in (".jpg", ".png"):
         if (folder / (name + suffix)).is_file():
-            with Image.open(folder / (name + suffix)) as image:
-                return np.asarray(image.convert("RGB"))
+            return folder / (name + suffix)
     raise FileNotFoundError(f"nuclei.csv names {name}, but {folder} has no {name}.jpg or .png")
+
+
+def _splits(path: Path) -> list[Path]:
+    """Return Warwick's Train and Test folders, in the folder itself or one below."""
+    for root in (path, *(p for p in visible(path.iterdir()) if p.is_dir())):
+        found = [
+            split
+            for split in visible(root.iterdir())
+            if split.name.lower() in ("train", "test") and (split / "Labels").is_dir()
+        ]
+        if found and any(visible((split / "Labels").glob("*.mat")) for split in found):
+            return found
+    return []
+
+
+def _of_mats(path: Path, notes: list[str]) -> Iterator[Field]:
+    """Yield the fields of Warwick's folders, by name."""
+    splits = _splits(path)
+    if len(splits) < 2:
+        notes.append(f"{splits[0].name} alone: its other half is not there")
+    for split in splits:
+        mats = visible((split / "Labels").glob("*.mat"))
+        bare = {p.stem for p in visible((split / "Images").glob("*.png"))} - {p.stem for p in mats}
+        if bare:
+            notes.append(
+                f"{len(bare)} images of {split.name} without Labels/*.mat, not used: "
+                f"{listed(sorted(bare))}"
+            )
+        for mat in mats:
+            yield _field(mat, split / "Images" / f"{mat.stem}.png")
+
+
+def _field(mat: Path, image: Path) -> Field:
+    """Return a field of its image and .mat file.
+
+    Raises:
+        FileNotFoundError: no such image.
+        ValueError: the file's arrays do not fit each other or the image.
+    """
+    pixels = read_pixels(image, str(mat))
+    found = read_mat(mat, ("inst_map", "inst_type"), ("inst_centroid",))
+    ids = found["inst_map"]
+    if ids.shape != pixels.shape[:2]:
+        raise ValueError(f"{mat}: inst_map is {ids.shape}, its image {pixels.shape[:2]}")
+    y, x = np.nonzero(ids)
+    instance = np.unique(ids[y, x], return_inverse=True)[1]
+    types = found["inst_type"].ravel()
+    count = len(np.unique(instance))
+    if len(types) != count:
+        raise ValueError(f"{mat}: inst_type has {len(types)} values for {count} nuclei of inst_map")
+    foreign = sorted(set(types.tolist()) - set(NUMBERS))
+    if foreign:
+        raise ValueError(f"{mat}: unknown inst_type {foreign[0]}; known are 1-7")
+    size = np.bincount(instance, minlength=count)
+    xy = np.stack([np.bincount(instance, axis, count) / size for axis in (x, y)], axis=1)
+    given = found.get("inst_centroid")
+    if given is not None:
+        reach = np.sqrt(size / np.pi) * 4 + 2  # px; a long nucleus' box reaches about so far
+        if given.shape != xy.shape or (np.abs(given - xy).max(axis=1) > reach).any():
+            raise ValueError(
+                f"{mat}: inst_centroid {given.shape} are not the middles of inst_map's nuclei; "
+                "(x, y) of each, in the order of their numbers, are needed"
+            )
+        xy = given.astype(float)
+    labels = np.array([NUMBERS[int(kind)] for kind in types], np.str_)
+    return Field(mat.stem, pixels, xy, labels)
