@@ -1,13 +1,17 @@
 """MIDOG25: the table's header and rows as published, and each trap of it."""
 
 import argparse
+import json
+import re
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from evaluate.benchmarks.find import find_benchmark
-from evaluate.benchmarks.midog25 import load
+from evaluate.benchmarks.midog25 import load, tried
+from evaluate.benchmarks.midog25_table import read_mitoses
 from evaluate.commands import prepare
 
 TABLE = """\
@@ -106,3 +110,153 @@ def test_bad_files_say_why(midog25):
     table.write_text(TABLE.replace("1.png", "0.png"))
     with pytest.raises(FileNotFoundError, match=r"names 0.png, but neither"):
         load(midog25)
+
+
+def without(text: str, *names: str) -> str:
+    """The table without some columns."""
+    rows = [line.split(",") for line in text.splitlines()]
+    kept = [i for i, name in enumerate(rows[0]) if name not in names]
+    return "\n".join(",".join(row[i] for i in kept) for row in rows) + "\n"
+
+
+CASES = {
+    "201.tiff": ("canine lung cancer", [(5047, 459), (-2, 900)]),
+    "007.tiff": ("human breast cancer", [(12, 40)]),
+    "101.tiff": ("human breast cancer", [(88, 40)]),
+    "060.tiff": ("human breast cancer", [(77, 41)]),
+    "301.tiff": ("canine lymphosarcoma", []),
+}
+
+
+def write_json(path, side=(5300, 1000)) -> None:
+    """MIDOG++.json as its publisher writes it: boxes of 50 px around their middles."""
+    images, boxes = [], []
+    for number, (name, (tumor, places)) in enumerate(CASES.items(), 1):
+        images.append(
+            {"id": number, "file_name": name, "width": side[0], "height": side[1],
+             "tumor_type": tumor, "license": 1}
+        )  # fmt: skip
+        boxes += [
+            {"bbox": [x - 25, y - 25, x + 25, y + 25], "category_id": 1, "image_id": number}
+            for x, y in places
+        ]
+    (path / "MIDOG++.json").write_text(json.dumps({"images": images, "annotations": boxes}))
+
+
+def test_facts_of_a_case_are_joined(midog25):
+    table = midog25 / "MIDOG25_Atypical_Classification_Train_Set.csv"
+    table.write_text(without(TABLE, "Tumor", "Scanner", "Origin", "Species"))
+    with pytest.raises(ValueError, match="unknown scanner ''"):
+        load(midog25)
+    (midog25 / "datasets_xvalidation.csv").write_text(
+        "Slide;Dataset;Tumor;Scanner;Origin;Species\n"
+        "7;train;human breast cancer;Hamammatsu XR;UMC Utrecht;Human\n"
+        "60;train;;Hamamatsu S360;UMC Utrecht;Human\n"
+        "101;test;human breast cancer;Aperio CS2;UMC Utrecht;Human\n"
+        "201;train;canine lung cancer;3D Histech;VMU Vienna;Canine\n"
+    )
+    write_json(midog25)
+    found = find_benchmark(midog25)
+    plain = TABLE.splitlines()[1:]
+    for kind, column in (("tumor", 4), ("origin", 6), ("species", 7)):
+        assert found.origins[kind].tolist() == [row.split(",")[column] for row in plain]
+    assert "Scanner of 6 rows joined from datasets_xvalidation.csv" in found.notes
+    assert any(note.startswith("6 of 6 rows are the middle of a box of") for note in found.notes)
+
+
+def test_cases_are_cut_at_any_window(midog25, tmp_path):
+    write_json(midog25, (5300, 1000))
+    folder = tmp_path / "cases"
+    folder.mkdir()
+    table = midog25 / "MIDOG25_Atypical_Classification_Train_Set.csv"
+    table.write_text(TABLE.replace(",12,40,", ",300,200,"))
+    with pytest.raises(FileNotFoundError, match=r"names 4 cases, of which 4 are not in .*: 201"):
+        load(midog25, images=folder)
+    cases = {}
+    for number, name in enumerate(list(CASES)[:4]):
+        cases[name] = np.random.default_rng(number).integers(0, 255, (1000, 5300, 3), np.uint8)
+        tifffile.imwrite(folder / name, cases[name], photometric="rgb")
+    found = load(midog25, view_px=64, images=folder)[0]
+    assert found.labels.tolist() == ["NMF", "AMF", "NMF", "NMF", "NMF"]
+    np.testing.assert_array_equal(
+        found.crops[0], cases["201.tiff"][459 - 32 : 459 + 32, 5047 - 32 : 5047 + 32]
+    )
+    side = 64 * 0.25 / 0.23
+    window = (300.5 - side / 2, 200.5 - side / 2, 300.5 + side / 2, 200.5 + side / 2)
+    expected = Image.fromarray(cases["007.tiff"]).resize(
+        (64, 64), Image.Resampling.BICUBIC, box=window
+    )
+    np.testing.assert_allclose(found.crops[1], np.asarray(expected), atol=1)
+    assert found.left_out["whose window leaves the case"] == 1
+    assert found.twins[0] == found.twins[4]
+    assert len(set(found.twins.tolist())) == 4
+    assert any("1 of 6 nuclei lie outside their image" in note for note in found.notes)
+    fewer = load(midog25, images=folder, scanners=("3D Histech",), duplicates="drop")[0]
+    assert fewer.used() == (
+        "1 nuclei of 6 (not used: 3 of other scanners; 1 that repeat another; 1 whose window "
+        "leaves the case)"
+    )
+    write_json(midog25, (2650, 500))
+    with pytest.raises(ValueError, match=r"is \(5300, 1000\) px, by MIDOG\+\+.json \(2650, 500\)"):
+        load(midog25, images=folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[]", "is not MIDOG++'s JSON"),
+        ("{", "is not MIDOG++'s JSON"),
+        ('{"images": [], "annotations": []}', "has no case"),
+        ('{"images": [{"id": 1}], "annotations": []}', "is not MIDOG++'s JSON"),
+        ("<!DOCTYPE html><title>x</title>", "is a web page"),
+    ],
+)
+def test_another_json_is_refused(midog25, text, words):
+    (midog25 / "MIDOG++.json").write_text(text)
+    with pytest.raises(ValueError, match=re.escape(words)):
+        load(midog25)
+
+
+def test_stray_columns_behind_the_table(midog25, caplog):
+    table = midog25 / "MIDOG25_Atypical_Classification_Train_Set.csv"
+    lines = TABLE.splitlines()
+    stray = [line + (",,,17,,4,2" if i == 2 else ",,,,,,") for i, line in enumerate(lines)]
+    table.write_text("\n".join(stray) + "\n")
+    assert len(load(midog25)[0]) == 6
+    assert "column 15 has values and no name; it is passed over" in caplog.text
+    table.write_text("\n".join([lines[0], *stray[1:]]) + "\n")
+    with pytest.raises(ValueError, match=r"line 3"):
+        load(midog25)
+
+
+def test_one_image_for_two_places_is_said(midog25):
+    table = midog25 / "MIDOG25_Atypical_Classification_Train_Set.csv"
+    table.write_text(TABLE.replace("2.png,201.tiff,-2", "1.png,201.tiff,-2"))
+    notes = load(midog25)[0].notes
+    assert "1 images stand for several places, showing one: 1.png" in notes
+
+
+def test_the_publishers_own_table(data, capsys):
+    """Tables 4 and 8 of the paper by the table alone, and what MIDOG++ says of its places."""
+    if not (data / "midog25").is_dir():
+        pytest.skip(f"no MIDOG25 table in {data}")
+    mitoses = read_mitoses(data / "midog25")
+    assert (len(mitoses), len(set(mitoses.image.tolist()))) == (11939, 11936)
+    assert (mitoses.repeats(True).sum(), mitoses.repeats(False).sum()) == (3, 2)
+    assert mitoses.outvoted() == 49
+    assert mitoses.notes[0].startswith("11939 of 11939 rows are the middle of a box of MIDOG++")
+    assert "the 128-px window of 417 leaves the case" in mitoses.notes[0]
+    assert {k: len(set(v.tolist())) for k, v in mitoses.facts.items()} == {
+        "Tumor": 7, "Scanner": 4, "Origin": 3, "Species": 2
+    }  # fmt: skip
+    counts = tried(data / "midog25")
+    assert counts["all rows"] == {"midog25": {"NMF": 10191, "AMF": 1748}}
+    by_scanner = counts["scanners at 0.25 µm/px (3D Histech, Aperio CS2)"]
+    assert by_scanner == {"midog25-128px": {"NMF": 7955, "AMF": 1160}}
+    parser = argparse.ArgumentParser()
+    prepare.arguments(parser)
+    prepare.run(parser.parse_args(["midog25", "--raw", str(data / "midog25"), "--try"]))
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[0] == "off by 0 (sum over classes): all rows: midog25 11,939"
+    with pytest.raises(FileNotFoundError, match=r"give their folder as --images"):
+        load(data / "midog25")

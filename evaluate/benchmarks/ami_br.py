@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from evaluate.benchmark import Benchmark
+from evaluate.benchmarks.checks import find_twins, no_class
 from evaluate.benchmarks.columns import read_columns
+from evaluate.benchmarks.picture import read_pixels, strays
 from shards.crop import cut
 from shards.schema import MPP
 
@@ -33,32 +34,43 @@ def load(path: Path, view_px: int = 40) -> list[Benchmark]:
         FileNotFoundError: a crop is absent.
         ValueError: a column is absent, a label is foreign, or a crop is too small.
     """
-    table = read_columns(path / "labels.csv", ("file", "majority", "slide"))
-    crops = np.empty((len(table["file"]), view_px, view_px, 3), np.uint8)
-    for i, name in enumerate(table["file"].tolist()):
+    table = read_columns(
+        path / "labels.csv", ("file", "majority", "slide"), as_written=("majority",)
+    )
+    labels, none = no_class(table["majority"])
+    rows = np.flatnonzero(labels != "")
+    files, labels, slides = table["file"][rows], labels[rows], table["slide"][rows]
+    crops = np.empty((len(rows), view_px, view_px, 3), np.uint8)
+    for i, name in enumerate(files.tolist()):
         if not (path / "crops" / name).is_file():
             raise FileNotFoundError(f"labels.csv names {name}, but {path / 'crops'} has none")
-        with Image.open(path / "crops" / name) as image:
-            pixels = np.asarray(image.convert("RGB"))
+        pixels = read_pixels(path / "crops" / name, "labels.csv")
         if min(pixels.shape[:2]) < view_px:
             raise ValueError(f"{path / 'crops' / name} is {pixels.shape[:2]} px, under {view_px}")
         centre = ((pixels.shape[1] - 1) / 2, (pixels.shape[0] - 1) / 2)
         crops[i] = cut(pixels, np.array([centre]), MPP, view_px)[0]
     blank = crops.max(axis=3) == 0  # (N, view, view): the publisher fills beyond the image with 0
     black = blank.all(axis=2).any(axis=1) | blank.all(axis=1).any(axis=1)
+    twins, said = find_twins("labels.csv", files, np.zeros((len(rows), 2)), labels)
+    if none:
+        said.append(f"{none.total()} of {len(table['file'])} rows passed over: no label")
     return [
         Benchmark(
             name="ami-br",
             crops=crops,
-            labels=table["majority"],
+            labels=labels,
             classes=CLASSES,
-            groups=table["slide"],
+            groups=slides,
             group_kind="slide",
             positive="NMF",
             notes=(
                 f"{black.sum()} of {len(crops)} nuclei kept with a black margin: "
                 f"the publisher filled what lies beyond the image",
+                *said,
+                *strays(path / "crops" / name for name in set(table["file"].tolist())),
             ),
-            origins={"slide": table["slide"]},
+            origins={"slide": slides},
+            left_out={"without a label": none.total()},
+            twins=twins,
         )
     ]

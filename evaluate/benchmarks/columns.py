@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shards.table import read_table
+from shards.table import MISSING, read_table
 
 
 def read_columns(
@@ -14,6 +14,7 @@ def read_columns(
     optional: tuple[str, ...] = (),
     may_be_empty: bool = False,
     say_unknown: bool = False,
+    as_written: tuple[str, ...] = (),
 ) -> dict[str, np.ndarray]:
     """Read the named columns of a CSV file with a header; others are passed over.
 
@@ -24,6 +25,7 @@ def read_columns(
         optional: columns that may be there; where absent, they are '' in every row.
         may_be_empty: whether a header and no rows is a table too.
         say_unknown: warn of other columns: in a table that its user has written.
+        as_written: columns whose words for no value (`nan`, `NA`) stay, to be counted.
 
     Returns:
         Column name -> (N,) str, '' where there is no value; or float64 for `numbers`.
@@ -36,5 +38,8 @@ def read_columns(
     table = read_table(path, (*words, *numbers), optional, say_unknown)
     if not len(table) and not may_be_empty:
         raise ValueError(f"{path}: a header and no rows")
-    texts = {name: np.array(table.words(name), np.str_) for name in (*words, *optional)}
+    texts = {
+        name: np.array(table.words(name, () if name in as_written else MISSING), np.str_)
+        for name in (*words, *optional)
+    }
     return texts | {name: table.numbers(name) for name in numbers}

@@ -116,7 +116,7 @@ def load(path: Path, view_px: int = 40) -> list[Benchmark]:
 
 def _of_table(path: Path, notes: list[str]) -> Iterator[Field]:
     """Yield the fields of nuclei.csv in its order."""
-    table = read_columns(path / "nuclei.csv", ("image", "label"), ("x", "y"))
+    table = read_columns(path / "nuclei.csv", ("image", "label"), ("x", "y"), as_written=("label",))
     xy = np.stack([table["x"], table["y"]], axis=1)  # (N, 2)
     used = []
     for name in dict.fromkeys(table["image"].tolist()):

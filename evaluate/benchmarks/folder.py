@@ -52,7 +52,10 @@ def load(path: Path, view_px: int = 40) -> list[Benchmark]:
             nothing is left.
     """
     optional = ("image", "slide", "group", "mpp", *KINDS)
-    table = read_columns(path / "cells.csv", ("label",), ("x", "y"), optional, say_unknown=True)
+    table = read_columns(
+        path / "cells.csv", ("label",), ("x", "y"), optional, say_unknown=True,
+        as_written=("label",),
+    )  # fmt: skip
     named = "image" if table["image"].any() else "slide"
     if not table[named].all():
         raise ValueError(

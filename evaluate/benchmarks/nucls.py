@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import shapely
-from PIL import Image
 
 from evaluate.benchmark import Benchmark
+from evaluate.benchmarks.checks import Places, find_twins, listed
 from evaluate.benchmarks.columns import read_columns
+from evaluate.benchmarks.picture import read_pixels, read_size
 from evaluate.benchmarks.rule import Rule
+from shards.folder import visible
 
 LAYOUT = "rgb/ or rgbs/*.png and csv/*.csv of the same stems, one per field of view"
 TASKS = {  # task: its column, its classes in the order of Table 3, what it leaves out
@@ -79,7 +81,13 @@ class Field:
         for i in np.flatnonzero(self.table["type"] == "polyline"):
             x, y = (self.table[f"coords_{axis}"][i].split(",") for axis in "xy")
             if len(x) >= 4 and len(x) == len(y):
-                middle = shapely.Polygon(np.array([x, y], float).T).centroid
+                try:
+                    ring = np.array([x, y], float).T
+                except ValueError as error:
+                    raise ValueError(
+                        f"{self.image.stem}.csv: coords of nucleus {i + 1} are no numbers: {error}"
+                    ) from error
+                middle = shapely.Polygon(ring).centroid
                 box[i] = (middle.x, middle.y) if not middle.is_empty else box[i]
         return box
 
@@ -119,11 +127,14 @@ def load(
     """
     rule = Rule(mpp, window, centre, view_px)
     fields = list(read(path))
+    places = Places("csv/*.csv")
+    centres: list[np.ndarray] = []
     crops, labels, origins = [], {task: [] for task in TASKS}, []
     seen = Counter()
     for field in fields:
         xy = field.centres(centre)
         named = task_labels(field)
+        places.look(field.image.stem, xy, *field.size)
         kept = rule.keep(xy, *field.size) & (named["raw"] != "")
         seen.update(all=len(xy), unlabelled=int((named["raw"] == "").sum()), kept=int(kept.sum()))
         seen["correction"] += sum(
@@ -131,8 +142,8 @@ def load(
         )
         if not kept.any():
             continue
-        with Image.open(field.image) as image:
-            crops.append(rule.cut(np.asarray(image.convert("RGB")), xy[kept]))
+        crops.append(rule.cut(read_pixels(field.image, f"{field.image.stem}.csv"), xy[kept]))
+        centres.append(xy[kept])
         for task, words in named.items():
             labels[task].append(words[kept])
         origins += [_origin(field.image.stem)] * int(kept.sum())
@@ -141,12 +152,16 @@ def load(
         f"{len(fields)} fields, {seen['all']} nuclei; {rule}",
         f"{outside} of {seen['all']} nuclei dropped: their window leaves the field",
         f"{seen['unlabelled']} of {seen['all']} nuclei passed over: unlabeled",
+        *places.notes(),
+        *_bare(path),
     ]
     if seen["correction"]:
         notes.append(f"{seen['correction']} raw classes read without their prefix {CORRECTION}")
     if not crops:
         raise ValueError(f"{path}: no nucleus left ({'; '.join(notes)})")
     found = {kind: np.array([o[kind] for o in origins]) for kind in origins[0]}
+    raw = np.concatenate(labels["raw"])
+    twins, said = find_twins("csv", found["field"], np.concatenate(centres), raw, refuse=False)
     whole = Benchmark(
         name="nucls",
         crops=np.concatenate(crops),
@@ -154,8 +169,10 @@ def load(
         classes=(),
         groups=found["slide"],
         group_kind="slide",
-        notes=tuple(notes),
+        notes=(*notes, *said),
         origins=found,
+        left_out={"whose window leaves the field": outside, "unlabeled": seen["unlabelled"]},
+        twins=twins,
     )
     return [
         whole.task(task, np.concatenate(labels[task]), classes)
@@ -171,7 +188,7 @@ def read(path: Path):
         ValueError: a name that is not the publisher's, or a column that is absent.
     """
     folder = _images(path)
-    for file in sorted((path / "csv").glob("*.csv")):
+    for file in visible((path / "csv").glob("*.csv")):
         if file.name == "all_fov_locations.csv":  # the intended fields, which boxes may leave
             continue
         if not STEM.fullmatch(file.stem):
@@ -186,8 +203,7 @@ def read(path: Path):
         words += ("type", "coords_x", "coords_y")
         numbers = ("xmin", "ymin", "xmax", "ymax")
         table = read_columns(file, words, numbers, may_be_empty=True)
-        with Image.open(image) as opened:
-            yield Field(image, opened.size, table)
+        yield Field(image, read_size(image, file.name), table)
 
 
 def task_labels(field: Field) -> dict[str, np.ndarray]:
@@ -199,7 +215,7 @@ def task_labels(field: Field) -> dict[str, np.ndarray]:
     named = {}
     for task, (column, classes, left_out) in TASKS.items():
         words = [word.removeprefix(CORRECTION) for word in field.table[column].tolist()]
-        foreign = sorted(set(words) - {*classes, *left_out})
+        foreign = sorted(set(words) - {*classes, *left_out, ""})
         if foreign:
             raise ValueError(f"{field.image.stem}.csv: unknown {column} {foreign[0]!r}")
         named[task] = np.array([word if word in classes else "" for word in words], np.str_)
@@ -222,6 +238,13 @@ def tried(path: Path) -> dict[str, dict[str, dict[str, int]]]:
             for task, words in named.items():
                 counts[str(rule)][f"nucls-{task}"].update(words[kept & (words != "")].tolist())
     return counts
+
+
+def _bare(path: Path) -> list[str]:
+    """Return a note on the images that have no csv: an incomplete download, or nothing in them."""
+    stems = {file.stem for file in (path / "csv").glob("*.csv")}
+    bare = [p.stem for p in visible(_images(path).glob("*.png")) if p.stem not in stems]
+    return [f"{len(bare)} images without a csv, not used: {listed(bare)}"] if bare else []
 
 
 def _images(path: Path) -> Path | None:

@@ -12,11 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
 from evaluate.benchmark import Benchmark
+from evaluate.benchmarks.numpy_file import open_array
 from evaluate.benchmarks.rule import Rule
+from shards.filetype import check_file, describe
+from shards.folder import visible
 
 LAYOUT = "images.npy, masks.npy and types.npy in folders fold1-3, or fold1-3*.parquet"
 # In the order of both publishers' numbers. The paper's Table 5 lists them by frequency instead.
@@ -42,6 +46,7 @@ TISSUES = (  # Hugging Face's names in the order of its numbers
     "Thyroid",
     "Uterus",
 )
+ARRAYS = ("images", "masks", "types")  # of Warwick's folds
 FOLD = re.compile(r"(fold\d)(\D.*)?")  # fold1, or fold1-00000-of-00001
 
 
@@ -102,6 +107,9 @@ def load(
     )
     if not where:
         raise ValueError(f"{path}: no nucleus left ({'; '.join(notes)})")
+    folds = sorted({tile for _, tile, _ in where})
+    if len(folds) < 3:
+        notes += (f"{', '.join(folds)} alone: the publisher has three folds",)
     image, fold, tissue = (np.array(words) for words in zip(*where, strict=True))
     return [
         Benchmark(
@@ -113,6 +121,7 @@ def load(
             group_kind="image",
             notes=notes,
             origins={"image": image, "fold": fold, "tissue": tissue},
+            left_out={"whose window leaves the image": total - len(where)},
         )
     ]
 
@@ -138,54 +147,61 @@ def read(path: Path) -> Iterator[Tile]:
         for fold, files in folds.items():
             yield from _read_parquet(fold, files)
     else:
-        for fold, images in _npy_folds(path).items():
-            yield from _read_npy(path, fold, images)
+        for fold, files in _npy_folds(path).items():
+            yield from _read_npy(path, fold, files)
 
 
-def _npy_folds(path: Path) -> dict[str, Path]:
-    """Return fold -> images.npy; the fold is in the folder's name, never in the order of files."""
-    found = {}
-    for above in ("", "*/", "*/*/"):  # of the zip files `Fold 1/images/`
-        for images in path.glob(f"{above}fold[0-9]/images.npy"):
-            found[images.parent.name] = images
+def _npy_folds(path: Path) -> dict[str, dict[str, Path]]:
+    """Return fold -> name of an array -> its file, for every fold that has one of them.
+
+    The fold is in the folder's name, never in the order of files.
+    """
+    found: dict[str, dict[str, Path]] = {}
+    for above in ("", "*/", "*/*/"):  # of the zip files `Fold 1/images/`, linked or not
+        for name in ARRAYS:
+            for file in visible(path.glob(f"{above}fold[0-9]/{name}.npy")):
+                found.setdefault(file.parent.name, {}).setdefault(name, file)
     return dict(sorted(found.items()))
 
 
 def _parquet_folds(path: Path) -> dict[str, list[Path]]:
     """Return fold -> its files in order, from `data/` or the folder itself."""
     found = {}
-    for file in sorted(path.glob("fold*.parquet")) + sorted(path.glob("data/fold*.parquet")):
+    for file in visible(path.glob("fold*.parquet")) + visible(path.glob("data/fold*.parquet")):
         fold = FOLD.fullmatch(file.stem)
         if fold:
             found.setdefault(fold[1], []).append(file)
     return dict(sorted(found.items()))
 
 
-def _read_npy(root: Path, fold: str, images_path: Path) -> Iterator[Tile]:
-    types_path = images_path.with_name("types.npy")
-    masks_paths = [p for p in root.glob("**/masks.npy") if p.parent.name == images_path.parent.name]
-    if not masks_paths or not types_path.is_file():
+def _read_npy(path: Path, fold: str, files: dict[str, Path]) -> Iterator[Tile]:
+    absent = [name for name in ARRAYS if name not in files]
+    if absent:
+        images = files.get("images", f"{path}: {fold} has no {fold}/images.npy; it")
         raise FileNotFoundError(
-            f"{images_path} needs types.npy beside it and one {images_path.parent.name}/masks.npy "
-            f"below {root}; found {len(masks_paths)} of the latter"
+            f"{images} needs types.npy beside it and one {fold}/masks.npy below {path}; found "
+            f"are {', '.join(str(file) for file in files.values())}"
         )
     # Mapped, not read: a fold's masks are several GB of float64.
-    images = np.load(images_path, mmap_mode="r")
-    masks = np.load(masks_paths[0], mmap_mode="r")
-    types = np.load(types_path)
-    if not len(images) == len(masks) == len(types) or masks.shape[3:] != (6,):
+    images = open_array(files["images"], (None, None, None, 3), mapped=True)
+    masks = open_array(files["masks"], (None, None, None, 6), mapped=True)
+    types = open_array(files["types"], (None,))
+    if images.shape[:3] != masks.shape[:3] or len(images) != len(types):
         raise ValueError(
             f"{fold}: images {images.shape}, masks {masks.shape}, types {types.shape}; expected "
-            "(N, 256, 256, 3), (N, 256, 256, 6) and (N,)"
+            f"(N, 256, 256, 3), (N, 256, 256, 6) and (N,), by {files['images']}"
         )
     for number, tissue in enumerate(types.tolist()):
+        pixels = np.asarray(images[number])
+        if not pixels.max() > 1 and pixels.dtype.kind == "f" and pixels.any():
+            raise ValueError(f"{files['images']}: image {number} is scaled to 0-1, not to 0-255")
         # The sixth channel is background.
         found = [_instances(masks[number, :, :, channel]) for channel in range(len(CLASSES))]
         yield Tile(
             fold,
             number,
             _tissue(tissue),
-            np.asarray(images[number]).astype(np.uint8),
+            pixels.astype(np.uint8),
             np.repeat(np.arange(len(CLASSES)), [len(nuclei) for nuclei in found]),
             *_centres([nucleus for nuclei in found for nucleus in nuclei]),
         )
@@ -228,9 +244,14 @@ def _plain(name: str) -> str:
 
 
 def _read_parquet(fold: str, files: list[Path]) -> Iterator[Tile]:
+    _check_parts(fold, files)
     number = 0
     for file in files:
-        opened = pq.ParquetFile(file)
+        check_file(file)
+        try:
+            opened = pq.ParquetFile(file)
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"{file}, {describe(file)}, does not open: {error}") from error
         _check_names(file, opened.schema_arrow.metadata or {})
         columns = ["image", "instances", "categories", "tissue"]
         missing = sorted(set(columns) - set(opened.schema_arrow.names))
@@ -238,27 +259,56 @@ def _read_parquet(fold: str, files: list[Path]) -> Iterator[Tile]:
             raise ValueError(f"{file}: no column {missing[0]!r}; expected {', '.join(columns)}")
         for batch in opened.iter_batches(batch_size=64, columns=columns):
             for row in batch.to_pylist():
-                masks = [_png(mask) for mask in row["instances"]]
-                if len(masks) != len(row["categories"]):
-                    raise ValueError(
-                        f"{file}, row {number}: {len(masks)} instances, "
-                        f"{len(row['categories'])} categories"
-                    )
-                yield Tile(
-                    fold,
-                    number,
-                    TISSUES[row["tissue"]],
-                    _png(row["image"], "RGB"),
-                    np.array(row["categories"], int),
-                    *_centres([np.nonzero(mask) for mask in masks]),
-                )
+                yield _tile(f"{file}, row {number}", fold, number, row)
                 number += 1
 
 
-def _png(stored: dict, mode: str = "1") -> np.ndarray:
+def _check_parts(fold: str, files: list[Path]) -> None:
+    """See that all parts of a fold are there, by what their names say: fold1-00000-of-00002."""
+    parts = [re.search(r"-(\d+)-of-(\d+)$", file.stem) for file in files]
+    numbers = {int(part[1]) for part in parts if part}
+    for part in filter(None, parts):
+        lacking = sorted(set(range(int(part[2]))) - numbers)
+        if lacking:
+            raise FileNotFoundError(
+                f"{fold}: part {lacking[0]} of {int(part[2])} is not in {files[0].parent}"
+            )
+
+
+def _tile(where: str, fold: str, number: int, row: dict) -> Tile:
+    """Return a row of the Parquet files; `where` names it in errors."""
+    instances, categories = row["instances"] or [], row["categories"] or []
+    if len(instances) != len(categories):
+        raise ValueError(f"{where}: {len(instances)} instances, {len(categories)} categories")
+    for value, names, what in (
+        *((kind, CLASSES, "category") for kind in categories), (row["tissue"], TISSUES, "tissue")
+    ):  # fmt: skip
+        if not isinstance(value, int) or not 0 <= value < len(names):
+            raise ValueError(f"{where}: unknown {what} {value!r}; known are 0-{len(names) - 1}")
+    pixels = _png(where, row["image"], "RGB")
+    masks = [_png(where, mask) for mask in instances]
+    if any(mask.shape != pixels.shape[:2] for mask in masks):
+        raise ValueError(f"{where}: an instance is not of its image's size {pixels.shape[:2]}")
+    return Tile(
+        fold,
+        number,
+        TISSUES[row["tissue"]],
+        pixels,
+        np.array(categories, int),
+        *_centres([np.nonzero(mask) for mask in masks]),
+    )
+
+
+def _png(where: str, stored: dict | None, mode: str = "1") -> np.ndarray:
     """Return a struct of `datasets`' Image as pixels, bool for mode 1."""
-    with Image.open(io.BytesIO(stored["bytes"])) as image:
-        return np.asarray(image.convert(mode))
+    data = (stored or {}).get("bytes")
+    if not data:
+        raise ValueError(f"{where}: an image without bytes; they lie in files of their own")
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return np.asarray(image.convert(mode))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{where}: an image does not open: {error}") from error
 
 
 def _check_names(file: Path, metadata: dict) -> None:
@@ -267,7 +317,11 @@ def _check_names(file: Path, metadata: dict) -> None:
     Raises:
         ValueError: the file's own list is another one.
     """
-    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    try:
+        described = json.loads(metadata.get(b"huggingface", b"{}"))
+    except ValueError:  # not what `datasets` writes; the columns are checked all the same
+        return
+    features = described.get("info", {}).get("features", {})
     categories = features.get("categories") or {}
     categories = categories.get("feature", categories)
     for found, known in ((categories, CLASSES), (features.get("tissue") or {}, TISSUES)):

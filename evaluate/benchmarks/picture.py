@@ -107,6 +107,18 @@ def read_pixels(path: Path, source: str) -> np.ndarray:
         raise ValueError(f"{path} is neither a slide nor an image that opens: {error}") from error
 
 
+def read_size(path: Path, source: str) -> tuple[int, int]:
+    """Return an image's width and height; arguments and errors as of `read_pixels`."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{source} names an image that is not there: {path}")
+    check_file(path)
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
+        raise ValueError(f"{path} is no image that opens: {error}") from error
+
+
 def strays(used: Iterable[Path]) -> list[str]:
     """Return a note on the images that lie beside those used, and that no row names."""
     used = {path.absolute() for path in used}

@@ -8,11 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evaluate.benchmark import Benchmark
+from evaluate.benchmarks.numpy_file import open_array
+from shards.filetype import check_file
 from shards.schema import MPP
 from shards.write import atomic
 
 LAYOUT = "crops.npy, cells.parquet (label, group), benchmark.json, by `evaluate/main.py prepare`"
 FORMAT = 1
+AGAIN = "prepare it again"
 
 
 def matches(path: Path) -> bool:
@@ -31,28 +34,32 @@ def load(path: Path, view_px: int | None = None) -> list[Benchmark]:
     Raises:
         ValueError: another format, files of two benchmarks, or crops smaller than the window.
     """
-    facts = json.loads((path / "benchmark.json").read_text())
-    if facts.get("format") != FORMAT:
-        raise ValueError(
-            f"{path} is a prepared benchmark of format {facts.get('format')}; this code reads "
-            f"{FORMAT}: prepare it again"
-        )
-    crops = np.load(path / "crops.npy", mmap_mode="r")
-    columns = pq.read_table(path / "cells.parquet").to_pydict()
-    table = {name: np.array(column, np.str_) for name, column in columns.items()}
-    targets = np.load(path / "targets.npy") if facts.get("targets") else None
+    facts = _facts(path)
+    crops = open_array(path / "crops.npy", (None, None, None, 3), mapped=True)
+    check_file(path / "cells.parquet")
+    try:
+        columns = pq.read_table(path / "cells.parquet").to_pydict()
+        table = {name: np.array(column, np.str_) for name, column in columns.items()}
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path / 'cells.parquet'} does not open: {error}; {AGAIN}") from error
+    wanted = {"label", "group", *facts["origins"], *(task["column"] for task in facts["tasks"])}
+    if absent := sorted(wanted - set(table)):
+        raise ValueError(f"{path / 'cells.parquet'} has no column {absent[0]!r}; {AGAIN}")
+    targets = None
+    if facts["targets"]:
+        targets = open_array(path / "targets.npy", (None, len(facts["targets"])))
     lengths = {len(crops), len(table["label"]), facts["nuclei"]}
     if len(lengths) > 1 or (targets is not None and len(targets) != len(crops)):
         raise ValueError(
             f"{path}: {len(crops)} crops, {len(table['label'])} labels, {facts['nuclei']} nuclei "
-            "by benchmark.json; prepare it again"
+            f"by benchmark.json; {AGAIN}"
         )
     view_px = view_px or crops.shape[1]
     margin = (crops.shape[1] - view_px) // 2
     if margin < 0:
         raise ValueError(f"{path} holds crops of {crops.shape[1]} px; {view_px} are needed")
     view = slice(margin, margin + view_px)
-    tasks = facts.get("tasks", [])
+    tasks = facts["tasks"]
     whole = Benchmark(
         name=facts["name"],
         crops=np.ascontiguousarray(crops[:, view, view]),
@@ -62,16 +69,39 @@ def load(path: Path, view_px: int | None = None) -> list[Benchmark]:
         group_kind=facts["group_kind"],
         positive=None if tasks else facts["positive"],
         notes=tuple(facts["notes"]),
-        origins={kind: table[kind] for kind in facts.get("origins", [])},
+        origins={kind: table[kind] for kind in facts["origins"]},
         targets=targets,
-        target_names=tuple(facts.get("targets", [])),
-        left_out=facts.get("left_out", {}),
+        target_names=tuple(facts["targets"]),
+        left_out=facts["left_out"],
         twins=table["twin"].astype(np.int64) if "twin" in table else None,
     )
     return [
         whole.task(task["name"], table[task["column"]], tuple(task["classes"]), task["positive"])
         for task in tasks
     ] or [whole]
+
+
+def _facts(path: Path) -> dict:
+    """Return benchmark.json, with what an earlier version left out as empty.
+
+    Raises:
+        ValueError: it is no such file, of another format, or lacks something.
+    """
+    file = path / "benchmark.json"
+    check_file(file)
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is no JSON ({error}); {AGAIN}") from error
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        found = facts.get("format") if isinstance(facts, dict) else "none"
+        raise ValueError(
+            f"{path} is a prepared benchmark of format {found}; this code reads {FORMAT}: {AGAIN}"
+        )
+    needed = ("name", "nuclei", "classes", "positive", "group_kind", "notes")
+    if absent := [name for name in needed if name not in facts]:
+        raise ValueError(f"{file} lacks {absent[0]!r}; {AGAIN}")
+    return {"tasks": [], "origins": [], "targets": [], "left_out": {}} | facts
 
 
 def save(tasks: list[Benchmark], folder: Path) -> None:

@@ -20,7 +20,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
         "--try",
         dest="tried",
         action="store_true",
-        help="nucls, pannuke: count by each rule the paper may have used, and write nothing",
+        help="nucls, pannuke, midog25: count by each rule the paper may have used; write nothing",
     )
     rules = command.add_argument_group(
         "what the paper leaves open",
@@ -31,6 +31,10 @@ def arguments(command: argparse.ArgumentParser) -> None:
     rules.add_argument("--window", help="side that must lie in the image: 60, or 60@0.2 (µm/px)")
     rules.add_argument("--centre", "--center", choices=("box", "centroid"))
     rules.add_argument("--duplicates", choices=("keep", "drop"), help="midog25 (keep)")
+    rules.add_argument(
+        "--images", type=Path, metavar="DIR", help="midog25: cut from MIDOG++'s cases (201.tiff, …)"
+    )
+    rules.add_argument("--scanners", nargs="+", metavar="S", help="midog25: their rows alone")
     rules.add_argument("--outline", choices=("nucleus", "cell"), help="hest: the centre's")
     rules.add_argument("--cells", type=flags.at_least(1), help="hest: drawn per slide (10000)")
     rules.add_argument("--genes", type=flags.at_least(1), help="hest: most expressed ones (50)")
@@ -99,6 +103,8 @@ def _load(name: str, path: Path, options: argparse.Namespace) -> list:
         "window": options.window,
         "centre": options.centre,
         "duplicates": options.duplicates,
+        "images": options.images,
+        "scanners": tuple(options.scanners) if options.scanners else None,
         "outline": options.outline,
         "cells": options.cells,
         "genes": options.genes,
@@ -137,7 +143,7 @@ def _try(name: str, path: Path) -> None:
     from evaluate.benchmarks.find import BENCHMARKS
 
     if not hasattr(BENCHMARKS[name], "tried"):
-        raise ValueError(f"{name} has no rules to try; nucls and pannuke have")
+        raise ValueError(f"{name} has no rules to try; nucls, pannuke and midog25 have")
     found = BENCHMARKS[name].tried(path)
     sums = {
         rule: sum(paper.difference(task, counts) for task, counts in tasks.items())
