@@ -31,6 +31,7 @@ from pathlib import Path
 from extract.cohort import extract_cohort
 from extract.ledger import Settings
 from extract.segment.flags import add_flags, read_flags
+from extract.segment.matching import with_files
 from extract.slides import Entry, list_slides
 from shards.errors import report
 from shards.scale import check_mpp
@@ -87,9 +88,8 @@ def extract(words: list[str]) -> int:
         any_scale=arguments.any_scale,
         **read_flags(arguments, parser),
     )
-    entries = listed(arguments, parser)[arguments.part :: arguments.parts]
-    if settings.imported and len(entries) > 1 and Path(settings.imported.source).is_file():
-        parser.error(f"--from {settings.imported.source} is one file, but there are many slides")
+    entries = with_files(listed(arguments, parser), settings.masks, settings.imported)
+    entries = entries[arguments.part :: arguments.parts]
     records = extract_cohort(
         entries, arguments.out, settings, arguments.workers, arguments.overwrite
     )

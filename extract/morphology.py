@@ -51,19 +51,27 @@ def outlines(labels: np.ndarray) -> np.ndarray:
     return shapely.simplify(largest_parts(wide), CONTOUR_TOLERANCE_PX)
 
 
-def largest_parts(polygons: np.ndarray) -> np.ndarray:
+def largest_parts(geometries: np.ndarray) -> np.ndarray:
     """Reduce every geometry to the largest polygon in it, without holes.
 
     Args:
-        polygons: (N,) shapely Polygons or MultiPolygons.
+        geometries: (N,) shapely geometries of any kind, collections too.
 
     Returns:
-        (N,) shapely Polygons.
+        (N,) shapely Polygons, None where there is no polygon that encloses anything.
     """
-    parts, owner = shapely.get_parts(polygons, return_index=True)
-    order = np.lexsort([-shapely.area(parts), owner])
-    first = np.flatnonzero(np.diff(owner[order], prepend=-1))
-    return shapely.polygons(shapely.get_exterior_ring(parts[order][first]))
+    out = np.full(len(geometries), None, object)
+    parts, owner = shapely.get_parts(geometries, return_index=True)
+    while len(nested := np.flatnonzero(shapely.get_type_id(parts) > shapely.GeometryType.POLYGON)):
+        within, of = shapely.get_parts(parts[nested], return_index=True)
+        parts = np.concatenate([np.delete(parts, nested), within])
+        owner = np.concatenate([np.delete(owner, nested), owner[nested][of]])
+    areas = shapely.area(parts)
+    order = np.lexsort([-areas, owner])
+    order = order[areas[order] > 0]
+    first = order[np.flatnonzero(np.diff(owner[order], prepend=-1))]
+    out[owner[first]] = shapely.polygons(shapely.get_exterior_ring(parts[first]))
+    return out
 
 
 def shape(polygons: np.ndarray, mpp: float) -> dict[str, np.ndarray]:

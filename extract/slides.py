@@ -32,6 +32,8 @@ class Entry:
     case: str | None = None  # the patient
     size: int | None = None  # bytes the file must have; None: not known
     md5: str | None = None  # that it must have; None: not to be checked
+    nuclei: Path | str | None = None  # its segmentation, or why it has none; None: not looked for
+    mask: Path | str | None = None  # likewise, where nuclei are sought
 
 
 def list_slides(

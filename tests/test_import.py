@@ -303,7 +303,7 @@ def test_files_are_found_by_id_stem_and_barcode(slide, tmp_path):
     (tmp_path / other).write_bytes(text)
     _, about = segment(slide, entry, Import(str(tmp_path)))
     assert Path(about["file"]).name == other
-    with pytest.raises(FileNotFoundError, match="none of its 3 files belongs to slide two"):
+    with pytest.raises(FileNotFoundError, match="no file there belongs to slide two"):
         segment(slide, Entry("two", Path("/x/two.svs")), Import(str(tmp_path)))
     with pytest.raises(FileNotFoundError, match="no such folder, or no files in it"):
         segment(slide, entry, Import(str(tmp_path / "nowhere")))
@@ -335,15 +335,15 @@ def test_damaged_files_are_named(take, tmp_path):
         b"[1, 2]": "something other than objects",
         b'{"type": "Topology"}': "no JSON array of objects",
         b'[{"a": 1}]': "neither GeoJSON Features nor CellViT's cells",
-        b"\x00\x01\x02\x03": "line 1 holds a NUL byte",
-        b"": "it is empty",
+        b"\x00\x01\x02\x03": "neither JSON, Parquet nor CSV",
+        b"": "is empty",
         b"a,b\n1,2\n": "no columns of places or outlines .it has a, b",
-        b"x,y\n1,\n": "line 2: no y",
+        b"x,y\n1,\n": "column y is empty in row 1|column y holds null",
         b"x,y\n1,one\n": "line 2: y is 'one', not a number",
     }
     for content, message in bad.items():
         (tmp_path / "s.json.gz").write_bytes(content)
-        with pytest.raises(ValueError, match=rf"^\S*s\.json\.gz\b.*({message})"):
+        with pytest.raises(ValueError, match=rf"s\.json\.gz.* ({message})"):
             take()
     with zipfile.ZipFile(tmp_path / "s.json.gz", "w") as archive:
         archive.writestr("archive/data.pkl", b"x")

@@ -4,6 +4,8 @@ An object with wsi_metadata, type_map and the array `cells`. Contours and centro
 level-0 px (boxes are (row, column) and not read); a contour is not closed.
 """
 
+import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -15,40 +17,59 @@ from extract.segment.items import Block
 TYPES = {1: "Neoplastic", 2: "Inflammatory", 3: "Connective", 4: "Dead", 5: "Epithelial"}
 
 
-def read_cells(blocks: Iterable[Block]) -> Iterator[Rings]:
+def read_cells(blocks: Iterable[Block], left_out: Counter[str]) -> Iterator[Rings]:
     """Yield the nuclei of `cells`, in the file's order: as contours, or as centroids.
 
     Args:
         blocks: of cells.
+        left_out: by reason, how many cells yield no nucleus; counted up.
 
     Raises:
         ValueError: a cell has neither contour nor centroid.
     """
     for block in blocks:
         named = block.header.get("type_map")
-        types = {int(k): v for k, v in named.items()} if isinstance(named, dict) else TYPES
+        types = {str(k): v for k, v in (named if isinstance(named, dict) else TYPES).items()}
+        sizes = np.diff(block.start)
         arrays, bare, labels = [], [], []
         for item in block.items:
-            if "contour" in item:
-                arrays.append(item["contour"] - block.base)
-            elif "centroid" in item:
+            array, centre = item.get("contour"), item.get("centroid")
+            if type(array) is int and sizes[array - block.base]:
+                arrays.append(array - block.base)
+            elif centre is not None:
                 arrays.append(-1)
-                bare.append(item["centroid"])
+                bare.append(_place(item))
+            elif "contour" in item:
+                left_out["cells with an empty contour"] += 1
+                continue
             else:
                 raise ValueError(f"a cell has neither contour nor centroid: {str(item)[:120]}")
             kind = item.get("type")
-            labels.append(None if kind is None else types.get(int(kind), str(kind)))
+            labels.append(None if kind is None else types.get(str(kind), str(kind)))
         # The cells' arrays stand in the cells' order, so the vertices need no sorting.
-        chosen = np.array(arrays)
+        chosen = np.array(arrays, np.int64)
         lengths = np.ones(len(chosen), np.int64)
         outlined = chosen >= 0
-        lengths[outlined] = np.diff(block.start)[chosen[outlined]]
-        empty = outlined & (lengths == 0)
-        if empty.any():
-            raise ValueError(f"the contour of a cell is empty: {block.items[empty.argmax()]}")
+        lengths[outlined] = sizes[chosen[outlined]]
         points = np.empty((lengths.sum(), 2))
         of_outline = np.repeat(outlined, lengths)
         points[of_outline] = block.xy
         if bare:
             points[~of_outline] = np.array(bare, float)
         yield Rings(points, lengths, labels)
+
+
+def _place(item: dict) -> list[float]:
+    """Return a cell's centroid (x, y).
+
+    Raises:
+        ValueError: it is none.
+    """
+    centre = item["centroid"]
+    if not (
+        isinstance(centre, list)
+        and len(centre) == 2
+        and all(isinstance(v, int | float) and math.isfinite(v) for v in centre)
+    ):
+        raise ValueError(f"the centroid of a cell is no pair of numbers: {str(item)[:120]}")
+    return centre

@@ -10,6 +10,9 @@ import pyarrow as pa
 import shapely
 
 BATCH = 20_000  # nuclei made into shapely Polygons at once
+# What an object is in its file: of no stated type; a nucleus unless there are detections (QuPath's
+# annotations); a detection; a cell, a nucleus unless others' nuclei stand apart; a cell's nucleus.
+PLAIN, ANNOTATION, DETECTION, WHOLE_CELL, NUCLEUS_OF_CELL = range(5)
 _HEADER = np.dtype([("order", "u1"), ("type", "<u4"), ("rings", "<u4"), ("points", "<u4")])
 
 
@@ -187,11 +190,13 @@ class Rings:
         points: (K, 2) float64, ring after ring, open or closed.
         lengths: (N,) points of each nucleus: 1 where the file gives a place without an outline.
         labels: (N,) classes or None.
+        kinds: (N,) uint8, PLAIN, ANNOTATION, …; None: all PLAIN.
     """
 
     points: np.ndarray
     lengths: np.ndarray
     labels: list[str | None]
+    kinds: np.ndarray | None = None
 
     def outlines(self, scale: float) -> tuple[Outlines, np.ndarray]:
         """Return the outlines and the (N, 2) centres, the file's numbers times `scale`."""

@@ -1,5 +1,6 @@
 """Take the nuclei that another program has segmented: `--segmenter import --from DIR`."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,21 @@ import shapely
 from scipy.spatial import cKDTree
 
 from extract.crops import AREA_UM2
-from extract.segment.detections import Detections, Growing, Outlines
+from extract.segment.detections import (
+    ANNOTATION,
+    DETECTION,
+    NUCLEUS_OF_CELL,
+    WHOLE_CELL,
+    Detections,
+    Growing,
+    Outlines,
+)
 from extract.segment.duplicates import find_duplicates
-from extract.segment.matching import find_file
+from extract.segment.matching import own_file
+from extract.segment.mend import mend
 from extract.segment.nuclei_file import NucleiFile, open_nuclei
 from extract.segment.options import Import
+from extract.segment.owners import OTHERS
 from extract.slide import Slide
 from extract.slides import Entry
 
@@ -36,8 +47,8 @@ def segment(slide: Slide, entry: Entry, asked: Import) -> tuple[Detections, dict
         ValueError: several do; the file cannot be read; its scale or origin cannot be known, or
             its nuclei do not fit the slide.
     """
-    path = find_file(Path(asked.source), entry, "--from")
-    file = open_nuclei(path)
+    path = own_file(entry.nuclei, asked.source, entry, "--from")
+    file = open_nuclei(path, entry)
     mpp = asked.mpp or file.mpp
     if file.unsure and not asked.mpp:
         raise ValueError(f"{path}: {file.unsure}")
@@ -51,13 +62,20 @@ def segment(slide: Slide, entry: Entry, asked: Import) -> tuple[Detections, dict
         )
     detections = gather(file, mpp / slide.mpp if mpp else 1.0, bounds(slide, origin), slide.mpp)
     remarks = _check(detections, slide, path, explicit=asked.mpp is not None)
+    left_out = {reason: count for reason, count in file.left_out.items() if count}
+    if left_out:
+        counts = [f"{n} {reason}" for reason, n in left_out.items() if reason != OTHERS]
+        if counts:
+            remarks.append(f"passed over, for they are no nuclei: {', '.join(counts)}")
+    remarks += file.remarks
     if mpp:
         remarks.append(f"coordinates taken as units of {mpp:g} µm")
     if file.kind == "HoverFast":
         remarks.append("HoverFast reports no nucleus near its frame's top and left border (64 px)")
     if origin == "bounds" and (left or top):
         remarks.append(f"coordinates counted from the slide's bounds at {left}, {top}")
-    return detections, {"version": file.kind, "file": str(path.absolute()), "remarks": remarks}
+    about = {"version": file.kind, "file": str(path.absolute()), "remarks": remarks}
+    return detections, about | {"left_out": left_out}
 
 
 def bounds(slide: Slide, origin: str | None = "bounds") -> tuple[int, int]:
@@ -78,7 +96,7 @@ def gather(file: NucleiFile, scale: float, origin: tuple[int, int], mpp: float) 
         mpp: of the slide, µm/px.
     """
     points, start = Growing(2, dtype=np.float32), Growing(dtype=np.int64)
-    centres, labels = Growing(2, dtype=np.float64), []
+    centres, kinds, labels = Growing(2, dtype=np.float64), Growing(dtype=np.uint8), []
     known: dict[str | None, str | None] = {}  # one string a class, not one a nucleus
     start.add(np.zeros(1, np.int64))
     for rings in file.nuclei:
@@ -86,10 +104,36 @@ def gather(file: NucleiFile, scale: float, origin: tuple[int, int], mpp: float) 
         start.add(outlines.start[1:] + start.whole()[-1])
         points.add(outlines.points + np.float32(origin))
         centres.add(xy + origin)
+        kinds.add(np.zeros(len(xy), np.uint8) if rings.kinds is None else rings.kinds)
         labels += [known.setdefault(label, label) for label in rings.labels]
     outlines, xy = Outlines(points.whole(), start.whole()), centres.whole()
     named = labels if any(label is not None for label in known) else None
-    return Detections(outlines, xy, find_duplicates(outlines, xy, mpp), named)
+    detections = Detections(outlines, xy, np.zeros(len(xy), bool), named)
+    detections = _nuclei(detections, kinds.whole(), file)
+    outlines, xy, mended = mend(detections.polygons, detections.xy)
+    if mended:
+        file.remarks.append(f"outlines that crossed themselves and were mended: {mended}")
+    return replace(
+        detections, polygons=outlines, xy=xy, duplicate=find_duplicates(outlines, xy, mpp)
+    )
+
+
+def _nuclei(found: Detections, kinds: np.ndarray, file: NucleiFile) -> Detections:
+    """Leave out what is no nucleus, given what else the file holds.
+
+    Args:
+        found: all objects.
+        kinds: (N,) of Rings.
+        file: of which they are; its `left_out` is counted up.
+    """
+    keep = np.ones(len(kinds), bool)
+    if (kinds == NUCLEUS_OF_CELL).any():
+        keep[kinds == WHOLE_CELL] = False
+        file.left_out["cells without a nucleus"] += int((kinds == WHOLE_CELL).sum())
+    if (kinds >= DETECTION).any():
+        keep[kinds == ANNOTATION] = False
+        file.left_out["annotations among detections"] += int((kinds == ANNOTATION).sum())
+    return found if keep.all() else found.where(keep)
 
 
 def _check(detections: Detections, slide: Slide, path: Path, explicit: bool) -> list[str]:

@@ -3,25 +3,36 @@
 Nearly all of a segmentation's text is coordinates. They are cut out of the text before it is
 parsed, and all those of a block are converted at once, so that no list is made of any vertex; what
 is left is short, and is parsed by orjson. A single feature may hold a whole slide (CellViT and HEST
-write one MultiPolygon a class): its coordinates, too, are taken up piece by piece.
+write one MultiPolygon a class): its coordinates, too, are taken up piece by piece; so are the
+`childObjects` of one that holds all others (QuPath's annotations, and its root).
 """
 
 import gc
+import itertools
+import json
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 import orjson
 
+IN_COORDINATES = "in its coordinates"  # where a number that is none is no nucleus' place
 HEADER_BYTES = 1 << 25  # the array of objects must begin within the first 32 MB
 
-_ROOT = re.compile(rb'"(?:features|cells)"\s*:\s*\[')
+CHILD_BYTES = 1 << 20  # from which on an unfinished object's children are handed on before it
+
+_ROOT = re.compile(rb'"(?:features|cells|geometries)"\s*:\s*\[')
+# What neither is nor holds such an array is a single object, known by how it begins.
+_SINGLE = re.compile(rb'\{\s*"(?:type"\s*:\s*"(?:Feature|(?:Multi)?Polygon)"|root"\s*:)')
+_CHILDREN = re.compile(rb'"child(?:ren|Objects)"\s*:\s*\[')
 _OPEN = re.compile(rb'"(?:coordinates|contour)"\s*:\s*(?=\[)')
 # A whole array: what follows it is the end of its object or another key.
 _ARRAY = re.compile(rb'("(?:coordinates|contour)"\s*:\s*)(\[[^"}]*\])(?=\s*(?:,\s*"|\}))')
 _END = re.compile(rb'["}]')
-_MARK = re.compile(rb'"(?:coordinates|contour)"\s*:\s*[0-9]')
+_MARK = re.compile(rb'"(?:coordinates|contour)"\s*:\s*([0-9]+)')
+_NUMBER = re.compile(rb"\bNaN\b|\bInfinity\b")  # that Gson and Python write, and JSON does not know
 _SPACE = b" \n\r\t"
 _ESCAPED = re.compile(rb"\\.", re.DOTALL)
 _STEP = np.zeros(256, np.int8)
@@ -37,7 +48,8 @@ class Block:
 
     Attributes:
         header: what stands before the array, e.g. CellViT's type_map.
-        items: the objects; the value of each `coordinates` and `contour` is an array's number.
+        items: the objects; the value of each `coordinates` and `contour` is an array's number. The
+            array of one that holds very many children may have been in an earlier block.
         base: number of the first array here.
         start: (A + 1,) array a's vertices are xy[start[a - base] : start[a - base + 1]].
         xy: (V, 2) float64.
@@ -63,7 +75,8 @@ def read_items(chunks: Iterable[bytes]) -> Iterator[Block]:
         ValueError: it is no such JSON, or ends before the array does.
     """
     chunks = iter(chunks)
-    header, text = _read_header(chunks)
+    header, text, end = _read_header(chunks)
+    chunks = itertools.chain(chunks, [end])
     known = _parse(header + _closing(header), "before its objects")
     known = known if isinstance(known, dict) else {}
     arrays, skeleton, ended = _Arrays(), b"", False
@@ -78,7 +91,15 @@ def read_items(chunks: Iterable[bytes]) -> Iterator[Block]:
             if set(map(type, items)) != {dict}:
                 raise ValueError("its array holds something other than objects")
             skeleton = skeleton[last:]
-            yield Block(known, items, *arrays.give(kept=len(_MARK.findall(skeleton))))
+            yield Block(known, items, *arrays.give(skeleton))
+        if len(skeleton) > CHILD_BYTES and not closed:
+            begin, end = _last_child(skeleton)
+            if end:
+                items = _parse(b"[" + skeleton[begin:end] + b"]", "in its objects")
+                items = [item for item in items if isinstance(item, dict)]
+                skeleton, rest = skeleton[:begin] + b"0", skeleton[end:]  # 0: they have been
+                yield Block(known, items, *arrays.give(rest))
+                skeleton += rest
         if closed:
             break
     else:
@@ -133,8 +154,10 @@ class _Arrays:
         hold = len(rest) if ended else max(rest.rfind(b"{"), rest.rfind(b","), 0)
         return b"".join([*skeleton, rest[:hold]]), rest[hold:]
 
-    def give(self, kept: int) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
-        """Hand on all arrays but the last `kept`: base, start, xy, closes of Block."""
+    def give(self, rest: bytes) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+        """Hand on all arrays but those in the rest of the text, as base, start, xy, closes."""
+        given = self._count - sum(map(len, self._lengths))
+        kept = sum(int(mark) >= given for mark in _MARK.findall(rest))
         lengths = np.concatenate([np.empty(0, np.int64), *self._lengths])
         xy = np.concatenate([np.empty((0, 2)), *self._xy])
         closes = np.concatenate([np.empty(0, np.int8), *self._closes])
@@ -161,7 +184,7 @@ class _Arrays:
         flat = text.translate(_COMMAS, b"[]")
         if not vertex.all():
             flat = re.sub(rb",+", b",", flat).strip(b",")
-        numbers = np.array(_parse(b"[" + flat + b"]", "in its coordinates"))
+        numbers = np.array(_parse(b"[" + flat + b"]", IN_COORDINATES))
         dimensions = len(numbers) // max(len(ends), 1)
         if numbers.dtype.kind not in "if" or len(numbers) != len(ends) * dimensions:
             raise ValueError("its coordinates are not all pairs of numbers")
@@ -176,20 +199,25 @@ class _Arrays:
         self._closes.append(closes)
 
 
-def _read_header(chunks: Iterator[bytes]) -> tuple[bytes, bytes]:
-    """Return what stands before the first object, and the text read after it."""
+def _read_header(chunks: Iterator[bytes]) -> tuple[bytes, bytes, bytes]:
+    """Return what stands before the first object, the text read after it, and what ends it all.
+
+    A single object is taken for an array of one.
+    """
     text = b""
     for chunk in chunks:
         text = (text + chunk).lstrip(b"\xef\xbb\xbf" + _SPACE)  # a byte order mark is no JSON
         if text.startswith(b"["):
-            return text[:1], text[1:]
+            return text[:1], text[1:], b""
+        if _SINGLE.match(text):
+            return b"[", text, b"]"
         for found in _ROOT.finditer(text):
             header = text[: found.end()]
             try:
-                orjson.loads(header + b"]}")
-            except orjson.JSONDecodeError:
+                _parse(header + b"]}", "")
+            except ValueError:
                 continue  # the word stands deeper, or in a string
-            return header, text[found.end() :]
+            return header, text[found.end() :], b""
         if len(text) > HEADER_BYTES:
             break
     raise ValueError("it holds no JSON array of objects, nor an object with `features` or `cells`")
@@ -216,6 +244,20 @@ def _last_object(skeleton: bytes) -> tuple[int, bool]:
     return (int(at[ends[-1]]) + 1 if len(ends) else 0), bool(len(over))
 
 
+def _last_child(skeleton: bytes) -> tuple[int, int]:
+    """Return where the children of an unfinished object begin, and the last whole one of them ends.
+
+    Of an object within an object within … the outermost that has whole children counts.
+    """
+    for found in _CHILDREN.finditer(skeleton):
+        last, closed = _last_object(skeleton[found.end() :])
+        if closed:
+            break  # its object is about to end
+        if last:
+            return found.end(), found.end() + last
+    return 0, 0
+
+
 def _parse(text: bytes, where: str) -> list | dict:
     """Parse JSON, saying where in the file it is wrong."""
     # Thousands of dicts are born and none dies: the collector would look at them all, many times,
@@ -225,6 +267,9 @@ def _parse(text: bytes, where: str) -> list | dict:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
+        if _NUMBER.search(text) and where != IN_COORDINATES:
+            with suppress(json.JSONDecodeError):
+                return json.loads(text, strict=False)
         near = text[max(error.pos - 20, 0) : error.pos + 20].decode(errors="replace")
         raise ValueError(f"it is no JSON {where} ({error.msg}) at {near!r}") from error
     finally:

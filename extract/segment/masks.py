@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from extract.segment.imported import bounds
-from extract.segment.matching import find_file
+from extract.segment.matching import own_file
 from extract.slide import Slide
 from extract.slides import Entry
 
@@ -27,7 +27,7 @@ def find_mask(masks: str | None, slide: Slide, entry: Entry) -> np.ndarray | Non
     """
     if masks is None:
         return None
-    path = find_file(Path(masks), entry, "--masks")
+    path = own_file(entry.mask, masks, entry, "--masks")
     image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     if image is None:
         raise ValueError(f"{path} is no image that OpenCV can read, so no mask")

@@ -1,18 +1,23 @@
 """A file of segmented nuclei: what it is, by its content, and its nuclei as a stream."""
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from extract.segment import table
 from extract.segment.cellvit import read_cells
 from extract.segment.detections import Rings
-from extract.segment.geojson import read_features
+from extract.segment.geojson import SHAPES, read_features
 from extract.segment.items import Block, read_items
+from extract.segment.owners import own_rows
 from extract.segment.stream import read_chunks
-from extract.segment.table import describe, read_csv, read_geometries, read_places
+from extract.slides import Entry
+from shards.filetype import check_file, describe
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,8 @@ class NucleiFile:
         mpp: µm in a unit of its numbers, where the file says so; None: px, supposedly of level 0.
         origin: where its px count from, where its kind determines that: `slide`, `bounds` or None.
         unsure: why its scale must be given, or nothing.
+        left_out: by reason, how many of its objects yield no nucleus; complete when all are read.
+        remarks: what else was passed over, likewise.
     """
 
     kind: str
@@ -32,66 +39,104 @@ class NucleiFile:
     mpp: float | None = None
     origin: str | None = None
     unsure: str = ""
+    left_out: Counter[str] = field(default_factory=Counter)
+    remarks: list[str] = field(default_factory=list)
 
 
-def open_nuclei(path: Path) -> NucleiFile:
+def open_nuclei(path: Path, entry: Entry | None = None) -> NucleiFile:
     """Open a segmentation, whatever its name, and tell its kind.
 
     Args:
         path: HoverFast's, QuPath's, CellViT's or HEST's JSON, plain, gzip, zip or snappy;
             GeoParquet; or a table of places in Parquet or CSV.
+        entry: the slide whose rows count in a table that says whose a row is.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is none of these, damaged or incomplete.
+        ValueError: it is none of these, damaged or incomplete, or another slide's.
     """
+    check_file(path)
     try:
-        file = _open(path)
+        file = _open(path, entry)
     except ValueError as error:
-        named = str(error).startswith(str(path))
-        raise ValueError(str(error) if named else f"{path}: {error}") from error
-    nuclei = _named(path, file.nuclei)
-    return NucleiFile(file.kind, nuclei, file.mpp, file.origin, file.unsure)
+        raise _naming(path, error) from error
+    return replace(file, nuclei=_named(path, file.nuclei))
 
 
-def _open(path: Path) -> NucleiFile:
+def _open(path: Path, entry: Entry | None) -> NucleiFile:
     """Do what open_nuclei does; errors do not name the file yet."""
     with open(path, "rb") as file:
         head = file.read(4)
-    if not head:
-        raise ValueError("it is empty")
     if head == b"PAR1":
-        file = pq.ParquetFile(path)
-        kind, mpp, unsure = describe(file.schema_arrow)
-        if kind == "GeoParquet":
-            return NucleiFile(kind, read_geometries(file))
-        return NucleiFile(kind, read_places(file.read()), mpp, unsure=unsure)
+        return _open_parquet(path, entry)
     chunks = read_chunks(path)
     first = next(chunks, b"")
     chunks = itertools.chain([first], chunks)
     if first.lstrip(b"\xef\xbb\xbf \r\n\t")[:1] in (b"[", b"{"):
         return _open_json(read_items(chunks))
-    table = read_csv(path, b"".join(chunks))
-    kind, mpp, unsure = describe(table.schema)
-    return NucleiFile(kind, read_places(table), mpp, unsure=unsure)
+    if b"\0" in first[:4096]:
+        raise ValueError(f"it is {describe(path)}, neither JSON, Parquet nor CSV")
+    rows = table.read_csv(path, b"".join(chunks))
+    return _from_table(rows, {name: name for name in rows.schema.names}, entry)
+
+
+def _open_parquet(path: Path, entry: Entry | None) -> NucleiFile:
+    """Open GeoParquet, or a table."""
+    try:
+        file = pq.ParquetFile(path)
+        if table.geometry_column(file.schema_arrow) is not None:
+            out = NucleiFile("GeoParquet", iter(()))
+            nuclei = table.read_geometries(file, path, entry, out.left_out, out.remarks)
+            return replace(out, nuclei=nuclei)
+        known = table.known_columns(path, file.schema_arrow)
+        table.describe(list(known) or file.schema_arrow.names)
+        return _from_table(file.read(list(known.values())), known, entry)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"its Parquet is damaged ({error}); write or download it again") from error
+
+
+def _from_table(rows: pa.Table, known: dict[str, str], entry: Entry | None) -> NucleiFile:
+    """Take the rows of a table that are the slide's.
+
+    Args:
+        rows: of all slides.
+        known: the names of columns here, and in the table.
+        entry: the slide.
+    """
+    rows = rows.select(list(known.values())).rename_columns(list(known))
+    kind, mpp, unsure = table.describe(rows.schema.names)
+    out = NucleiFile(kind, iter(()), mpp, unsure=unsure)
+    own = rows.filter(pa.array(own_rows(rows, entry, out.left_out, out.remarks)))
+    return replace(out, nuclei=table.read_places(own, out.left_out))
 
 
 def _open_json(blocks: Iterator[Block]) -> NucleiFile:
-    """Tell the kinds of JSON apart by the first object."""
+    """Tell the kinds of JSON apart by the first objects."""
     block = next(blocks, None)
     if block is None:
         return NucleiFile("JSON without nuclei", iter(()), origin="slide")
-    blocks, first = itertools.chain([block], blocks), block.items[0]
-    if "contour" in first or "centroid" in first:
-        return NucleiFile("CellViT", read_cells(blocks), origin="slide")
+    blocks = itertools.chain([block], blocks)
+    items = block.items
+    # Objects without a geometry tell nothing.
+    first = next((i for i in items if i.get("geometry") or "geometry" not in i), items[0])
+    left_out: Counter[str] = Counter()
+    if "contour" in first or ("centroid" in first and "geometry" not in first):
+        cells = read_cells(blocks, left_out)
+        return NucleiFile("CellViT", cells, origin="slide", left_out=left_out)
+    features = read_features(blocks, left_out)
     geometry, properties = first.get("geometry"), first.get("properties")
-    if not isinstance(geometry, dict):
+    of = first.get("type")
+    if not (isinstance(geometry, dict) or of == "Feature" or of in SHAPES or "root" in first):
         raise ValueError(
             f"its objects are neither GeoJSON Features nor CellViT's cells: {str(first)[:120]}"
         )
-    if "centroid" in geometry and "object_type" in (properties or {}):
-        return NucleiFile("HoverFast", read_features(blocks), origin="bounds")
-    return NucleiFile("GeoJSON", read_features(blocks))
+    if (
+        isinstance(geometry, dict)
+        and "centroid" in geometry
+        and "object_type" in (properties or {})
+    ):
+        return NucleiFile("HoverFast", features, origin="bounds", left_out=left_out)
+    return NucleiFile("GeoJSON", features, left_out=left_out)
 
 
 def _named(path: Path, nuclei: Iterator[Rings]) -> Iterator[Rings]:
@@ -99,4 +144,9 @@ def _named(path: Path, nuclei: Iterator[Rings]) -> Iterator[Rings]:
     try:
         yield from nuclei
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise _naming(path, error) from error
+
+
+def _naming(path: Path, error: ValueError) -> ValueError:
+    """Return an error that names the file."""
+    return error if str(error).startswith(str(path)) else ValueError(f"{path}: {error}")
