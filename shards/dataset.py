@@ -24,11 +24,24 @@ def read_info(folder: Path) -> dict:
             f"{folder} holds no finished shards (no dataset.json or no index.parquet); "
             "make them with `python shards/main.py mix cells/ --out shards/`"
         )
+    return parse_info(path.read_bytes(), path)
+
+
+def parse_info(text: bytes, path: Path | str) -> dict:
+    """Return what the text of a `dataset.json` holds.
+
+    Args:
+        text: of the file.
+        path: or the URL, for errors.
+
+    Raises:
+        ValueError: it is no description, of another format, or names what no shard may be called.
+    """
     try:
-        info = json.loads(path.read_text())
+        info = json.loads(text)
         form = info["format"]
         names = [shard["name"] for shard in info["shards"]] if form == FORMAT else []
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no data set's description: {error!r}") from error
     if form != FORMAT:
         raise ValueError(f"{path} is of format {form}; this code reads {FORMAT}: mix again")
@@ -36,6 +49,13 @@ def read_info(folder: Path) -> dict:
         if not NAME.fullmatch(name):
             raise ValueError(f"{path} names a shard {name!r}, which is no name that mix gives")
     return info
+
+
+def about_file(path: Path) -> dict:
+    """Return a file's size and sha256, as `dataset.json` keeps them."""
+    with open(path, "rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": path.stat().st_size, "sha256": sha256}
 
 
 def digest(source: dict) -> str:

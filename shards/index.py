@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shards.dataset import digest
+from shards.filetype import check_file
 from shards.schema import INDEX_COLUMNS
 
 KEPT = 64  # row groups, of 65,536 rows and 1 MB each as `mix` writes them
@@ -32,7 +33,11 @@ class Index:
         try:
             self._metadata = pq.read_metadata(self.path)
         except pa.ArrowInvalid as error:
-            raise ValueError(f"{self.path} is no Parquet file ({error}); mix again") from error
+            check_file(self.path)
+            raise ValueError(
+                f"{self.path} is no Parquet file ({error}); copy it again from where it was mixed, "
+                "or mix again"
+            ) from error
         described = json.loads((self._metadata.metadata or {}).get(b"lemon", b"{}"))
         source = digest(info["source"])
         if self._metadata.num_rows != info["samples"]:

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from shards.cells import kept_cells
-from shards.dataset import FORMAT, digest
+from shards.dataset import FORMAT, about_file, digest
 from shards.gather import is_made, mark_path, shard_name, write_shards
 from shards.plan import THREADS, Plan, make_plan
 from shards.runs import Runs, read_facts, run_path
@@ -225,6 +225,7 @@ def _join(plan: Plan, out: Path, work: Path, colours: Future) -> dict:
         "seed": plan.seed,
         "checksum": f"{total:016x}",
         "shards": [f["shard"] for f in facts],
+        "index": about_file(out / "index.parquet"),
         "source": plan.source,
     }
     info |= colours.result()

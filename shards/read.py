@@ -21,6 +21,7 @@ from shards.index import Index
 from shards.remote import Mirror, is_remote
 from shards.schema import INDEX_COLUMNS
 from shards.strip import decode_batch
+from shards.url import open_url
 
 OPEN = 256  # shards mapped at a time
 
@@ -40,8 +41,7 @@ class Shards:
         """Open a folder that `shards/main.py mix` wrote.
 
         Args:
-            folder: its path, or a URL that webdataset can open (`https://`, `s3://`, `pipe:`), see
-                shards/remote.py.
+            folder: its path, or a URL (`https://`, `s3://`, `pipe:`), see shards/remote.py.
             info: what `dataset.json` will hold, where it is not written yet.
             cache: folder for what is fetched from a URL; None: in the system's temporary folder.
 
@@ -168,7 +168,7 @@ class Shards:
 
 
 def stream(urls: str | list[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield (key, crop) from WebDataset tars wherever webdataset can open them.
+    """Yield (key, crop) from WebDataset tars, wherever they are.
 
     Args:
         urls: paths, brace patterns, `https://…` or `pipe:…`.
@@ -179,14 +179,13 @@ def stream(urls: str | list[str]) -> Iterator[tuple[str, np.ndarray]]:
     Raises:
         ValueError: a sample holds anything but one image.
     """
-    from webdataset import gopen
     from webdataset.shardlists import expand_urls
     from webdataset.tariterators import group_by_keys, tar_file_expander
 
     for url in [
         u for each in ([urls] if isinstance(urls, str) else urls) for u in expand_urls(each)
     ]:
-        with gopen(url) as file:
+        with open_url(url) as file:
             for sample in group_by_keys(tar_file_expander([{"url": url, "stream": file}])):
                 members = [name for name in sample if not name.startswith("__")]
                 if len(members) != 1 or members[0] not in ("jpg", "png", "webp"):

@@ -1,26 +1,31 @@
-"""Data sets behind a URL: each file fetched once, front to back, through webdataset's opening.
+"""Data sets behind a URL: each file fetched once, checked, and kept in a cache.
 
-- `https://host/shards`, `http://…`, `hf://…`, `gs://…`: what webdataset.gopen knows;
-- `s3://bucket/shards`: through `aws s3 cp … -`, as webdataset's manual advises;
+- `https://host/shards`, `s3://bucket/shards`, `gs://…`, `hf://…`: what shards/url.py opens;
 - `pipe:ssh host cat /data/shards`: a command; `/name` is appended, or put in place of `{}`.
 
-Files land whole or not at all in a cache that is named by the content of `dataset.json`, so the
-processes of a machine share it without locks, and the least recently used shards make room.
+Files land whole and checked, or not at all, in a cache that is named by the content of
+`dataset.json`, so the processes of a machine share it without locks, and the least recently used
+shards make room.
 """
 
 import hashlib
 import logging
 import os
-import shlex
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from shards.dataset import parse_info
+from shards.filetype import TAIL, cut_short, stand_in
+from shards.url import Unreached, download
 from shards.write import atomic
 
 KEEP = 64  # shards in the cache
-COPY = 1 << 20  # bytes at a time
-ATTEMPTS = 3
+PAUSES_S = (1, 2, 4, 8)  # before another attempt
 
 log = logging.getLogger(__name__)
 
@@ -42,24 +47,30 @@ class Mirror:
 
         Raises:
             FileNotFoundError: the URL cannot be read.
+            ValueError: what comes is no data set; says how it begins.
         """
         self.url = url
         root = Path(cache or Path(tempfile.gettempdir()) / f"lemon-{os.getuid()}")
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         if root.stat().st_uid != os.getuid():
             raise ValueError(f"{root} belongs to another user; give another cache folder")
-        with atomic(root / "dataset.json") as file:
-            self._copy("dataset.json", file)
-            file.flush()
-            description = Path(file.name).read_bytes()
+        address = self._address("dataset.json")
+        latest = root / f"dataset-{hashlib.sha256(address.encode()).hexdigest()[:16]}.json"
+        # The first contact: a wrong address is told soon.
+        self._fetch(
+            "dataset.json", latest, lambda p: parse_info(p.read_bytes(), "it"), pauses=PAUSES_S[:1]
+        )
+        description = latest.read_bytes()
+        info = parse_info(description, address)
         self.folder = root / hashlib.sha256(description).hexdigest()[:16]
         self.folder.mkdir(exist_ok=True)
         if not (self.folder / "dataset.json").is_file():
             with atomic(self.folder / "dataset.json") as file:
                 file.write(description)
-        if not (self.folder / "index.parquet").is_file():
-            with atomic(self.folder / "index.parquet") as file:
-                self._copy("index.parquet", file)
+        index = self.folder / "index.parquet"
+        wanted = info.get("index", {})
+        if not _is_index(index, info):
+            self._fetch("index.parquet", index, lambda path: _check_index(path, info, wanted))
 
     def fetch(self, name: str, size: int, sha256: str) -> Path:
         """Return the local copy of a shard.
@@ -80,17 +91,49 @@ class Mirror:
                 return path
         except FileNotFoundError:
             self._make_room()
-        for attempt in range(1, ATTEMPTS + 1):
-            with atomic(path) as file:
-                found = self._copy(name, file)
-            if found == (size, sha256):
-                return path
-            path.unlink(missing_ok=True)
-            log.warning("%s: damaged on the way (attempt %d)", self._address(name), attempt)
-        raise ValueError(
-            f"{self._address(name)}: {found[0]} bytes of sha256 {found[1][:16]}… came instead of "
-            f"{size} of {sha256[:16]}…: the shard is damaged or of another data set"
-        )
+        self._fetch(name, path, lambda found: _check_digest(found, size, sha256), needed=size)
+        return path
+
+    def _fetch(
+        self,
+        name: str,
+        path: Path,
+        check: Callable[[Path], object],
+        pauses: tuple[int, ...] | None = None,
+        needed: int = 0,
+    ) -> None:
+        """Fetch a file; it takes its name in the cache once it was checked.
+
+        Args:
+            name: in the data set.
+            path: where to.
+            check: given what came, raises ValueError where it is not what it should be.
+            pauses: seconds before another attempt, as many as there are; None: PAUSES_S.
+            needed: bytes, where known.
+        """
+        address = self._address(name)
+        pauses = PAUSES_S if pauses is None else pauses
+        for attempt in range(len(pauses) + 1):
+            try:
+                with atomic(path, needed=needed) as file:
+                    came = Path(file.name)
+                    download(address, came)
+                    try:
+                        check(came)
+                    except ValueError as error:
+                        raise ValueError(f"{address}: {_begins(came)}: {error}") from error
+                return
+            except (Unreached, ValueError) as error:
+                if attempt == len(pauses):
+                    if isinstance(error, ValueError):
+                        raise
+                    raise FileNotFoundError(
+                        f"{error}; is it a folder that `mix` wrote, and does the network work?"
+                    ) from error
+                log.warning("%s (attempt %d of %d)", error, attempt + 1, len(pauses) + 1)
+                time.sleep(pauses[attempt])
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f"{error}; is it a folder that `mix` wrote?") from error
 
     def _make_room(self) -> None:
         """Delete the shards that were used longest ago; who has one mapped keeps its bytes."""
@@ -105,22 +148,50 @@ class Mirror:
 
     def _address(self, name: str) -> str:
         """Return the URL of a file."""
-        url = self.url.replace("{}", name) if "{}" in self.url else f"{self.url.rstrip('/')}/{name}"
-        return f"pipe:aws s3 cp {shlex.quote(url)} -" if url.startswith("s3://") else url
+        return (
+            self.url.replace("{}", name) if "{}" in self.url else f"{self.url.rstrip('/')}/{name}"
+        )
 
-    def _copy(self, name: str, file: BinaryIO) -> tuple[int, str]:
-        """Copy a remote file; return its size in bytes and its sha256."""
-        import webdataset
 
-        address, size, digest = self._address(name), 0, hashlib.sha256()
-        try:
-            with webdataset.gopen(address) as source:
-                while data := source.read(COPY):
-                    file.write(data)
-                    size += len(data)
-                    digest.update(data)
-        except OSError as error:
-            raise FileNotFoundError(
-                f"cannot read {address} ({error}); is it a folder that `mix` wrote?"
-            ) from error
-        return size, digest.hexdigest()
+def _begins(path: Path) -> str:
+    """Say what came: how much, what it is, how it begins."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        head = file.read(4096)
+        file.seek(max(0, size - TAIL))
+        kind = stand_in(head, size) or cut_short(head, file.read(), size)
+    start = head[:60].decode("ascii", "replace").replace("\ufffd", "?")
+    said = f"{size} bytes came that begin {start!r}"
+    return f"{said}, which is {kind}" if kind else said
+
+
+def _check_digest(path: Path, size: int, sha256: str) -> None:
+    """Refuse a file of another size or content."""
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if (path.stat().st_size, found) != (size, sha256):
+        raise ValueError(
+            f"{path.stat().st_size} bytes of sha256 {found[:16]}… instead of {size} of "
+            f"{sha256[:16]}…: damaged on the way, or of another data set"
+        )
+
+
+def _check_index(path: Path, info: dict, wanted: dict) -> None:
+    """Refuse what is not the index that `dataset.json` describes; older ones say only its rows."""
+    if wanted:
+        _check_digest(path, wanted["bytes"], wanted["sha256"])
+    try:
+        rows = pq.read_metadata(path).num_rows
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"no Parquet file ({error})") from error
+    if rows != info["samples"]:
+        raise ValueError(f"an index of {rows} rows, dataset.json says {info['samples']}")
+
+
+def _is_index(path: Path, info: dict) -> bool:
+    """Tell whether the cache holds the index: what earlier versions put there was not checked."""
+    try:
+        _check_index(path, info, {})
+    except (FileNotFoundError, ValueError):
+        return False
+    return path.stat().st_size == info.get("index", {}).get("bytes", path.stat().st_size)

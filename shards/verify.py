@@ -10,7 +10,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from shards.crop import decode_into
-from shards.dataset import read_info
+from shards.dataset import about_file, read_info
 from shards.fingerprint import checksum, fingerprint, member_blocks
 from shards.folder import visible
 from shards.index import Index
@@ -41,6 +41,8 @@ def verify(folder: Path) -> Iterator[str]:
         if path.name not in known:
             yield f"{path}: not of this data set; delete it"
     index = Index(folder, info)
+    if info.get("index", about := about_file(index.path)) != about:
+        yield f"{index.path}: changed since mix wrote it: its size or sha256 is another"
     total, samples = 0, 0
     for number, shard in enumerate(tqdm(info["shards"], "verify", unit="shard", disable=None)):
         rows = index.table(samples, samples + shard["samples"])

@@ -1,13 +1,8 @@
 """The order of samples and the stream: bijections, ranks, workers, resuming, remote data sets."""
 
-import functools
-import http.server
 import io
-import os
 import shutil
 import tarfile
-import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -178,79 +173,6 @@ def test_bad_shares_are_refused(shards_folder):
         Stream(shards, 10, 0, 3)
     with pytest.raises(ValueError, match="position -1"):
         Stream(shards, 10, position=-1)
-
-
-# ---- remote --------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def served(shards_folder):
-    """The shards behind http://."""
-    quiet = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
-    handler = functools.partial(quiet, directory=str(shards_folder))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-def same_samples(shards: Shards, local: Path) -> bool:
-    """Tell whether two ways in give the same batches."""
-    steps = range(5)
-    one, other = (Stream(s, 40, seed=1) for s in (shards, Shards(local)))
-    return all(np.array_equal(one.read(step), other.read(step)) for step in steps)
-
-
-@pytest.mark.skipif(not shutil.which("curl"), reason="webdataset opens http:// with curl")
-def test_http_gives_the_same_samples(served, shards_folder, tmp_path):
-    shards = Shards(served, cache=tmp_path / "cache")
-    assert same_samples(shards, shards_folder)
-    fetched = {p.name: p.read_bytes() for p in shards.folder.glob("*.tar")}
-    assert fetched.items() <= {p.name: p.read_bytes() for p in shards_folder.glob("*")}.items()
-    with pytest.raises(FileNotFoundError, match="cannot read"):
-        Shards(served + "/none", cache=tmp_path / "cache")
-
-
-@pytest.mark.parametrize("form", ["pipe:cat {}", "pipe:cat {}/{{}}"])
-def test_pipe_gives_the_same_samples(shards_folder, tmp_path, form):
-    shards = Shards(form.format(shards_folder), cache=tmp_path)
-    assert same_samples(shards, shards_folder)
-    copies = loaded(Stream(shards, 40, seed=1), range(2), 2)  # workers open the cache themselves
-    assert np.array_equal(copies[1].numpy(), Stream(shards, 40, seed=1).read(1))
-
-
-def test_s3_goes_through_the_aws_command(shards_folder, tmp_path, monkeypatch):
-    aws = tmp_path / "bin/aws"
-    aws.parent.mkdir()
-    aws.write_text(f'#!/bin/sh\n[ "$1 $2 $4" = "s3 cp -" ] && cat {shards_folder}/"${{3##*/}}"\n')
-    aws.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{aws.parent}{os.pathsep}{os.environ['PATH']}")
-    assert same_samples(Shards("s3://bucket/some/shards", cache=tmp_path / "c"), shards_folder)
-
-
-def test_a_shard_damaged_on_the_way_is_refused(shards_folder, tmp_path):
-    copy = Path(shutil.copytree(shards_folder, tmp_path / "copy"))
-    tar = copy / "train-000000.tar"
-    whole = bytearray(tar.read_bytes())
-    whole[2000] ^= 1
-    tar.write_bytes(whole)
-    shards = Shards(f"pipe:cat {copy}", cache=tmp_path / "cache")
-    with pytest.raises(ValueError, match=r"train-000000.tar: \d+ bytes of sha256 .* instead of"):
-        shards.read([0])
-    tar.unlink()
-    with pytest.raises(FileNotFoundError, match=r"cannot read .*train-000000\.tar"):
-        shards.read([0])
-    assert not list((tmp_path / "cache").rglob("*.tar"))
-
-
-def test_the_cache_makes_room(shards_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("shards.remote.KEEP", 2)
-    shards = Shards(f"pipe:cat {shards_folder}", cache=tmp_path)
-    assert len(shards.samples) > 2
-    crops = shards.read(np.arange(len(shards)))
-    assert np.array_equal(crops, Shards(shards_folder).read(np.arange(len(shards))))
-    assert len(list(tmp_path.rglob("*.tar"))) == 2
 
 
 def test_stream_reads_nothing_but_images(shards_folder, tmp_path):
