@@ -4,6 +4,8 @@ import csv
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -86,6 +88,26 @@ def shards_folder(run_stage, cells, tmp_path_factory) -> Path:
     done = run_stage("shards/main.py", "mix", cells, "--out", out, "--samples-per-shard", 50)
     assert done.returncode == 0, done.stderr
     return out
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mount a file system of so many bytes: `with small_disk(n) as folder`; skipped in words."""
+
+    @contextmanager
+    def mount(size: int) -> Iterator[Path]:
+        folder = tmp_path / "full"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"a small file system cannot be mounted here: {done.stderr.strip()}")
+        try:
+            yield folder
+        finally:
+            subprocess.run(["umount", "-l", str(folder)], check=True)
+
+    return mount
 
 
 HOSTILE = "<script>alert('x')</script>"  # a label that must never run

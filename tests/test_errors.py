@@ -2,9 +2,6 @@
 
 import errno
 import os
-import subprocess
-from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,24 +14,10 @@ from shards.write import atomic
 PIXELS = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), np.uint8)  # 3 MB
 
 
-@contextmanager
-def small_disk(folder: Path, kilobytes: int):
-    """Mount a small file system of its own; skipped where that is not allowed."""
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"a small file system cannot be mounted here: {done.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-@pytest.fixture(scope="module")
-def disk(tmp_path_factory):
+@pytest.fixture
+def disk(small_disk):
     """A file system of 1 MB."""
-    with small_disk(tmp_path_factory.mktemp("disk") / "full", 1000) as folder:
+    with small_disk(1_024_000) as folder:
         yield folder
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -181,6 +182,26 @@ def test_a_batch_that_the_ranks_cannot_share_is_refused(shards_folder, tmp_path)
     done = run(shards_folder, tmp_path / "run", "--batch", 13, ranks=2)
     assert done.returncode != 0
     assert "multiple of the 2 ranks" in done.stderr
+
+
+def test_a_full_disk_stops_the_run_at_the_first_checkpoint_that_fails(
+    shards_folder, straight, small_disk
+):
+    """Rank 0 writes; both ranks stop, and what is left is of one step and can be resumed."""
+    room = (straight / "latest.pt").stat().st_size
+    with small_disk(int(2.2 * room)) as disk:
+        out = disk / "run"
+        done = run(shards_folder, out, "--keep", 9, "--checkpoint-every", 1, ranks=2)
+        assert done.returncode == 1
+        said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert len(said) == 1
+        free = r"at least \S+ MB needed, \S+ [kM]B free; make room"
+        assert re.match(f"error: no room in {out} for step-0000002.pt: {free}", said[0])
+        assert 'train/main.py", line' not in done.stderr  # torchrun's traceback is its own
+        assert checkpoint.load(out / "latest.pt")["step"] == 1
+        assert json.loads((out / "encoder/config.json").read_text())["step"] == 1
+        assert not list(out.rglob("*.tmp"))
+        assert 2 <= len(losses(out)) <= 4  # one step after the failure, two if it came late
 
 
 @pytest.mark.soak

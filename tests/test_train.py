@@ -308,7 +308,7 @@ def test_resuming_under_other_settings_is_refused(tmp_path):
 
 def test_checkpoints_unpickle_nothing(tmp_path):
     for step in (5, 10, 15):
-        checkpoint.write(tmp_path, step, {"x": torch.ones(3)})
+        checkpoint.point(checkpoint.write(tmp_path, step, {"x": torch.ones(3)}))
     assert checkpoint.load(tmp_path / "latest.pt")["step"] == 15
     assert os.readlink(tmp_path / "latest.pt") == "step-0000015.pt"
     (tmp_path / "step-0000015.pt").write_bytes(b"cut off")

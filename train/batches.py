@@ -1,9 +1,13 @@
 """Batches: item `step` of the data set is this rank's part of the global batch of that step."""
 
+import re
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from shards.errors import explain
 from shards.read import Shards
 from shards.stream import Stream
 from train.augment import Draws, draw
@@ -11,6 +15,10 @@ from train.distributed import World
 from train.policy import Policy
 
 Batch = tuple[Tensor, list[Draws], int]
+
+
+class Unreadable(Exception):
+    """A batch of this rank cannot be read; the other ranks know nothing of it."""
 
 
 class Batches(Dataset):
@@ -59,7 +67,7 @@ class Batches(Dataset):
         return torch.from_numpy(crops), views, len(skipped or ())
 
 
-def loader(batches: Batches, steps: range, world: World, workers: int) -> DataLoader:
+def loader(batches: Batches, steps: range, world: World, workers: int) -> Iterator[Batch]:
     """Load the batches of some steps, in order.
 
     Args:
@@ -67,8 +75,11 @@ def loader(batches: Batches, steps: range, world: World, workers: int) -> DataLo
         steps: which.
         world: this process.
         workers: processes that read ahead; 0 reads in this one.
+
+    Raises:
+        Unreadable: a crop is broken, a shard gone, a disk full, a worker killed.
     """
-    return DataLoader(
+    loaded = DataLoader(
         batches,
         batch_size=None,  # an item is a whole batch
         sampler=steps,
@@ -76,3 +87,16 @@ def loader(batches: Batches, steps: range, world: World, workers: int) -> DataLo
         pin_memory=world.device.type == "cuda",
         persistent_workers=False,
     )
+    try:
+        yield from loaded
+    except (OSError, ValueError) as error:
+        # torch puts a worker's whole traceback before it.
+        said = re.split(rf"\n(?:\w+\.)*{type(error).__name__}: ", explain(error))[-1]
+        raise Unreadable(said.strip()) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise Unreadable(
+            f"{error}: a process that reads the shards has died; of too little memory, say (give "
+            "fewer --workers), or /dev/shm is too small"
+        ) from error

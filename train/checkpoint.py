@@ -14,8 +14,17 @@ from shards.write import atomic
 NAME = re.compile(r"step-(\d{7})\.pt")
 
 
+def name(step: int) -> str:
+    """Return the file name of a step's checkpoint."""
+    return f"step-{step:07d}.pt"
+
+
 class Saver:
-    """Write checkpoints in the background; one at a time, the last one joined by `close`."""
+    """Write checkpoints in the background; one at a time, the last one joined by `close`.
+
+    Attributes:
+        error: what the last write ended with, if not well. The trainer looks at it at every step.
+    """
 
     def __init__(self, folder: Path, keep: int, keep_every: int):
         """Describe what stays.
@@ -26,37 +35,43 @@ class Saver:
             keep_every: steps; a checkpoint at a multiple of them stays for good; 0: none does.
         """
         self.folder, self.keep, self.keep_every = folder, keep, keep_every
+        self.error: Exception | None = None
         self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
 
-    def save(self, step: int, state: dict, after: Callable[[dict], None]) -> None:
+    def save(self, step: int, state: dict, publish: Callable[[dict], None]) -> None:
         """Copy the state, and write it while the training goes on.
 
         Args:
             step: steps done.
             state: tensors and plain Python in dicts and lists.
-            after: called with the copy when the checkpoint is on disk.
+            publish: writes what goes with the checkpoint, of the copy; `latest.pt` moves after it.
         """
-        self.close()
+        self._join()
+        if self.error:  # the trainer has not seen it yet
+            return
         copy = _to_cpu(state)
-        self._thread = threading.Thread(target=self._work, args=(step, copy, after))
+        self._thread = threading.Thread(target=self._work, args=(step, copy, publish))
         self._thread.start()
 
     def close(self) -> None:
         """Wait for the write under way; raise its error, if it had one."""
+        self._join()
+        if self.error:
+            raise self.error
+
+    def _join(self) -> None:
         if self._thread:
             self._thread.join()
             self._thread = None
-        if self._error:
-            raise self._error
 
-    def _work(self, step: int, state: dict, after: Callable[[dict], None]) -> None:
+    def _work(self, step: int, state: dict, publish: Callable[[dict], None]) -> None:
         try:
-            write(self.folder, step, state)
-            after(state)
+            path = write(self.folder, step, state)
+            publish(state)
+            point(path)
             self._prune()
-        except OSError as error:  # a full disk must reach the trainer, not die with the thread
-            self._error = error
+        except Exception as error:  # whatever it is must reach the trainer, not die with the thread
+            self.error = error
 
     def _prune(self) -> None:
         for old in checkpoints(self.folder)[: -self.keep]:
@@ -77,21 +92,43 @@ def _to_cpu(state: object) -> object:
 
 
 def write(folder: Path, step: int, state: dict) -> Path:
-    """Write `step-XXXXXXX.pt` and point `latest.pt` at it, atomically both.
+    """Write `step-XXXXXXX.pt` atomically.
 
     Args:
         folder: of the run.
         step: steps done.
         state: tensors and plain Python in dicts and lists.
+
+    Raises:
+        NoRoom: the disk or the quota is full; what was there before stays.
+        OSError: it cannot be written.
     """
-    path = folder / f"step-{step:07d}.pt"
-    with atomic(path) as file:
-        torch.save({"step": step, **state}, file)
-    link = folder / ".latest.pt.tmp"
+    path = folder / name(step)
+    with atomic(path, needed=_bytes(state)) as file:
+        try:
+            torch.save({"step": step, **state}, file)
+        except RuntimeError as error:  # torch speaks of positions; below lies what the system said
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+    return path
+
+
+def point(path: Path) -> None:
+    """Point `latest.pt` at a checkpoint, atomically."""
+    link = path.with_name(".latest.pt.tmp")
     link.unlink(missing_ok=True)
     link.symlink_to(path.name)
-    os.replace(link, folder / "latest.pt")
-    return path
+    os.replace(link, path.with_name("latest.pt"))
+
+
+def _bytes(state: object) -> int:
+    """Return the bytes of the tensors in a nest of dicts and lists."""
+    if isinstance(state, torch.Tensor):
+        return state.nbytes
+    if isinstance(state, dict):
+        state = list(state.values())
+    return sum(map(_bytes, state)) if isinstance(state, list | tuple) else 0
 
 
 def checkpoints(folder: Path) -> list[Path]:

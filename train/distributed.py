@@ -5,6 +5,7 @@ A process started without torchrun is a group of one, so that nothing else has t
 
 import ctypes
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+GONE = r"Connection closed by peer|Connection reset by peer|Broken pipe"  # gloo's words
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ def _die_with_torchrun() -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def is_alone(error: RuntimeError) -> bool:
+    """Tell whether gloo failed because the process at the other end is gone."""
+    return "gloo" in str(error) and re.search(GONE, str(error)) is not None
 
 
 def stop() -> None:
@@ -126,8 +133,8 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         gradient.copy_(mean.view_as(gradient))
 
 
-def any_rank(flag: bool) -> bool:
-    """Tell whether the flag is up on any rank; all ranks get the same answer."""
-    up = torch.tensor(int(flag))
+def any_rank(*flags: bool) -> list[bool]:
+    """Tell which flags are up on any rank; all ranks get the same answer."""
+    up = torch.tensor([int(flag) for flag in flags])
     dist.all_reduce(up, dist.ReduceOp.MAX)
-    return bool(up)
+    return [bool(flag) for flag in up]

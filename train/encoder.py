@@ -10,12 +10,12 @@ Load one without this repository:
 
 import json
 import math
-import os
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from shards.write import atomic
 from train.architecture import ENCODERS
 
 FORMAT = 1  # of the encoder folder
@@ -112,7 +112,7 @@ def save_encoder(
     state: dict[str, Tensor] | None = None,
     **facts: object,
 ) -> None:
-    """Write `model.safetensors` and `config.json` into a folder, each atomically.
+    """Write `model.safetensors` and `config.json` into a folder, each atomically, or neither.
 
     Args:
         model: made by build_encoder.
@@ -122,8 +122,11 @@ def save_encoder(
         mpp: scale of the images, µm/px.
         state: weights to write instead of the model's present ones.
         facts: what else the reader should know: network (student or teacher), step, run.
+
+    Raises:
+        NoRoom: the disk or the quota is full; the encoder before stays.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     folder.mkdir(parents=True, exist_ok=True)
     config = {
@@ -136,12 +139,16 @@ def save_encoder(
         "embedding_dim": model.embed_dim,
         **facts,
     }
-    weights, text = folder / "model.safetensors.tmp", folder / "config.json.tmp"
     state = model.state_dict() if state is None else state
-    save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, weights)
-    text.write_text(json.dumps(config, indent=1) + "\n")
-    os.replace(weights, folder / "model.safetensors")
-    os.replace(text, folder / "config.json")
+    weights = save({k: v.detach().cpu().contiguous() for k, v in state.items()})
+    # Both are on disk before the weights, and then the config, take their names.
+    with (
+        atomic(folder / "config.json", "w") as text,
+        atomic(folder / "model.safetensors", needed=len(weights)) as file,
+    ):
+        text.write(json.dumps(config, indent=1) + "\n")
+        text.flush()
+        file.write(weights)
 
 
 def load_encoder(folder: Path) -> tuple[nn.Module, dict]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from shards.errors import explain
 from shards.write import atomic
 from train.batches import Batches
 from train.config import Config
@@ -57,11 +58,15 @@ class Guard:
             raise Diverged(f"the loss of another rank is {mean_loss}")
         crops, draws, _ = self.batches[step]  # a pure function of the step: the very same again
         path = Path(self.config.out) / f"diverged-{step:07d}-rank{self.world.rank}.pt"
-        with atomic(path) as file:
-            torch.save({"step": step, "crops": crops, "draws": [list(d) for d in draws]}, file)
+        try:
+            with atomic(path) as file:
+                torch.save({"step": step, "crops": crops, "draws": [list(d) for d in draws]}, file)
+            kept = f"is in {path}"
+        except OSError as error:
+            kept = f"could not be kept ({explain(error)})"
         raise Diverged(
             f"the loss is {mean_loss}; step {step + 1} was the first without a finite one, its "
-            f"batch is in {path}. The last checkpoint is sound: the same command replays the steps "
+            f"batch {kept}. The last checkpoint is sound: the same command replays the steps "
             "since. Lower --lr or raise --warmup-epochs"
         )
 

@@ -67,6 +67,8 @@ def train(config: Config, world: World, overwrite: bool = False) -> bool:
         method.groups(model), lr=0.0, weight_decay=config.weight_decay, fused=True
     )
     start = run.resume(out, model, optimizer)
+    if start and world.rank == 0:
+        run.catch_up(config, shards.info, start, model, method.travels)
     tune(model, config, world.device)
     step_once = stepper(model, config, world.device)
 
@@ -113,7 +115,9 @@ def train(config: Config, world: World, overwrite: bool = False) -> bool:
 
             done, skipped = step + 1, skipped + batch[2]
             progress.update()
-            stopping = any_rank(bool(stop))
+            stopping, failed = any_rank(bool(stop), bool(saver.error or record.error))
+            if failed:  # rank 0 raises it as it closes them
+                return False
             saving = stopping or done % config.checkpoint_every == 0 or done == config.steps
             if saving or done % config.log_every == 0:
                 embedding = result.pop("embedding")

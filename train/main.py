@@ -48,7 +48,8 @@ def main() -> int:
 
 def run(config: Config, flags: argparse.Namespace) -> int:
     """Train, or say what training would take."""
-    from train.distributed import start, stop  # torch takes seconds: not for --help
+    from train.batches import Unreadable  # torch takes seconds: not for --help
+    from train.distributed import is_alone, start, stop
     from train.dry_run import describe
     from train.health import Collapsed, Diverged
     from train.loop import train
@@ -63,8 +64,13 @@ def run(config: Config, flags: argparse.Namespace) -> int:
                 print(description)
         else:
             train(config, world, flags.overwrite)
-    except (Diverged, Collapsed) as error:
+    except (Diverged, Collapsed, Unreadable) as error:
         print(f"error: rank {world.rank}: {error}", file=sys.stderr)
+        return 2 if isinstance(error, Unreadable) else 1
+    except RuntimeError as error:
+        if not is_alone(error):
+            raise
+        print(f"rank {world.rank}: another rank has ended; it says why", file=sys.stderr)
         return 1
     finally:
         stop()

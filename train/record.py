@@ -1,6 +1,9 @@
 """What a run tells: log.jsonl, TensorBoard, and how fast it goes."""
 
+import io
 import json
+import os
+import socket
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,11 +12,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from shards.errors import room
 from shards.write import atomic
 
 
 class Record:
-    """Write a line of values now and then; only rank 0 writes, all ranks average."""
+    """Write a line of values now and then; only rank 0 writes, all ranks average.
+
+    Attributes:
+        error: of the disk, which the trainer looks at; nothing is written after it.
+    """
 
     def __init__(
         self, out: Path, start: int, batch: int, rank: int, flops_per_image: float, peak: float
@@ -31,16 +39,15 @@ class Record:
         self.batch, self.rank = batch, rank
         self.flops_per_image, self.peak = flops_per_image, peak
         self._since, self._steps, self._waited = time.perf_counter(), 0, 0.0
-        self._path, self._board = out / "log.jsonl", None
+        self.error: Exception | None = None
+        self._path, self._events = out / "log.jsonl", None
         if rank > 0:
             return
-        from torch.utils.tensorboard import SummaryWriter
-
         before = self._path.read_text().splitlines() if self._path.exists() else []
         kept = [line for line in before if line.endswith("}") and json.loads(line)["step"] <= start]
         with atomic(self._path, "w") as file:
             file.writelines(line + "\n" for line in kept)
-        self._board = SummaryWriter(out, purge_step=start + 1)
+        self._events = Events(out, start + 1)
 
     def timed(self, batches: Iterable) -> Iterator:
         """Pass batches on, adding up how long each was waited for."""
@@ -83,21 +90,82 @@ class Record:
             "data_wait": self._waited / took,  # share of the time spent waiting for batches
         }
         self._since, self._steps, self._waited = now, 0, 0.0
-        if self._board:
-            with open(self._path, "a") as file:
-                file.write(json.dumps(line) + "\n")
-            for name, value in line.items():
-                self._board.add_scalar(name, value, step)
+        self._put(step, line)
         return line
 
     def add(self, name: str, value: float, step: int) -> None:
         """Write one value of its own, as a line of log.jsonl and for TensorBoard."""
-        if self._board:
-            with open(self._path, "a") as file:
-                file.write(json.dumps({"step": step, name: value}) + "\n")
-            self._board.add_scalar(name, value, step)
+        self._put(step, {"step": step, name: value})
+
+    def _put(self, step: int, line: dict[str, float]) -> None:
+        """Write a line, on rank 0."""
+        if not self._events or self.error:
+            return
+        try:
+            _append(self._path, json.dumps(line).encode() + b"\n")
+            self._events.add(step, line)
+        except OSError as error:
+            self.error = error
 
     def close(self) -> None:
-        """Close TensorBoard's file."""
-        if self._board:
-            self._board.close()
+        """Raise what the disk said, if it did."""
+        if self.error:
+            raise self.error
+
+
+class Events:
+    """A file for TensorBoard, written at once: torch's own writer is a thread that dies alone."""
+
+    def __init__(self, folder: Path, purge: int):
+        """Begin a file.
+
+        Args:
+            folder: of the run.
+            purge: TensorBoard forgets what earlier files say of this step and those after it.
+        """
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        self._event, self._summary = Event, Summary
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
+        self._path = folder / f"{name}.0"
+        self._write(
+            Event(file_version="brain.Event:2"),
+            Event(step=purge, session_log=SessionLog(status=SessionLog.START)),
+        )
+
+    def add(self, step: int, values: dict[str, float]) -> None:
+        """Write a step's scalars."""
+        named = [
+            self._summary.Value(tag=name, simple_value=value)
+            for name, value in values.items()
+            if name != "step"
+        ]
+        self._write(self._event(step=step, summary=self._summary(value=named)))
+
+    def _write(self, *events) -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        records = io.BytesIO()
+        for event in events:
+            event.wall_time = time.time()
+            RecordWriter(records).write(event.SerializeToString())  # with length and checksums
+        _append(self._path, records.getvalue())
+
+
+def _append(path: Path, data: bytes) -> None:
+    """Append to a file whole, or leave it as it was.
+
+    Raises:
+        NoRoom: the disk or the quota is full.
+        OSError: it cannot be written.
+    """
+    with room(path), open(path, "ab", buffering=0) as file:
+        before = os.fstat(file.fileno()).st_size
+        try:
+            done = file.write(data)
+            if done < len(data):  # a full disk takes a part; the next call says so
+                file.write(data[done:])
+        except OSError:
+            os.ftruncate(file.fileno(), before)
+            raise

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -55,8 +56,9 @@ def prepare(config: Config, info: dict, world: World, overwrite: bool) -> None:
     if world.rank > 0:
         return
     out.mkdir(parents=True, exist_ok=True)
-    for torn in out.glob(".*.tmp"):  # of a run that was killed while it saved
-        torn.unlink()
+    for folder in (out, out / "encoder"):
+        for torn in folder.glob("*.tmp"):  # of a run that was killed while it saved
+            torn.unlink()
     described = {
         "settings": asdict(config),
         "dataset": _identity(info),
@@ -123,32 +125,57 @@ def save(
         travels: whose encoder goes out, `student` or `teacher`.
         optimizer: its state.
     """
-
-    def publish(state: dict) -> None:
-        prefix = {"student": "encoder.", "teacher": "teacher_encoder."}[travels]
-        weights = {
-            k.removeprefix(prefix): v for k, v in state["model"].items() if k.startswith(prefix)
-        }
-        save_encoder(
-            model.encoder,
-            Path(config.out) / "encoder",
-            info["mean"],
-            info["std"],
-            info["mpp"],
-            weights,
-            encoder=config.encoder,
-            network=travels,
-            method=config.method,
-            policy=config.policy,
-            step=done,
-            steps=config.steps,
-            images=done * config.batch,
-            data={k: info[k] for k in ("samples", "slides", "projects")},
-        )
-
     state = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "settings": asdict(config),
     }
-    saver.save(done, state, publish)
+    saver.save(done, state, partial(publish, config, info, done, model, travels))
+
+
+def publish(
+    config: Config, info: dict, done: int, model: nn.Module, travels: str, state: dict
+) -> None:
+    """Write the encoder's folder of a checkpoint.
+
+    Args:
+        config: of the run.
+        info: the data set's dataset.json.
+        done: steps done.
+        model: of the run; says the architecture.
+        travels: whose encoder goes out, `student` or `teacher`.
+        state: of the checkpoint, whose `model` holds the weights.
+    """
+    prefix = {"student": "encoder.", "teacher": "teacher_encoder."}[travels]
+    weights = {k.removeprefix(prefix): v for k, v in state["model"].items() if k.startswith(prefix)}
+    save_encoder(
+        model.encoder,
+        Path(config.out) / "encoder",
+        info["mean"],
+        info["std"],
+        info["mpp"],
+        weights,
+        encoder=config.encoder,
+        network=travels,
+        method=config.method,
+        policy=config.policy,
+        step=done,
+        steps=config.steps,
+        images=done * config.batch,
+        data={k: info[k] for k in ("samples", "slides", "projects")},
+    )
+
+
+def catch_up(config: Config, info: dict, done: int, model: nn.Module, travels: str) -> None:
+    """Write the encoder and `latest.pt` of the checkpoint resumed from, if a save got no further.
+
+    A kill or a full disk may have come between; a finished run saves no more.
+    """
+    path = Path(config.out) / "encoder" / "config.json"
+    try:
+        step = json.loads(path.read_text()).get("step")
+    except (FileNotFoundError, json.JSONDecodeError):
+        step = None
+    if step != done:
+        publish(config, info, done, model, travels, {"model": model.state_dict()})
+    checkpoint.point(Path(config.out) / checkpoint.name(done))
