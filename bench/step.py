@@ -1,7 +1,7 @@
 """python bench/step.py [--quick] [--threads 1] [--compile]
 
 A training step of MoCo v3 with ViT-S/8 at 40 px, ours and the plain way, alternating in one
-process: images/s. Ours is train/loop.py's step (bf16 autocast, both views at once through a
+process: images/s. Ours is train/step.py's step (bf16 autocast, both views at once through a
 backbone, unfused attention on CPU, fused AdamW, foreach EMA). The plain way has the official
 code's shape: fp32, one forward a view and network, default AdamW, an EMA parameter by parameter.
 """
@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 
 from bench.alternate import alternate, last_line
-from train.config import Config
+from train.config import MocoConfig
 from train.distributed import World, start, stop
-from train.loop import build_model, stepper, tune
 from train.moco import MoCo, contrast
+from train.step import stepper, tune
 
 
-def plain(model: MoCo, config: Config, world: World) -> Callable[[Tensor], None]:
+def plain(model: MoCo, config: MocoConfig, world: World) -> Callable[[Tensor], None]:
     """Return a step of the official code's shape."""
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad], lr=1e-4, weight_decay=0.1
@@ -55,7 +55,7 @@ def plain(model: MoCo, config: Config, world: World) -> Callable[[Tensor], None]
     return step
 
 
-def ours(model: MoCo, config: Config, world: World) -> Callable[[Tensor], None]:
+def ours(model: MoCo, config: MocoConfig, world: World) -> Callable[[Tensor], None]:
     """Return the trainer's step."""
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad], lr=1e-4, weight_decay=0.1, fused=True
@@ -81,10 +81,10 @@ def main() -> None:
     options = parser.parse_args()
     world = start()
     torch.set_num_threads(options.threads)
-    config = Config(data="", out="", batch=options.batch, compile=options.compile)
+    config = MocoConfig(data="", out="", batch=options.batch, compile=options.compile)
     ways = {
-        "ours": ours(build_model(config).to(world.device), config, world),
-        "plain": plain(build_model(config).to(world.device), config, world),
+        "ours": ours(MoCo.build(config).to(world.device), config, world),
+        "plain": plain(MoCo.build(config).to(world.device), config, world),
     }
     views = torch.rand(2 * options.batch, 3, 40, 40, device=world.device)
 

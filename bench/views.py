@@ -26,8 +26,8 @@ from torchvision import transforms as T
 from bench.alternate import alternate, last_line, ratio
 from shards.schema import VIEW_PX
 from train import augment
-from train.loop import make_views
 from train.policy import POLICIES
+from train.views import make_views
 
 POLICY = POLICIES["a1+gray"]
 MEAN, STD = (0.58, 0.39, 0.55), (0.23, 0.22, 0.18)
@@ -70,7 +70,7 @@ def ours() -> Callable[[np.ndarray], torch.Tensor]:
         number, n = next(step), len(crops)
         x = torch.from_numpy(crops).permute(0, 3, 1, 2)  # channels last in memory, as decoded
         draws = [augment.draw(POLICY, v, 0, number, n, range(n)) for v in (0, 1)]
-        return make_views((x, draws, 0), POLICY, torch.device("cpu"), mean, std)
+        return make_views((x, draws, 0), [POLICY] * 2, torch.device("cpu"), mean, std)[0]
 
     return run
 

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from train.config import Config, check_same, parse
+from train.config import Config
+from train.config_file import check_same
+from train.flags import parse
 
 STAGES = ("extract", "mix", "train", "evaluate")
 # What may not change while a campaign lasts: units of work would move, or results would differ.

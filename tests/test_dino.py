@@ -5,10 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from train.config import Config
-from train.dino import Step
+from train.config import DinoConfig, configure
+from train.dino import DINO, StepInputs
 from train.losses import CENTRE_MOMENTUM, Targets, cross_entropy, kde, koleo, sinkhorn
-from train.method import method_of
 from train.tokens import tokens
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -16,11 +15,11 @@ RNG = np.random.default_rng(0)
 METHODS = ("dinov2", "dinov2-no-local", "dinov2-no-local-kde")
 
 
-def tiny(method: str = "dinov2-no-local", **settings) -> Config:
+def tiny(method: str = "dinov2-no-local", **settings) -> DinoConfig:
     """Settings of a small run."""
     small = {"data": "d", "out": "o", "encoder": "vit_ti8", "batch": 8, "hidden": 32}
     small |= {"bottleneck": 16, "prototypes": 24, "epochs": 1, "epoch_samples": 80}
-    return Config(method=method, **small | {"warmup_epochs": 0.2} | settings)
+    return configure(method=method, **small | {"warmup_epochs": 0.2} | settings)
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -148,15 +147,13 @@ def test_cross_entropy_against_numpy():
 # ---- the whole loss ------------------------------------------------------------------------------
 
 
-def arguments(method, images: int, step: int = 0) -> tuple[torch.Tensor, Step]:
+def step_inputs(model: DINO, images: int, step: int = 0) -> tuple[torch.Tensor, StepInputs]:
     """Return float64 views of some images and what else the model takes."""
     torch.manual_seed(step)
-    views = torch.rand(2 * images, 3, 40, 40, dtype=torch.float64)
-    local = None
-    if method.views > 2:
-        local = torch.rand((method.views - 2) * images, 3, 24, 24, dtype=torch.float64)
-    values = {"temperature": 0.05}
-    return views, method.argument(step, range(images), values, local)
+    views = [torch.rand(2 * images, 3, 40, 40, dtype=torch.float64)]
+    if count := model.config.local_crops:
+        views.append(torch.rand(count * images, 3, 24, 24, dtype=torch.float64))
+    return model.step_inputs(step, range(images), views, {"temperature": 0.05})
 
 
 def head_in_numpy(head: nn.Module, x: torch.Tensor) -> np.ndarray:
@@ -175,14 +172,13 @@ def test_the_whole_loss_against_numpy(method_name, ibot_head):
     locals_ = {"local_crops": 2} if method_name == "dinov2" else {}
     # without layer scale, which starts all images alike
     config = tiny(method_name, ibot_head=ibot_head, drop_path=0, layer_scale=0, **locals_)
-    method = method_of(config)
-    model, n = method.build().double(), 5
+    model, n = DINO.build(config).double(), 5
     with torch.no_grad():
         for p in [*model.teacher_encoder.parameters(), *model.teacher_head.parameters()]:
             p.add_(0.02 * torch.randn_like(p))
         model.mask_token.normal_()
         model.head.last_layer_length.uniform_(0.5, 1.5)
-    views, step = arguments(method, n)
+    views, step = step_inputs(model, n)
     result = model(views, step)
 
     with torch.no_grad():
@@ -238,15 +234,14 @@ def test_the_whole_loss_against_numpy(method_name, ibot_head):
 
 @pytest.mark.parametrize("method_name", METHODS)
 def test_equal_images_are_finite_in_bf16(method_name):
-    method = method_of(tiny(method_name))
-    model = method.build()
-    views, step = arguments(method, 8)
+    model = DINO.build(tiny(method_name))
+    views, step = step_inputs(model, 8)
     views = views[:1].float().repeat(16, 1, 1, 1)
     local = None if step.local is None else step.local[:1].float().repeat(len(step.local), 1, 1, 1)
     with torch.autocast("cpu", torch.bfloat16):
         result = model(views, step._replace(local=local))
     assert result["loss"].dtype == torch.float32
     result["loss"].backward()
-    method.clip(model)
+    model.clip_gradients()
     assert result["loss"].isfinite()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)

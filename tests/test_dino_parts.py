@@ -10,11 +10,10 @@ import torch
 from torch import nn
 
 from tests.test_dino import METHODS, tiny
-from train.config import Config
+from train.config import configure
+from train.dino import DINO
 from train.encoder import build_encoder
-from train.loop import build_model
 from train.mask import draw_kept, draw_masks
-from train.method import method_of
 from train.tokens import positions, tokens
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -84,9 +83,8 @@ def test_activation_checkpointing_changes_no_gradient():
 
 def test_groups_are_dinov2s():
     """layer_decay ** (13 - layer); embeddings at 0, the patches' a fifth; no decay of biases."""
-    method = method_of(tiny(ibot_head="separate"))
-    model = method.build()
-    groups = method.groups(model)
+    model = DINO.build(tiny(ibot_head="separate"))
+    groups = model.parameter_groups()
     of = {id(p): g for g in groups for p in g["params"]}
     expected = {
         "encoder.pos_embed": (0.9**13, 1, False),
@@ -114,9 +112,10 @@ def test_groups_are_dinov2s():
 
 
 def test_schedules_are_dinov2s():
-    config = Config(data="d", out="o", method="dinov2")
+    config = configure(data="d", out="o", method="dinov2")
     assert config.peak_lr == pytest.approx(4e-3 * 2)  # sqrt(4096 / 1024)
-    method = method_of(config)
+    scheduled = DINO.build(tiny())
+    scheduled.config = config
     model = nn.ParameterDict(
         {"last": nn.Parameter(torch.ones(1)), "w": nn.Parameter(torch.ones(1))}
     )
@@ -129,7 +128,7 @@ def test_schedules_are_dinov2s():
     other = next(g for g in optimizer.param_groups if not g["last"])
     total, epoch = config.steps, config.steps_per_epoch
     for step in (0, epoch - 1, epoch, 20 * epoch, 30 * epoch, 100 * epoch, total - 1):
-        values = method.schedule(step, optimizer)
+        values = scheduled.schedule(step, optimizer)
         warm = 20 * epoch
         at = (step - warm) / (total - warm)
         lr = 8e-3 * step / warm
@@ -148,11 +147,10 @@ def test_schedules_are_dinov2s():
 
 
 def test_gradients_are_clipped_part_by_part_and_the_teacher_follows():
-    method = method_of(tiny(ibot_head="separate", clip=0.5))
-    model = method.build()
+    model = DINO.build(tiny(ibot_head="separate", clip=0.5))
     for p in model.parameters():
         p.grad = torch.full_like(p, 2.0) if p.requires_grad else None
-    method.clip(model)
+    model.clip_gradients()
     for part in ([*model.encoder.parameters(), model.mask_token], model.head.parameters()):
         norm = torch.stack([p.grad.norm() for p in part]).norm()
         assert norm.item() == pytest.approx(0.5, rel=1e-4)
@@ -165,20 +163,22 @@ def test_gradients_are_clipped_part_by_part_and_the_teacher_follows():
         if not name.startswith("teacher") and name != "mask_token"
     ]
     before = {name: t.clone() for name, t in pairs}
-    method.finish(model, {"momentum": 0.9})
+    model.update_teacher(0.9)
     for name, teacher in pairs:
         expected = 0.9 * before[name] + 0.1 * model.get_parameter(name)
         assert torch.allclose(teacher, expected), name
 
 
 def test_the_papers_recipes_and_foreign_settings():
-    local, none, density = (build_model(tiny(m)) for m in METHODS)
+    local, none, density = (DINO.build(tiny(m)) for m in METHODS)
     assert {k: v.shape for k, v in local.state_dict().items()} == {
         k: v.shape for k, v in density.state_dict().items()
     }
     assert (none.config.global_weight, none.config.koleo_weight) == (pytest.approx(2 / 3), 0.1)
     assert (density.config.kde_weight, density.config.kappa) == (0.05, 5)
-    assert density.config.koleo_weight is none.config.local_crops is None
+    assert "koleo_weight" not in density.config.settings
+    assert none.config.local_crops == 0
+    assert "local_crops" not in none.config.settings
     for method, settings, message in [
         ("moco", {"koleo_weight": 0.1}, "--koleo-weight belongs to dinov2, dinov2-no-local;"),
         ("dinov2", {"projection": 16}, "--projection belongs to moco; --method is dinov2"),
@@ -192,7 +192,7 @@ def test_the_papers_recipes_and_foreign_settings():
         ("simclr", {}, "--method simclr: there are moco, dinov2"),
     ]:
         with pytest.raises(ValueError, match=message):
-            Config(data="d", out="o", method=method, **settings)
+            configure(data="d", out="o", method=method, **settings)
 
 
 # ---- masks ---------------------------------------------------------------------------------------

@@ -16,13 +16,14 @@ from PIL import Image
 from tests.test_runs import ROOT, losses, run, same_state
 from tests.two_ranks import parts_of
 from train import checkpoint
-from train.config import Config, read_settings
+from train.config import DinoConfig, configure
+from train.config_file import read_settings
+from train.dino import DINO
 from train.distributed import World
 from train.dry_run import describe
 from train.encoder import load_encoder
 from train.health import Collapsed
 from train.loop import train
-from train.method import method_of
 from train.plot import plot
 
 STEPS = 10
@@ -57,7 +58,7 @@ def straight(shards_folder, tmp_path_factory) -> Path:
     return out
 
 
-def test_the_teacher_travels_and_the_terms_are_logged(straight):
+def test_the_teacher_is_exported_and_the_terms_are_logged(straight):
     encoder, config = load_encoder(straight / "encoder")
     assert (config["network"], config["method"]) == ("teacher", "dinov2")
     assert config["timm"]["args"]["init_values"] == 0.1
@@ -96,12 +97,10 @@ def test_the_dry_run_and_the_curves(straight, shards_folder, tmp_path, alone):
     text = describe(config, 2, torch.device("cpu"))
     assert "4 views, student and teacher" in text
     assert "48 for 24 views' targets of 2 ranks (centre), 2 local crops of 24 px" in text
-    method = method_of(config)
-    model = method.build()
     # 52 + 20 tokens a student, 52 a teacher; a weight is a multiply-add; the heads are small
     weights = 12 * 12 * 192 * 192
     tokens = 3 * (52 + 20) * 0.7 + 52
-    assert method.flops(model) == pytest.approx(2 * weights * tokens, rel=0.15)
+    assert DINO.build(config).flops() == pytest.approx(2 * weights * tokens, rel=0.15)
     plot([straight], tmp_path / "curves.png")
     picture = np.asarray(Image.open(tmp_path / "curves.png"))
     assert picture.std() > 10
@@ -114,14 +113,14 @@ def test_a_collapse_stops_the_run_once_the_teacher_has_forgotten_its_start(
     """Layer scale starts all images alike; nothing is learnt, and the watch sees the teacher."""
     still = {"layer_scale": 1e-5, "lr": 1e-9, "end_lr": 0.0, "momentum": 0.5, "out": str(tmp_path)}
     config = replace(config_of(straight), **still, warmup_epochs=0.0, drop_path=0.0)
-    assert method_of(config).settled == 6
-    assert method_of(replace(config, momentum=0.9)).settled == pytest.approx(30)
+    assert DINO.build(config).first_checked == 6
+    assert DINO.build(replace(config, momentum=0.9)).first_checked == pytest.approx(30)
     with pytest.raises(Collapsed, match=r"spread is .* at step 9"):
         train(config, World(0, 1, torch.device("cpu")))
 
 
-def config_of(run: Path) -> Config:
-    return Config(**read_settings(run / "config.json"))
+def config_of(run: Path) -> DinoConfig:
+    return configure(**read_settings(run / "config.json"))
 
 
 def test_losses_and_targets_of_two_ranks_are_those_of_one(alone, tmp_path):

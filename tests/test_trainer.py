@@ -18,10 +18,10 @@ from shards.read import Shards
 from train import checkpoint
 from train.augment import Draws, apply
 from train.batches import Batches
-from train.config import Config, parse
+from train.config import MocoConfig, configure
 from train.distributed import World
 from train.flops import forward_flops
-from train.health import PATIENCE, Collapsed, Diverged, Guard, Watch, health
+from train.health import PATIENCE, Collapsed, Diverged, Guard, Watch, spectrum
 from train.knn import K, Knn, neighbours_vote
 from train.loop import build_model
 from train.policy import POLICIES
@@ -30,10 +30,10 @@ from train.twopass import two_pass
 pytestmark = pytest.mark.usefixtures("alone")
 
 
-def tiny(**settings) -> Config:
+def tiny(**settings) -> MocoConfig:
     """Settings of a small run."""
     small = {"data": "d", "out": "o", "encoder": "vit_ti8", "batch": 8, "hidden": 32}
-    return Config(**small | {"projection": 16} | settings)
+    return configure(**small | {"projection": 16} | settings)
 
 
 def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -73,7 +73,7 @@ def test_the_two_pass_step_would_not_hold_with_batchnorm_in_the_backbone():
     from train.moco import MoCo
 
     torch.manual_seed(0)
-    model = MoCo(Mixing(), 0.2, 32, 16)
+    model = MoCo(Mixing(), tiny())
     views = torch.rand(16, 3, 40, 40)
     plain = model(views, 1.0)["loss"].item()
     assert abs(two_pass(model, views, 1.0, 4, nullcontext)["loss"].item() - plain) > 1e-4
@@ -90,18 +90,13 @@ def test_activation_checkpointing_changes_no_gradient():
         assert torch.allclose(expected[name], found[name], atol=1e-12), name
 
 
-def test_accumulation_is_refused_with_the_reason():
-    with pytest.raises(ValueError, match=r"negatives of its own part only.*--two-pass"):
-        parse(["--data", "d", "--out", "o", "--accumulate", "4"], "")
-
-
 # ---- watch and guard -----------------------------------------------------------------------------
 
 
 def test_health_by_hand():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(100, 8)) * np.array([4, 3, 2, 1, 1, 0, 0, 0]) + 2
-    found = {k: v.item() for k, v in health(torch.from_numpy(x)).items()}
+    found = {k: v.item() for k, v in spectrum(torch.from_numpy(x)).items()}
     centred = x - x.mean(0)
     singular = np.linalg.svd(centred, compute_uv=False)
     share = singular / singular.sum()
@@ -121,7 +116,7 @@ def test_health_by_hand():
     ],
 )
 def test_the_watch_stops_a_collapsed_run(embeddings, name, caplog):
-    watch, values = Watch(), {k: v.item() for k, v in health(embeddings).items()}
+    watch, values = Watch(), {k: v.item() for k, v in spectrum(embeddings).items()}
     for step in range(1, PATIENCE):
         watch.look(step, values)
     assert name in caplog.text
@@ -131,7 +126,7 @@ def test_the_watch_stops_a_collapsed_run(embeddings, name, caplog):
 
 def test_the_watch_leaves_healthy_and_recovering_runs_alone(caplog):
     watch = Watch()
-    good = {k: v.item() for k, v in health(torch.randn(64, 16)).items()}
+    good = {k: v.item() for k, v in spectrum(torch.randn(64, 16)).items()}
     bad = good | {"rank": 1.0}
     for step in range(20):
         watch.look(step, bad if step % PATIENCE else good)
@@ -144,7 +139,7 @@ def test_the_watch_leaves_healthy_and_recovering_runs_alone(caplog):
 def test_the_guard_names_the_batch_and_keeps_it(shards_folder, tmp_path):
     config = tiny(data=str(shards_folder), out=str(tmp_path))
     policy = POLICIES[config.policy]
-    batches = Batches(Shards(shards_folder), policy, 0, 8, range(8))
+    batches = Batches(Shards(shards_folder), [policy] * 2, 0, 8, range(8))
     guard = Guard(config, World(0, 1, torch.device("cpu")), batches)
     guard.note(3, torch.tensor(1.0))
     guard.check(1.0)
@@ -165,11 +160,11 @@ def test_broken_crops_are_passed_over_and_counted_on_request(shards_folder, tmp_
     with open(copy / f"train-{row['shard']:06d}.tar", "r+b") as file:
         file.seek(row["offset"])
         file.write(bytes(row["size"]))
-    shards, policy = Shards(copy), POLICIES["a1"]
+    shards, policies = Shards(copy), [POLICIES["a1"]] * 2
     count = len(shards)
     with pytest.raises(ValueError, match="the crop of index row 3 at byte"):
-        [Batches(shards, policy, 0, count, range(count))[0]]
-    crops, _, skipped = Batches(shards, policy, 0, count, range(count), skip_corrupt=True)[0]
+        [Batches(shards, policies, 0, count, range(count))[0]]
+    crops, _, skipped = Batches(shards, policies, 0, count, range(count), skip_corrupt=True)[0]
     assert skipped == 1
     assert len(crops) == count
 
@@ -259,7 +254,7 @@ def test_the_online_probe_scores_a_prepared_folder(tmp_path):
 
 
 def test_flops_of_vit_s8_are_the_papers():
-    encoder = build_model(Config(data="d", out="o", hidden=8)).encoder
+    encoder = build_model(configure(data="d", out="o", hidden=8)).encoder
     counted = forward_flops(encoder, 1, 3, 40, 40) / 2  # multiply-adds
     tokens, dim = 26, 384
     weights = 12 * 12 * dim * dim * tokens + 25 * 192 * dim

@@ -7,3 +7,4 @@ ENCODERS = {
     "vit_s8": ("vit_small_patch8_224", {"num_heads": 12}),
     "vit_b8": ("vit_base_patch8_224", {}),
 }
+PATCH_PX = 8  # side of a patch

@@ -65,10 +65,10 @@ def draw(policy: Policy, view: int, seed: int, step: int, batch: int, rows: rang
     """
     generator = generator_for(seed, step, view)
     u = generator.random((batch, 4 * ATTEMPTS + SINGLES))[rows.start : rows.stop]  # (N, 60)
-    attempts = np.split(u[:, : 4 * ATTEMPTS], 4, axis=1)  # (N, ATTEMPTS) each
+    area, ratio, erased_area, erased_ratio = np.split(u[:, : 4 * ATTEMPTS], 4, axis=1)  # (N, 10)
     one = iter(u[:, 4 * ATTEMPTS :].T)  # (N,) each
 
-    boxes = _boxes(*attempts[:2], policy.scale, policy.ratio, next(one), next(one))
+    boxes = _boxes(area, ratio, policy.scale, policy.ratio, next(one), next(one))
     none = boxes[:, 2] == 0  # no attempt fitted: the whole view (torchvision's central crop)
     boxes[none] = (0, 0, VIEW_PX, VIEW_PX)
     angle = 2 * np.pi * next(one) * policy.rotate
@@ -81,7 +81,8 @@ def draw(policy: Policy, view: int, seed: int, step: int, batch: int, rows: rang
     turns[next(one) >= policy.jitter_p] = -1
 
     erased = _boxes(
-        *attempts[2:],
+        erased_area,
+        erased_ratio,
         policy.erase_scale,
         policy.erase_ratio,
         next(one),
@@ -97,6 +98,7 @@ def draw(policy: Policy, view: int, seed: int, step: int, batch: int, rows: rang
     touched += [next(one) < policy.solarize_p[min(view, 1)]]
     columns = [*factors, erased, sigma]
     if policy.stain:  # from a stream of its own, so that all else is drawn as without it
+        assert policy.mixture is not None, "policy_for fills it in"
         templates = draw_templates(policy.mixture, generator_for(seed, step, view, STAIN), batch)
         columns.append(templates[rows.start : rows.stop])
         touched.insert(0, np.ones(len(rows), bool))

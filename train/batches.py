@@ -1,7 +1,7 @@
 """Batches: item `step` of the data set is this rank's part of the global batch of that step."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -31,28 +31,23 @@ class Batches(Dataset):
     def __init__(
         self,
         shards: Shards,
-        policy: Policy,
+        policies: Sequence[Policy],
         seed: int,
         batch: int,
         rows: range,
         skip_corrupt: bool = False,
-        local: Policy | None = None,
-        views: int = 2,
     ):
         """Describe the batches.
 
         Args:
             shards: the data.
-            policy: of augmentation.
+            policies: of augmentation, one for each view of an image.
             seed: of order and draws.
             batch: size of the global batch.
             rows: this rank's places in it.
             skip_corrupt: take the next whole crop for a broken one, instead of an error.
-            local: policy of the views beyond two.
-            views: of an image.
         """
-        self.skip_corrupt = skip_corrupt
-        self.policies = [policy] * 2 + [local] * (views - 2)
+        self.policies, self.skip_corrupt = policies, skip_corrupt
         self.seed, self.batch, self.rows = seed, batch, rows
         rank, ranks = rows.start // len(rows), batch // len(rows)
         self.stream = Stream(shards, batch, rank, ranks, seed)

@@ -28,4 +28,4 @@ class BatchNorm(nn.Module):
         centred = x - sum_over_ranks(x.sum(0)) / count  # (N, D)
         variance = sum_over_ranks(centred.square().sum(0)) / count  # (D,), biased
         x = centred * torch.rsqrt(variance + self.eps)
-        return x if self.weight is None else x * self.weight + self.bias
+        return x if self.weight is None or self.bias is None else x * self.weight + self.bias

@@ -75,7 +75,7 @@ class Saver:
 
     def _prune(self) -> None:
         for old in checkpoints(self.folder)[: -self.keep]:
-            step = int(NAME.fullmatch(old.name)[1])
+            step = step_of(old)
             if not self.keep_every or step % self.keep_every:
                 old.unlink()
 
@@ -129,6 +129,11 @@ def _bytes(state: object) -> int:
     if isinstance(state, dict):
         state = list(state.values())
     return sum(map(_bytes, state)) if isinstance(state, list | tuple) else 0
+
+
+def step_of(path: Path) -> int:
+    """Return the steps done that a checkpoint's name tells."""
+    return int(path.stem.removeprefix("step-"))
 
 
 def checkpoints(folder: Path) -> list[Path]:

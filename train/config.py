@@ -1,114 +1,140 @@
-"""Settings of a training run: one frozen dataclass, its fields the flags, its values config.json.
+"""Settings of a training run: a frozen dataclass for each method, its fields the flags.
 
 Defaults are the paper's (sections 3.1 and A.3); what it leaves open is the official recipe of the
-method (moco-v3, CONFIG.md; dinov2, ssl_default_config.yaml), as each field's comment says. A field
-that is None by default belongs to some methods only, and has theirs (train/recipes.py).
+method (moco-v3, CONFIG.md, for ViT-S; dinov2, ssl_default_config.yaml), as each field's help says.
+Without torch: for --help and checks of settings.
 """
 
-import argparse
-import inspect
-import json
-import re
-from collections.abc import Callable
-from dataclasses import MISSING, Field, asdict, dataclass, fields
-from pathlib import Path
-from typing import get_args
+from collections.abc import Callable, Container
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from typing import Any, NamedTuple
 
-from train.limits import CHOICES, LIMITS, PAIRS
-from train.recipes import RECIPES, owners
+from train.architecture import ENCODERS, PATCH_PX
+from train.policy import POLICIES
 
 
-@dataclass(frozen=True)
-class Config:
-    """Settings of one run."""
+class Limit(NamedTuple):
+    """What numbers a setting may have."""
 
-    data: str  # folder of shards
-    out: str  # the run's folder, e.g. runs/first
-    method: str = "moco"  # or dinov2, dinov2-no-local, dinov2-no-local-kde; paper, 3.4, Table 6
-    encoder: str = "vit_s8"  # paper, 3.5: ViT-S/8; vit_b8; vit_ti8 for small machines
-    policy: str = "a1+gray"  # augmentation; paper, 3.6
-    batch: int = 4096  # images in a global batch, over all ranks; paper, 3.1
-    epochs: float = 150.0  # paper, 3.1
-    epoch_samples: int = 1_000_000  # images in an epoch; paper, 3.1
-    warmup_epochs: float = 20.0  # paper leaves open; moco-v3: 40 of 300; dinov2: 10 of 100
-    # What follows, to the next comment, belongs to a method; the paper leaves it open but κ, its
-    # weight and that local crops are left out.
-    lr: float | None = None  # moco: per 256 images of the batch; dinov2: times sqrt(batch / 1024)
-    weight_decay: float | None = None  # moco: of all weights; dinov2: the first, not of biases
-    momentum: float | None = None  # of the teacher, to 1 by a cosine
-    hidden: int | None = None  # width of the heads' hidden layers
-    temperature: float | None = None  # τ of InfoNCE
-    projection: int | None = None  # width of projection and prediction
-    end_lr: float | None = None  # that the cosine leads to
-    end_weight_decay: float | None = None  # that its cosine leads to
-    layer_decay: float | None = None  # of the rate, a layer down
-    patch_lr: float | None = None  # share of its layer's rate that the patch embedding has
-    clip: float | None = None  # norm of the gradient of the encoder, and of each head
-    layer_scale: float | None = None  # that residual branches start with; 0: no layer scale
-    drop_path: float | None = None  # probability that a residual branch is dropped; for ViT-L
-    bottleneck: int | None = None  # width before the prototypes
-    prototypes: int | None = None  # K; official 65536, for a batch and a set far larger
-    freeze_last_epochs: float | None = None  # in which the prototypes stay as they are
-    ibot_head: str | None = None  # shared with DINO's, or separate (dinov2's long recipe)
-    ibot_weight: float | None = None  # α of section 1.1
-    mask_probability: float | None = None  # that a view has patches masked
-    mask_ratio_least: float | None = None  # share of a view's patches that are masked
-    mask_ratio_most: float | None = None  # likewise
-    targets: str | None = None  # sinkhorn, or a running centre (dinov2's short recipe)
-    student_temperature: float | None = None  # of the student's softmax
-    start_temperature: float | None = None  # of the teacher's softmax, at first
-    teacher_temperature: float | None = None  # likewise, from temperature_epochs on
-    temperature_epochs: float | None = None  # in which the teacher's temperature rises
-    neighbours: str | None = None  # student's or teacher's, which KoLeo and the density push from
-    local_crops: int | None = None  # of an image
-    local_px: int | None = None  # their side, a multiple of 8
-    local_scale_least: float | None = None  # share of the 40-px area that a local crop shows
-    local_scale_most: float | None = None  # likewise
-    global_weight: float | None = None  # of the global term; dinov2 with n local crops: 2/(2+2n)
-    koleo_weight: float | None = None  # β of section 1.1, for each of the two views
-    kde_weight: float | None = None  # for each of the two views; paper, A.2
-    kappa: float | None = None  # κ of the von Mises-Fisher kernel; paper, A.2
-    self_pairs: bool | None = None  # in the density's sum over z'
-    kde_reduction: str | None = None  # mean, or the sums as printed (section 2.2)
-    # For all methods again.
-    precision: str = "bf16"  # of the networks: bf16 autocast or fp32; losses are fp32 in both
-    seed: int = 0  # of weights, order and augmentation
-    workers: int = 4  # processes a rank that read ahead; 0 reads in the trainer
-    skip_corrupt: bool = False  # take the next whole crop for a broken one, and count them
-    log_every: int = 10  # steps between lines of log.jsonl
-    checkpoint_every: int = 500  # steps between checkpoints
-    keep: int = 2  # newest checkpoints that stay
-    keep_every: int = 0  # steps; a checkpoint at a multiple of them stays for good; 0: none does
-    two_pass: int = 0  # views at once in the two-pass step for big batches; 0: the plain step
-    activation_checkpointing: bool = False  # recompute activations: less memory, a third slower
-    compile: bool = False  # torch.compile the encoders; needs a C++ compiler on CPU
-    probe: str = ""  # folder that `evaluate/main.py prepare` wrote, probed by k-NN as it trains
-    probe_every: int = 500  # steps between probes
-    time_limit_hours: float = 0.0  # of a job, for --dry-run's advice; 0: none
+    words: str
+    holds: Callable[[float], bool]
+
+
+AT_LEAST_1 = Limit("at least 1", lambda v: v >= 1)
+POSITIVE = Limit("above 0", lambda v: v > 0)
+NOT_NEGATIVE = Limit("at least 0", lambda v: v >= 0)
+SHARE = Limit("from 0 to 1", lambda v: 0 <= v <= 1)
+BELOW_1 = Limit("from 0 to below 1", lambda v: 0 <= v < 1)
+
+
+def setting(
+    default: Any = MISSING,
+    help: str = "",
+    limit: Limit | None = None,
+    choices: Container[str] = (),
+    free: bool = False,
+) -> Any:
+    """Describe a field of a dataclass of settings.
+
+    Args:
+        default: MISSING where there is none.
+        help: for --help, with the source of the default.
+        limit: of a number.
+        choices: words to choose from.
+        free: changes nothing in the result, so that a resumed run may change it.
+    """
+    about = {"help": help, "limit": limit, "choices": choices, "free": free}
+    return field(default=default, metadata=about)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """data"""
+
+    data: str = setting(help="folder of shards", free=True)
+    policy: str = setting("a1+gray", "augmentation; paper, 3.6", choices=POLICIES)
+    skip_corrupt: bool = setting(
+        False, "take the next whole crop for a broken one, and count them", free=True
+    )
+    workers: int = setting(
+        4, "processes a rank that read ahead; 0 reads in the trainer", NOT_NEGATIVE, free=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """model"""
+
+    encoder: str = setting("vit_s8", "architecture; paper, 3.5: ViT-S/8", choices=ENCODERS)
+    precision: str = setting(
+        "bf16",
+        "of the networks: bf16 autocast or fp32; losses are fp32 in both",
+        choices=("bf16", "fp32"),
+    )
+    activation_checkpointing: bool = setting(
+        False, "recompute activations: less memory, a third slower", free=True
+    )
+    compile: bool = setting(
+        False, "torch.compile the encoders; needs a C++ compiler on CPU", free=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimisation:
+    """optimisation"""
+
+    batch: int = setting(4096, "images in a global batch, over all ranks; paper, 3.1", AT_LEAST_1)
+    epochs: float = setting(150.0, "paper, 3.1", POSITIVE)
+    epoch_samples: int = setting(1_000_000, "images in an epoch; paper, 3.1", AT_LEAST_1)
+    warmup_epochs: float = setting(
+        20.0,
+        "until the rate's peak; paper leaves open; moco-v3: 40 of 300; dinov2: 10 of 100",
+        NOT_NEGATIVE,
+    )
+    seed: int = setting(0, "of weights, order and augmentation", NOT_NEGATIVE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """run"""
+
+    out: str = setting(help="the run's folder, e.g. runs/first", free=True)
+    log_every: int = setting(10, "steps between lines of log.jsonl", AT_LEAST_1, free=True)
+    checkpoint_every: int = setting(500, "steps between checkpoints", POSITIVE, free=True)
+    keep: int = setting(2, "newest checkpoints that stay", AT_LEAST_1, free=True)
+    keep_every: int = setting(
+        0,
+        "steps; a checkpoint at a multiple of them stays for good; 0: none does",
+        NOT_NEGATIVE,
+        free=True,
+    )
+    probe: str = setting(
+        "",
+        "folder that `evaluate/main.py prepare` wrote, probed by k-NN as it trains",
+        free=True,
+    )
+    probe_every: int = setting(500, "steps between probes", POSITIVE, free=True)
+    time_limit_hours: float = setting(0.0, "of a job, for --dry-run's advice; 0: none", free=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Data, Model, Optimisation, Run):
+    """Settings that every method has."""
+
+    method: str = setting("moco", "moco, or a row of the paper's Table 6 (3.4)")
+    lr: float
+    weight_decay: float
+    momentum: float
 
     def __post_init__(self) -> None:
-        """Take the method's own settings, and refuse what cannot be meant."""
-        self._check(lambda v, allowed: v in allowed, "there are", {"method": RECIPES})
-        own = RECIPES[self.method]
-        for field in fields(self):
-            value, methods = getattr(self, field.name), owners(field.name)
-            if methods and self.method not in methods and value is not None:
-                raise ValueError(
-                    f"{_flag(field.name)} belongs to {', '.join(methods)}; --method is "
-                    f"{self.method}"
-                )
-            if value is None and field.name in own:
-                object.__setattr__(self, field.name, own[field.name])
-        if self.two_pass and self.method != "moco":
-            raise ValueError(f"--two-pass belongs to moco; --method is {self.method}")
-        self._check(lambda v, allowed: v in allowed, "there are", CHOICES)
-        for check, message, names in LIMITS:
-            self._check(lambda v, _, check=check: check(v), message, dict.fromkeys(names))
-        for least, most in PAIRS:
-            if getattr(self, least) is not None and getattr(self, least) > getattr(self, most):
-                raise ValueError(f"{_flag(least)} is more than {_flag(most)}")
-        if self.local_px is not None and self.local_px % 8:
-            raise ValueError(f"--local-px {self.local_px}: no multiple of the 8-px patch")
+        """Refuse what cannot be meant, with a ValueError that names the setting."""
+        for one in fields(self):
+            value, about = getattr(self, one.name), one.metadata
+            if about["choices"] and value not in about["choices"]:
+                there = ", ".join(about["choices"])
+                raise ValueError(f"{flag(one.name)} {value}: there are {there}")
+            if about["limit"] and not about["limit"].holds(value):
+                raise ValueError(f"{flag(one.name)} {value}: {about['limit'].words}")
         if self.steps < 1:
             raise ValueError(
                 f"{self.epochs} epochs of {self.epoch_samples} images hold no batch of {self.batch}"
@@ -117,16 +143,6 @@ class Config:
             raise ValueError(
                 f"--warmup-epochs {self.warmup_epochs} leaves nothing of --epochs {self.epochs}"
             )
-
-    def _check(
-        self, holds: Callable[[object, object], bool], message: str, limits: dict[str, object]
-    ) -> None:
-        """Raise a ValueError that names a setting, if one that is given does not hold."""
-        for name, limit in limits.items():
-            value = getattr(self, name)
-            if value is not None and not holds(value, limit):
-                words = f" {', '.join(limit)}" if limit else ""
-                raise ValueError(f"{_flag(name)} {value}: {message}{words}")
 
     @property
     def steps(self) -> int:
@@ -144,131 +160,179 @@ class Config:
         return self.warmup_epochs * self.steps_per_epoch
 
     @property
-    def peak_lr(self) -> float:
-        """Learning rate at the peak.
+    def settings(self) -> dict[str, Any]:
+        """The method's own settings, as config.json holds them."""
+        absent = RECIPES[self.method].absent
+        return {name: value for name, value in asdict(self).items() if name not in absent}
 
-        lr * batch / 256 (moco-v3, main_moco.py); lr * sqrt(batch / 1024) (dinov2, config.py).
-        """
-        if self.method == "moco":
-            return self.lr * self.batch / 256
+
+@dataclass(frozen=True, kw_only=True)
+class MocoConfig(Config):
+    """moco"""
+
+    lr: float = setting(1.5e-4, "per 256 images of the batch", POSITIVE)
+    weight_decay: float = setting(0.1, "of all weights", NOT_NEGATIVE)
+    momentum: float = setting(0.99, "of the teacher, to 1 by a cosine", SHARE)
+    hidden: int = setting(4096, "width of the heads' hidden layers", AT_LEAST_1)
+    projection: int = setting(256, "width of projection and prediction", AT_LEAST_1)
+    temperature: float = setting(0.2, "τ of InfoNCE", POSITIVE)
+    two_pass: int = setting(
+        0,
+        "views at once in the two-pass step for big batches; 0: the plain step",
+        NOT_NEGATIVE,
+        free=True,
+    )
+
+    @property
+    def peak_lr(self) -> float:
+        """Learning rate at the peak (moco-v3, main_moco.py)."""
+        return self.lr * self.batch / 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class DinoConfig(Config):
+    """dinov2"""
+
+    method: str = setting("dinov2", "moco, or a row of the paper's Table 6 (3.4)")
+    lr: float = setting(4e-3, "times sqrt(batch / 1024)", POSITIVE)
+    end_lr: float = setting(1e-6, "that the cosine leads to", NOT_NEGATIVE)
+    weight_decay: float = setting(0.04, "the first, not of biases", NOT_NEGATIVE)
+    end_weight_decay: float = setting(0.4, "that its cosine leads to", NOT_NEGATIVE)
+    momentum: float = setting(0.992, "of the teacher, to 1 by a cosine", SHARE)
+    layer_decay: float = setting(0.9, "of the rate, a layer down", POSITIVE)
+    patch_lr: float = setting(
+        0.2, "share of its layer's rate that the patch embedding has", NOT_NEGATIVE
+    )
+    clip: float = setting(3.0, "norm of the gradient of the encoder, and of each head", POSITIVE)
+    layer_scale: float = setting(
+        1e-5, "that residual branches start with; 0: no layer scale", NOT_NEGATIVE
+    )
+    drop_path: float = setting(
+        0.3, "probability that a residual branch is dropped; for ViT-L", BELOW_1
+    )
+    hidden: int = setting(2048, "width of the heads' hidden layers", AT_LEAST_1)
+    bottleneck: int = setting(256, "width before the prototypes", AT_LEAST_1)
+    # With K beyond the views of a batch most prototypes get no view of their own; 4096 is the
+    # paper's batch, and a sixteenth of the memory.
+    prototypes: int = setting(
+        4096, "K; official 65536, for a batch and a set far larger", AT_LEAST_1
+    )
+    freeze_last_epochs: float = setting(
+        1.0, "in which the prototypes stay as they are", NOT_NEGATIVE
+    )
+    ibot_head: str = setting(
+        "shared",
+        "shared with DINO's, or separate (dinov2's long recipe)",
+        choices=("shared", "separate"),
+    )
+    ibot_weight: float = setting(1.0, "α of section 1.1", NOT_NEGATIVE)
+    mask_probability: float = setting(0.5, "that a view has patches masked", SHARE)
+    mask_ratio_least: float = setting(0.1, "share of a view's patches that are masked", SHARE)
+    mask_ratio_most: float = setting(0.5, "likewise", SHARE)
+    targets: str = setting(
+        "sinkhorn",
+        "sinkhorn (dinov2's long recipe, DinoBloom's), or a running centre (its short one)",
+        choices=("sinkhorn", "centre"),
+    )
+    student_temperature: float = setting(0.1, "of the student's softmax", POSITIVE)
+    start_temperature: float = setting(0.04, "of the teacher's softmax, at first", POSITIVE)
+    teacher_temperature: float = setting(0.07, "likewise, from --temperature-epochs on", POSITIVE)
+    temperature_epochs: float = setting(
+        30.0, "in which the teacher's temperature rises", NOT_NEGATIVE
+    )
+    # Only the student's features have a gradient; its neighbours pull as hard as they are pushed.
+    neighbours: str = setting(
+        "student",
+        "student's or teacher's, which KoLeo and the density push from",
+        choices=("student", "teacher"),
+    )
+    local_crops: int = setting(8, "of an image", NOT_NEGATIVE)
+    local_px: int = setting(24, "their side, a multiple of 8", AT_LEAST_1)
+    local_scale_least: float = setting(
+        0.05, "share of the 40-px area that a local crop shows", POSITIVE
+    )
+    local_scale_most: float = setting(0.32, "likewise", SHARE)
+    # The official sum of 2 global and max(2 * local, 1) local terms, with no local crops.
+    global_weight: float = setting(
+        2 / 3, "of the global term; dinov2 with n local crops: 2/(2+2n)", NOT_NEGATIVE
+    )
+    koleo_weight: float = setting(0.1, "β of section 1.1, for each of the two views", NOT_NEGATIVE)
+    kde_weight: float = setting(0.05, "for each of the two views; paper, A.2", NOT_NEGATIVE)
+    kappa: float = setting(5.0, "κ of the von Mises-Fisher kernel; paper, A.2", POSITIVE)
+    # A pair with itself is a constant e^κ that damps the gradient, the more the smaller the batch.
+    self_pairs: bool = setting(False, "in the density's sum over z'")
+    # A sum over z would weigh 4096 times 0.05 against a cross-entropy of about 8.
+    kde_reduction: str = setting(
+        "mean", "mean, or the sums as printed (section 2.2)", choices=("mean", "sum")
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant, with a ValueError that names the setting."""
+        super().__post_init__()
+        for least, most in (
+            ("mask_ratio_least", "mask_ratio_most"),
+            ("local_scale_least", "local_scale_most"),
+        ):
+            if getattr(self, least) > getattr(self, most):
+                raise ValueError(f"{flag(least)} is more than {flag(most)}")
+        if self.local_px % PATCH_PX:
+            raise ValueError(f"--local-px {self.local_px}: no multiple of the {PATCH_PX}-px patch")
+
+    @property
+    def peak_lr(self) -> float:
+        """Learning rate at the peak (dinov2, config.py)."""
         return self.lr * (self.batch / 1024) ** 0.5
 
-
-# Settings that change nothing in the result, so that a resumed run may change them.
-FREE = (
-    "data",
-    "out",
-    "workers",
-    "skip_corrupt",
-    "log_every",
-    "checkpoint_every",
-    "keep",
-    "keep_every",
-    "two_pass",
-    "activation_checkpointing",
-    "compile",
-    "probe",
-    "probe_every",
-    "time_limit_hours",
-)
+    @property
+    def spread_loss(self) -> str:
+        """What spreads the features: koleo or kde."""
+        return "koleo" if "kde_weight" in RECIPES[self.method].absent else "kde"
 
 
-def parse(arguments: list[str], description: str) -> tuple[Config, argparse.Namespace]:
-    """Read the settings from flags and, with --config, from an earlier run's config.json.
+class Recipe(NamedTuple):
+    """A method by name: its settings, those with other values, and those it has not."""
 
-    Args:
-        arguments: of the command line.
-        description: of the command, for --help.
+    settings: type[MocoConfig] | type[DinoConfig]
+    values: dict[str, Any]
+    absent: tuple[str, ...]
 
-    Returns:
-        The settings and the flags that are no settings (overwrite).
+
+_LOCAL = ("local_crops", "local_px", "local_scale_least", "local_scale_most")
+_KDE = ("kde_weight", "kappa", "self_pairs", "kde_reduction")
+RECIPES = {
+    "moco": Recipe(MocoConfig, {}, ()),
+    "dinov2": Recipe(DinoConfig, {}, ("global_weight", *_KDE)),
+    "dinov2-no-local": Recipe(DinoConfig, {"local_crops": 0}, (*_LOCAL, *_KDE)),
+    "dinov2-no-local-kde": Recipe(DinoConfig, {"local_crops": 0}, (*_LOCAL, "koleo_weight")),
+}
+
+
+def configure(**settings: Any) -> MocoConfig | DinoConfig:
+    """Return the settings of a run; what is not given has the method's default.
 
     Raises:
-        ValueError: an unknown key in the file, or settings that cannot be meant.
-        SystemExit: an unknown flag, or --help.
+        ValueError: an unknown method, a setting that it has not, or one that cannot be meant.
     """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config", type=Path, help="config.json whose settings are the defaults")
-    parser.add_argument("--overwrite", action="store_true", help="start the run anew")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and end")
-    parser.add_argument(
-        "--accumulate", type=int, default=1, help="refused: see what the error says"
-    )
-    comments = dict(re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(Config), re.M))
-    for field in fields(Config):
-        type_ = get_args(field.type)[0] if get_args(field.type) else field.type
-        kind = {"action": argparse.BooleanOptionalAction} if type_ is bool else {}
-        parser.add_argument(
-            _flag(field.name),
-            **kind or {"type": type_},
-            default=argparse.SUPPRESS,
-            help=f"{comments[field.name]}{_default(field)}".replace("%", "%%"),
-        )
-    flags = vars(parser.parse_args(arguments))
-    rest = argparse.Namespace(**{k: flags.pop(k) for k in ("overwrite", "dry_run")})
-    if flags.pop("accumulate") != 1:
-        raise ValueError(
-            "--accumulate: gradient accumulation would compare each image with the negatives of "
-            "its own part only, a smaller batch in disguise; --two-pass N computes the whole "
-            "batch's loss N images at a time"
-        )
-    path = flags.pop("config")
-    settings = (read_settings(path) if path else {}) | flags
-    missing = [_flag(f.name) for f in fields(Config) if f.default is MISSING]
-    missing = [m for m in missing if m[2:].replace("-", "_") not in settings]
-    if missing:
-        parser.error(f"needed: {', '.join(missing)}")
-    return Config(**settings), rest
+    method = settings.get("method", "moco")
+    if method not in RECIPES:
+        raise ValueError(f"--method {method}: there are {', '.join(RECIPES)}")
+    for name in settings:
+        methods = owners(name)
+        if method not in methods:
+            whose = f"belongs to {', '.join(methods)}" if methods else "is no setting"
+            raise ValueError(f"{flag(name)} {whose}; --method is {method}")
+    return RECIPES[method].settings(**RECIPES[method].values | settings)
 
 
-def read_settings(path: Path) -> dict:
-    """Return the settings in a config.json.
-
-    Raises:
-        ValueError: it holds none, or one this code does not know.
-    """
-    try:
-        settings = json.loads(path.read_text())["settings"]
-    except FileNotFoundError as error:
-        raise ValueError(f"--config {path}: no such file") from error
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no run's config.json: {error!r}") from error
-    unknown = settings.keys() - {f.name for f in fields(Config)}
-    if unknown:
-        raise ValueError(f"{path} holds settings unknown here: {', '.join(sorted(unknown))}")
-    return settings
+def owners(name: str) -> list[str]:
+    """Return the methods that have a setting."""
+    return [
+        method
+        for method, recipe in RECIPES.items()
+        if name in recipe.settings.__dataclass_fields__ and name not in recipe.absent
+    ]
 
 
-def check_same(config: Config, path: Path) -> None:
-    """Refuse to resume a run under settings that would change its result.
-
-    Raises:
-        ValueError: names the settings that differ.
-    """
-    before, now = {"method": "moco"} | read_settings(path), asdict(config)  # once the only one
-    changed = [k for k in now if k not in FREE and before.get(k) != now[k]]
-    if changed:
-        what = ", ".join(f"{_flag(k)} was {before.get(k)}, is {now[k]}" for k in changed)
-        raise ValueError(
-            f"{path.parent} was started with other settings ({what}); resume it with its own, name "
-            "another --out, or give --overwrite to start anew"
-        )
-
-
-def _default(field: Field) -> str:
-    """Say what a setting is by default, for --help."""
-    values = {method: own[field.name] for method, own in RECIPES.items() if field.name in own}
-    if not values:
-        return "" if field.default is MISSING else f"; default {field.default}"
-    different = set(values.values())
-    if len(values) == len(RECIPES):  # every method has one: those of DINOv2 are alike
-        return f"; default {values['moco']} (moco), {values['dinov2']} (dinov2)"
-    dino = [method for method in RECIPES if method != "moco"]
-    methods = "all dinov2" if list(values) == dino else ", ".join(values)
-    return f"; default {different.pop()} ({methods})"
-
-
-def _flag(name: str) -> str:
+def flag(name: str) -> str:
+    """Return a setting's flag."""
     return "--" + name.replace("_", "-")

@@ -44,7 +44,8 @@ def start() -> World:
         _die_with_torchrun()
         dist.init_process_group(backend)
     else:
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
+        dist.init_process_group(backend, store=store, rank=0, world_size=1)
     return World(dist.get_rank(), dist.get_world_size(), device)
 
 
@@ -92,8 +93,8 @@ class _Sum(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        total = gradient.contiguous().clone()
+    def backward(ctx, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous().clone()
         dist.all_reduce(total)
         return total
 
@@ -111,8 +112,8 @@ class _Gather(torch.autograd.Function):
         return gather(x)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        total = gradient.contiguous().clone()
+    def backward(ctx, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous().clone()
         dist.all_reduce(total)
         return total.chunk(dist.get_world_size())[dist.get_rank()]
 

@@ -1,15 +1,19 @@
 """What a run would take, before it is started: the dry run."""
 
 import time
+from itertools import groupby
 
 import torch
 
 from shards.read import Shards
 from shards.schema import VIEW_PX
-from train.config import Config
+from train.architecture import PATCH_PX
+from train.config import Config, DinoConfig, MocoConfig
 from train.flops import forward_flops, matmul_peak
-from train.loop import tune
-from train.method import PATCH_PX, DinoMethod, MocoMethod, method_of
+from train.loop import build_model
+from train.method import Method
+from train.policy import POLICIES
+from train.step import tune
 
 TIMED_IMAGES = 16  # of the step that is timed
 # Bytes of activations a view keeps for the backward pass, per token, layer and unit of width:
@@ -31,32 +35,33 @@ def describe(config: Config, ranks: int, device: torch.device) -> str:
         ValueError: they are damaged.
     """
     shards = Shards(config.data)
-    method = method_of(config)
-    model = method.build().to(device)
+    model = build_model(config).to(device)
     tune(model, config, device)
     encoder = model.encoder
     parameters = sum(p.numel() for p in encoder.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     everything = sum(p.numel() for p in model.parameters())
     flops = forward_flops(model.teacher_encoder, 1, 3, VIEW_PX, VIEW_PX)
-    cost = method.flops(model)
+    cost = model.flops()
     timed = min(TIMED_IMAGES, config.batch)
-    rate = timed / _time_step(method, model, config, device, timed) * ranks
+    rate = timed / _time_step(model, config, device, timed) * ranks
     peak = matmul_peak(device, config.precision)
     images = config.steps * config.batch
-    tokens = 2 * encoder.pos_embed.shape[1]  # of an image
-    tokens += (method.views - 2) * (1 + ((config.local_px or 0) // PATCH_PX) ** 2)
-    images_at_once = config.two_pass / 2 or config.batch // ranks
+    sides = view_sides(model, config)
+    tokens = sum(1 + (side // PATCH_PX) ** 2 for side in sides)  # of an image
+    images_at_once = float(config.batch // ranks)
+    if isinstance(config, MocoConfig) and config.two_pass:
+        images_at_once = config.two_pass / 2
     kept = 1 if config.activation_checkpointing else len(encoder.blocks)
     activations = images_at_once * tokens * encoder.embed_dim * kept * ACTIVATION_BYTES
-    what, against = method.describe(ranks)
+    what, against = model.compared_with(ranks)
     state = 4 * (everything + 3 * trained)  # weights; gradients and AdamW's two moments
     hours = images / rate / 3600
     lines = [
         f"encoder        {config.encoder}: {parameters / 1e6:.1f} M parameters, "
         f"{flops / 2e9:.3f} GMAC an image of {VIEW_PX} px (the paper: 0.5 G for ViT-S/8)",
         f"training       {trained / 1e6:.1f} M parameters trained, "
-        f"{cost / 1e9:.2f} GFLOP an image ({method.views} views, student and teacher)",
+        f"{cost / 1e9:.2f} GFLOP an image ({len(sides)} views, student and teacher)",
         f"steps          {config.steps} of {config.batch} images: {images:,} in "
         f"{config.epochs:g} epochs of {config.epoch_samples:,}",
         f"data           {len(shards):,} cells of {shards.info['slides']} slides in "
@@ -82,25 +87,26 @@ def describe(config: Config, ranks: int, device: torch.device) -> str:
     return "\n".join(lines)
 
 
-def _time_step(
-    method: MocoMethod | DinoMethod,
-    model: torch.nn.Module,
-    config: Config,
-    device: torch.device,
-    images: int,
-) -> float:
+def view_sides(model: Method, config: Config) -> list[int]:
+    """Return the side of each view of an image, px."""
+    return [policy.view_px for policy in model.policies(POLICIES[config.policy])]
+
+
+def _time_step(model: Method, config: Config, device: torch.device, images: int) -> float:
     """Return the seconds of a forward and backward pass of a few images, best of three."""
-    views, local = torch.rand(2 * images, 3, VIEW_PX, VIEW_PX, device=device), None
-    if method.views > 2:
-        count, side = (method.views - 2) * images, config.local_px
-        local = torch.rand(count, 3, side, side, device=device)
-    values = {"momentum": 1.0, "temperature": config.teacher_temperature}
-    argument = method.argument(0, range(images), values, local)
+    views = [
+        torch.rand(len(list(alike)) * images, 3, side, side, device=device)
+        for side, alike in groupby(view_sides(model, config))
+    ]
+    values = {"momentum": 1.0}
+    if isinstance(config, DinoConfig):
+        values["temperature"] = config.teacher_temperature
+    inputs = model.step_inputs(0, range(images), views, values)
     best = float("inf")
     for _ in range(3):
         began = time.perf_counter()
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            loss = model(views, argument)["loss"]
+            loss = model(*inputs)["loss"]
         loss.backward()
         loss.item()  # waits for the device
         best = min(best, time.perf_counter() - began)

@@ -1,4 +1,4 @@
-"""Encoders: ViTs at 40 px, and the folder an encoder travels in.
+"""Encoders: ViTs at 40 px, and the folder that holds one.
 
 Load one without this repository:
 
@@ -10,15 +10,61 @@ Load one without this repository:
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from shards.write import atomic
-from train.architecture import ENCODERS
+from train.architecture import ENCODERS, PATCH_PX
 
 FORMAT = 1  # of the encoder folder
+
+
+class PatchEmbed(nn.Module):
+    """What is used of timm's PatchEmbed: a name for its type, never made."""
+
+    proj: nn.Conv2d
+    grid_size: tuple[int, int]
+
+
+class Attention(nn.Module):
+    """What is used of timm's Attention: a name for its type, never made."""
+
+    fused_attn: bool
+
+
+class Block(nn.Module):
+    """What is used of timm's Block: a name for its type, never made."""
+
+    norm1: nn.Module
+    attn: Attention
+    ls1: nn.Module
+    norm2: nn.Module
+    mlp: nn.Module
+    ls2: nn.Module
+
+
+class ViT(nn.Module):
+    """What is used of timm's VisionTransformer: a name for its type, never made."""
+
+    embed_dim: int
+    patch_embed: PatchEmbed
+    cls_token: nn.Parameter
+    pos_embed: nn.Parameter
+    blocks: nn.Sequential
+    norm: nn.Module
+    grad_checkpointing: bool
+    set_grad_checkpointing: Callable[[bool], None]
+    timm_name: str  # with timm_arguments what save_encoder writes
+    timm_arguments: dict[str, Any]
+
+
+def blocks(encoder: ViT) -> list[Block]:
+    """Return an encoder's blocks."""
+    return cast(list[Block], list(encoder.blocks))
 
 
 def sincos_positions(grid: int, dim: int) -> Tensor:
@@ -44,7 +90,7 @@ def sincos_positions(grid: int, dim: int) -> Tensor:
 
 def build_encoder(
     name: str, input_px: int = 40, seed: int = 0, kind: str = "moco", layer_scale: float = 0.0
-) -> nn.Module:
+) -> ViT:
     """Build a ViT as MoCo v3 or DINOv2 starts it.
 
     MoCo v3: its own initialisation, fixed positions and frozen patch embedding (moco-v3, vits.py;
@@ -69,22 +115,22 @@ def build_encoder(
 
     if name not in ENCODERS:
         raise ValueError(f"no encoder {name!r}; there are {', '.join(ENCODERS)}")
-    if input_px % 8 or input_px < 8:
-        raise ValueError(f"an input of {input_px} px is no multiple of the 8-px patch")
+    if input_px % PATCH_PX or input_px < PATCH_PX:
+        raise ValueError(f"an input of {input_px} px is no multiple of the {PATCH_PX}-px patch")
     timm_name, arguments = ENCODERS[name]
     arguments = {"img_size": input_px, "num_classes": 0, "global_pool": "token"} | arguments
     if layer_scale:
         arguments["init_values"] = layer_scale
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = timm.create_model(timm_name, **arguments)
+        model = cast(ViT, timm.create_model(timm_name, **arguments))
         if kind == "moco":
             _initialise(model)
-    model.timm_name, model.timm_arguments = timm_name, arguments  # what save_encoder writes
+    model.timm_name, model.timm_arguments = timm_name, arguments
     return model
 
 
-def _initialise(model: nn.Module) -> None:
+def _initialise(model: ViT) -> None:
     """Draw the weights as moco-v3's vits.py does, and fix what it fixes."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
@@ -92,19 +138,23 @@ def _initialise(model: nn.Module) -> None:
             fan_out = out // 3 if name.endswith("qkv") else out  # q, k, v as three matrices
             bound = math.sqrt(6 / (fan_out + into))
             nn.init.uniform_(module.weight, -bound, bound)
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
     projection = model.patch_embed.proj  # (D, 3, 8, 8)
     bound = math.sqrt(6 / (projection.weight[0].numel() + projection.weight.shape[0]))
     nn.init.uniform_(projection.weight, -bound, bound)
-    nn.init.zeros_(projection.bias)
+    fixed = [model.pos_embed, projection.weight]
+    if projection.bias is not None:
+        nn.init.zeros_(projection.bias)
+        fixed.append(projection.bias)
     nn.init.normal_(model.cls_token, std=1e-6)
     model.pos_embed.data.copy_(sincos_positions(model.patch_embed.grid_size[0], model.embed_dim))
-    for fixed in (model.pos_embed, projection.weight, projection.bias):
-        fixed.requires_grad_(False)
+    for parameter in fixed:
+        parameter.requires_grad_(False)
 
 
 def save_encoder(
-    model: nn.Module,
+    model: ViT,
     folder: Path,
     mean: list[float],
     std: list[float],
@@ -151,7 +201,7 @@ def save_encoder(
         file.write(weights)
 
 
-def load_encoder(folder: Path) -> tuple[nn.Module, dict]:
+def load_encoder(folder: Path) -> tuple[ViT, dict[str, Any]]:
     """Load an encoder folder.
 
     Args:
@@ -184,7 +234,7 @@ def load_encoder(folder: Path) -> tuple[nn.Module, dict]:
         raise ValueError(f"{folder}/config.json is no encoder's config: {error!r}") from error
     if form != FORMAT:
         raise ValueError(f"{folder} is of encoder format {form}; this code reads {FORMAT}")
-    model = timm.create_model(name, **arguments)
+    model = cast(ViT, timm.create_model(name, **arguments))
     try:
         state = load_file(folder / "model.safetensors")
     except SafetensorError as error:

@@ -25,6 +25,45 @@ class Diverged(Exception):
     """The loss is infinite or no number."""
 
 
+class Collapsed(Exception):
+    """All images are embedded alike, or along one line."""
+
+
+class Health:
+    """Stop a run whose loss is no number, or whose embeddings have collapsed."""
+
+    def __init__(self, config: Config, world: World, batches: Batches, first_checked: float):
+        """Describe the run.
+
+        Args:
+            config: its settings.
+            world: this process.
+            batches: that it is given.
+            first_checked: steps after which embeddings are checked for collapse.
+        """
+        self.guard, self.watch = Guard(config, world, batches), Watch()
+        self.first_checked = first_checked
+
+    def note(self, step: int, loss: Tensor) -> None:
+        """Look at every step's loss, on the device."""
+        self.guard.note(step, loss)
+
+    def check(self, done: int, line: dict[str, float]) -> None:
+        """Judge a line of the log.
+
+        Args:
+            done: steps.
+            line: loss and what `measure` returned, means over all ranks.
+
+        Raises:
+            Diverged: the loss is infinite or no number.
+            Collapsed: a limit was broken for too long.
+        """
+        self.guard.check(line["loss"])
+        if done > self.first_checked:
+            self.watch.look(done, line)
+
+
 class Guard:
     """Remember the first step whose loss was not finite, without waiting for the device."""
 
@@ -71,11 +110,13 @@ class Guard:
         )
 
 
-class Collapsed(Exception):
-    """All images are embedded alike, or along one line."""
+def measure(result: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a step's scalars, with measures of its embedding in its place."""
+    scalars = {name: value for name, value in result.items() if name != "embedding"}
+    return scalars | spectrum(result["embedding"])
 
 
-def health(embeddings: Tensor) -> dict[str, Tensor]:
+def spectrum(embeddings: Tensor) -> dict[str, Tensor]:
     """Measure how an encoder's embeddings are spread.
 
     Args:
@@ -109,7 +150,7 @@ class Watch:
 
         Args:
             step: steps done.
-            values: of `health`, averaged over the ranks.
+            values: of `spectrum`, averaged over the ranks.
 
         Raises:
             Collapsed: a limit was broken at PATIENCE looks in a row.

@@ -49,6 +49,8 @@ def sinkhorn(logits: Tensor, temperature: float) -> Tensor:
 class Targets(nn.Module):
     """Turn the teacher's logits into distributions over prototypes."""
 
+    centre: Tensor  # (K,), a buffer
+
     def __init__(self, prototypes: int, kind: str):
         """Choose how.
 

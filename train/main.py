@@ -25,7 +25,8 @@ import logging
 from pathlib import Path
 
 from shards.errors import report
-from train.config import Config, parse
+from train.config import Config
+from train.flags import parse
 from train.policy import POLICIES
 
 
@@ -36,7 +37,7 @@ def main() -> int:
         if command:
             command(sys.argv[2:])
             return 0
-        config, flags = parse(sys.argv[1:], __doc__)
+        config, flags = parse(sys.argv[1:], __doc__ or "")
         return run(config, flags)
     except (OSError, ValueError) as error:
         rank = os.environ.get("RANK", "0")

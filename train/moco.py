@@ -1,19 +1,29 @@
 """MoCo v3: two views, a student that predicts, a teacher that follows, keys of all ranks.
 
 Chen, Xie, He: An Empirical Study of Training Self-Supervised Vision Transformers, 2021; the heads,
-the 2τ and the order of things as in the official moco-v3/moco/builder.py.
+the 2τ and the order of things as in the official moco-v3/moco/builder.py. Settings: MocoConfig of
+train/config.py.
 """
 
 import copy
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from shards.schema import VIEW_PX
+from train import schedule
 from train.batchnorm import BatchNorm
+from train.config import MocoConfig
 from train.distributed import gather
+from train.encoder import ViT, build_encoder
+from train.flops import training_flops
+from train.method import Method, move_teacher
+from train.policy import Policy
 
 
 def mlp(widths: list[int]) -> nn.Sequential:
@@ -30,25 +40,35 @@ def mlp(widths: list[int]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class MoCo(nn.Module):
+class MoCo(Method):
     """Student (encoder, projector, predictor) and teacher (encoder, projector)."""
 
-    def __init__(self, encoder: nn.Module, temperature: float, hidden: int, out: int):
+    exported = "student"  # (moco-v3, main_lincls.py)
+
+    def __init__(self, encoder: ViT, config: MocoConfig):
         """Put heads on an encoder and copy it to a teacher.
 
         Args:
             encoder: from images to (N, encoder.embed_dim).
-            temperature: τ.
-            hidden: width of the heads' hidden layers; 4096.
-            out: width of projection and prediction; 256.
+            config: settings of the run.
         """
         super().__init__()
+        self.config, hidden, out = config, config.hidden, config.projection
         self.encoder = encoder
         self.projector = mlp([encoder.embed_dim, hidden, hidden, out])
         self.predictor = mlp([out, hidden, out])
         self.teacher_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
         self.teacher_projector = copy.deepcopy(self.projector).requires_grad_(False)
-        self.temperature = temperature
+
+    @classmethod
+    def build(cls, config: MocoConfig) -> "MoCo":
+        """Build the networks; their weights are a function of the seed alone."""
+        encoder = build_encoder(config.encoder, seed=config.seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            return cls(encoder, config)
+
+    # ---- a step ----------------------------------------------------------------------------------
 
     def forward(self, views: Tensor, momentum: float) -> dict[str, Tensor]:
         """Return the loss of a batch, after moving the teacher towards the student.
@@ -64,42 +84,84 @@ class MoCo(nn.Module):
         Returns:
             As of `compare`.
         """
-        embedded = self.encoder(views)  # (2 * N, D)
+        student = self.encoder(views)  # (2 * N, D)
         with torch.no_grad():
-            self.follow(momentum)
-            taught = self.teacher_encoder(views)
-        return self.compare(embedded, taught)
+            self.update_teacher(momentum)
+            teacher = self.teacher_encoder(views)
+        return self.compare(student, teacher)
 
-    def compare(self, embedded: Tensor, taught: Tensor) -> dict[str, Tensor]:
-        """Return the loss of embedded views: heads, and each query against all keys.
+    def compare(self, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
+        """Return the loss of features: heads, and each query against all keys.
 
         Args:
-            embedded: (2 * N, D) by the student's encoder, first views, then second.
-            taught: (2 * N, D) by the teacher's.
+            student: (2 * N, D) features of its encoder, first views, then second.
+            teacher: (2 * N, D), likewise.
 
         Returns:
             loss, with gradient; accuracy, the share of queries whose nearest key is their own; and
-            embedding (N, D), the student's of the first views, for the collapse watch.
+            embedding (N, D), the student's of the first views, for the check for collapse.
         """
-        y1, y2 = embedded.chunk(2)  # one pass a view in the heads, whose BatchNorm looks at all
+        y1, y2 = student.chunk(2)  # one pass a view in the heads, whose BatchNorm looks at all
         q1, q2 = self.predictor(self.projector(y1)), self.predictor(self.projector(y2))
         with torch.no_grad():
-            t1, t2 = taught.chunk(2)
+            t1, t2 = teacher.chunk(2)
             k1, k2 = self.teacher_projector(t1), self.teacher_projector(t2)
-        loss1, accuracy1 = contrast(q1, k2, self.temperature)
-        loss2, accuracy2 = contrast(q2, k1, self.temperature)
+        loss1, accuracy1 = contrast(q1, k2, self.config.temperature)
+        loss2, accuracy2 = contrast(q2, k1, self.config.temperature)
         return {
             "loss": loss1 + loss2,
             "accuracy": (accuracy1 + accuracy2) / 2,
             "embedding": y1.detach(),
         }
 
-    def follow(self, momentum: float) -> None:
-        """Move the teacher: teacher = momentum * teacher + (1 - momentum) * student."""
-        student = [*self.encoder.parameters(), *self.projector.parameters()]
-        teacher = [*self.teacher_encoder.parameters(), *self.teacher_projector.parameters()]
-        torch._foreach_mul_(teacher, momentum)
-        torch._foreach_add_(teacher, student, alpha=1 - momentum)
+    def update_teacher(self, momentum: float) -> None:
+        """Move the teacher towards the student."""
+        pairs = [(self.teacher_encoder, self.encoder), (self.teacher_projector, self.projector)]
+        move_teacher(pairs, momentum)
+
+    # ---- a run -----------------------------------------------------------------------------------
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return AdamW's one group: all that is trained, biases and norms too (moco-v3)."""
+        trained = [p for p in self.parameters() if p.requires_grad]
+        return [{"params": trained, "weight_decay": self.config.weight_decay}]
+
+    def policies(self, policy: Policy) -> list[Policy]:
+        """Return how each view of an image is drawn."""
+        return [policy] * 2
+
+    def schedule(self, step: int, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+        """Set the optimiser's one rate for a step; return rate and momentum."""
+        c = self.config
+        lr = schedule.learning_rate(step, c.steps, c.warmup_steps, c.peak_lr)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        return {"lr": lr, "momentum": schedule.momentum(step, c.steps, c.momentum)}
+
+    def step_inputs(
+        self, step: int, rows: range, views: Sequence[Tensor], values: dict[str, float]
+    ) -> tuple[Tensor, float]:
+        """Return what `forward` takes."""
+        return views[0], values["momentum"]
+
+    def update(self, optimizer: torch.optim.Optimizer, values: dict[str, float]) -> None:
+        """Take the optimiser's step; the teacher was moved within `forward`."""
+        optimizer.step()
+
+    @property
+    def first_checked(self) -> float:
+        """The steps after which embeddings are checked for collapse."""
+        return self.config.warmup_steps
+
+    def flops(self) -> int:
+        """Return the floating-point operations of a step for one image of its batch."""
+        heads = (*self.projector.parameters(), *self.predictor.parameters())
+        weights = sum(p.numel() for p in heads if p.ndim == 2)
+        return training_flops(self.teacher_encoder, VIEW_PX, weights)
+
+    def compared_with(self, ranks: int) -> tuple[str, str]:
+        """Return a word and a phrase on what an image is compared with."""
+        return "negatives", f"{self.config.batch - 1} a query, gathered from {ranks} ranks"
 
 
 def contrast(queries: Tensor, keys: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

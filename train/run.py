@@ -5,7 +5,6 @@ import logging
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -16,9 +15,11 @@ from torch import nn
 
 from shards.write import atomic
 from train import checkpoint
-from train.config import Config, check_same
+from train.config import Config
+from train.config_file import FORMAT, check_same
 from train.distributed import World
 from train.encoder import save_encoder
+from train.method import Method
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,8 @@ def prepare(config: Config, info: dict, world: World, overwrite: bool) -> None:
         for torn in folder.glob("*.tmp"):  # of a run that was killed while it saved
             torn.unlink()
     described = {
-        "settings": asdict(config),
+        "format": FORMAT,
+        "settings": config.settings,
         "dataset": _identity(info),
         "command": " ".join(sys.argv),
         "git": _git_sha(),
@@ -110,8 +112,7 @@ def save(
     config: Config,
     info: dict,
     done: int,
-    model: nn.Module,
-    travels: str,
+    model: Method,
     optimizer: torch.optim.Optimizer,
 ) -> None:
     """Write a checkpoint and the encoder's folder, in the background.
@@ -122,20 +123,17 @@ def save(
         info: the data set's dataset.json.
         done: steps done.
         model: of the run.
-        travels: whose encoder goes out, `student` or `teacher`.
         optimizer: its state.
     """
     state = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
-        "settings": asdict(config),
+        "settings": config.settings,
     }
-    saver.save(done, state, partial(publish, config, info, done, model, travels))
+    saver.save(done, state, partial(publish, config, info, done, model))
 
 
-def publish(
-    config: Config, info: dict, done: int, model: nn.Module, travels: str, state: dict
-) -> None:
+def publish(config: Config, info: dict, done: int, model: Method, state: dict) -> None:
     """Write the encoder's folder of a checkpoint.
 
     Args:
@@ -143,10 +141,9 @@ def publish(
         info: the data set's dataset.json.
         done: steps done.
         model: of the run; says the architecture.
-        travels: whose encoder goes out, `student` or `teacher`.
         state: of the checkpoint, whose `model` holds the weights.
     """
-    prefix = {"student": "encoder.", "teacher": "teacher_encoder."}[travels]
+    prefix = {"student": "encoder.", "teacher": "teacher_encoder."}[model.exported]
     weights = {k.removeprefix(prefix): v for k, v in state["model"].items() if k.startswith(prefix)}
     save_encoder(
         model.encoder,
@@ -156,7 +153,7 @@ def publish(
         info["mpp"],
         weights,
         encoder=config.encoder,
-        network=travels,
+        network=model.exported,
         method=config.method,
         policy=config.policy,
         step=done,
@@ -166,7 +163,7 @@ def publish(
     )
 
 
-def catch_up(config: Config, info: dict, done: int, model: nn.Module, travels: str) -> None:
+def catch_up(config: Config, info: dict, done: int, model: Method) -> None:
     """Write the encoder and `latest.pt` of the checkpoint resumed from, if a save got no further.
 
     A kill or a full disk may have come between; a finished run saves no more.
@@ -177,5 +174,5 @@ def catch_up(config: Config, info: dict, done: int, model: nn.Module, travels: s
     except (FileNotFoundError, json.JSONDecodeError):
         step = None
     if step != done:
-        publish(config, info, done, model, travels, {"model": model.state_dict()})
+        publish(config, info, done, model, {"model": model.state_dict()})
     checkpoint.point(Path(config.out) / checkpoint.name(done))

@@ -5,15 +5,18 @@ come from outside (timm's own would depend on the ranks).
 """
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+
+from train.encoder import Block, ViT, blocks
 
 
 def tokens(
-    encoder: nn.Module,
+    encoder: ViT,
     images: Tensor,
     masked: Tensor | None = None,
     mask_token: Tensor | None = None,
@@ -34,19 +37,23 @@ def tokens(
         (N, 1 + P, D).
     """
     x = encoder.patch_embed.proj(images).flatten(2).transpose(1, 2)  # (N, P, D)
-    if masked is not None:
+    if masked is not None and mask_token is not None:
         x = torch.where(masked[..., None], mask_token.to(x.dtype), x)
     x = torch.cat([encoder.cls_token.expand(len(x), -1, -1), x], dim=1)
     x = x + positions(encoder.pos_embed, round((x.shape[1] - 1) ** 0.5))
     spare = encoder.grad_checkpointing and torch.is_grad_enabled()
-    for i, block in enumerate(encoder.blocks):
-        rows: tuple[Tensor | None, Tensor | None] = (None, None)
+    for i, block in enumerate(blocks(encoder)):
+        first, second = None, None
         if kept is not None:
-            rows = tuple(k.nonzero()[:, 0].to(x.device, non_blocking=True) for k in kept[:, i].T)
+            first, second = (
+                k.nonzero()[:, 0].to(x.device, non_blocking=True) for k in kept[:, i].T
+            )
         if spare:
-            x = checkpoint(_block, block, x, *rows, share, use_reentrant=False)
+            x = cast(
+                Tensor, checkpoint(_block, block, x, first, second, share, use_reentrant=False)
+            )
         else:
-            x = _block(block, x, *rows, share)
+            x = _block(block, x, first, second, share)
     return encoder.norm(x)
 
 
@@ -70,7 +77,7 @@ def positions(embedded: Tensor, grid: int) -> Tensor:
 
 
 def _block(
-    block: nn.Module, x: Tensor, first: Tensor | None, second: Tensor | None, share: float
+    block: Block, x: Tensor, first: Tensor | None, second: Tensor | None, share: float
 ) -> Tensor:
     """Return what a block of timm's makes of x, each branch on the rows that keep it."""
     x = _add(x, lambda y: block.ls1(block.attn(block.norm1(y))), first, share)

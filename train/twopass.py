@@ -1,6 +1,6 @@
 """The two-pass step: a big contrastive batch on small memory, with the plain step's gradients.
 
-Gradient accumulation would not do: each part would see only its own negatives. Here all embeddings
+Gradient accumulation would not do: each part would see only its own negatives. Here all features
 are computed first, without keeping activations; the loss on all of them gives the gradient at each
 embedding; then each part is embedded again and that gradient is sent through it (GradCache, Gao et
 al. 2021). Heads and their BatchNorm see the whole batch at once, so the step equals the plain one;
@@ -38,14 +38,15 @@ def two_pass(
     """
     parts = views.split(chunk)
     with torch.no_grad(), autocast():
-        model.follow(momentum)
-        taught = torch.cat([model.teacher_encoder(p) for p in parts])  # (2 * N, D)
-        embedded = torch.cat([model.encoder(p) for p in parts])
-    embedded.requires_grad_()
+        model.update_teacher(momentum)
+        teacher = torch.cat([model.teacher_encoder(p) for p in parts])  # (2 * N, D)
+        student = torch.cat([model.encoder(p) for p in parts])
+    student.requires_grad_()
     with autocast():
-        result = model.compare(embedded, taught)
+        result = model.compare(student, teacher)
     result["loss"].backward()
-    for part, gradient in zip(parts, embedded.grad.split(chunk), strict=True):
+    assert student.grad is not None
+    for part, gradient in zip(parts, student.grad.split(chunk), strict=True):
         with autocast():
             again = model.encoder(part)
         again.backward(gradient)

@@ -1,0 +1,111 @@
+"""The command line of a training run, made from the settings' dataclasses."""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from typing import Any
+
+from train.config import (
+    RECIPES,
+    Data,
+    DinoConfig,
+    MocoConfig,
+    Model,
+    Optimisation,
+    Run,
+    configure,
+    flag,
+    owners,
+)
+from train.config_file import read_settings
+
+SHARED = (Data, Model, Optimisation, Run)
+
+
+def parse(
+    arguments: list[str], description: str
+) -> tuple[MocoConfig | DinoConfig, argparse.Namespace]:
+    """Read the settings from flags and, with --config, from an earlier run's config.json.
+
+    Args:
+        arguments: of the command line.
+        description: of the command, for --help.
+
+    Returns:
+        The settings and the flags that are no settings (overwrite, dry_run).
+
+    Raises:
+        ValueError: an unknown key in the file, or settings that cannot be meant.
+        SystemExit: an unknown flag, or --help.
+    """
+    parser = make_parser(description)
+    given = vars(parser.parse_args(arguments))
+    rest = argparse.Namespace(**{k: given.pop(k) for k in ("overwrite", "dry_run")})
+    path = given.pop("config")
+    settings = (read_settings(path) if path else {}) | given
+    missing = [f"--{name}" for name in ("data", "out") if name not in settings]
+    if missing:
+        parser.error(f"needed: {', '.join(missing)}")
+    return configure(**settings), rest
+
+
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """Return a parser with a flag for each setting of any method; none has a default."""
+    parser = argparse.ArgumentParser(
+        prog="train/main.py",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--config", type=Path, help="an earlier run's config.json, whose settings are the defaults"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="start the run anew")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be done and what it takes, and end"
+    )
+    for title, members in _groups():
+        group = parser.add_argument_group(title)
+        for one in members:
+            kind: dict[str, Any] = {"type": one.type}
+            words = RECIPES if one.name == "method" else one.metadata["choices"]
+            if one.type is bool:
+                kind = {"action": argparse.BooleanOptionalAction}
+            elif words:  # checked with all other settings, those of a config.json too
+                kind = {"metavar": "{" + ",".join(words) + "}"}
+            text = f"{one.metadata['help']}{_default(one)}".replace("%", "%%")
+            group.add_argument(flag(one.name), default=argparse.SUPPRESS, help=text, **kind)
+    return parser
+
+
+def _groups() -> Iterator[tuple[str, list[Field]]]:
+    """Return the groups of flags: what all methods have, then each kind of method's own."""
+    seen: set[str] = set()
+    every = [(kind.__doc__ or "", kind) for kind in SHARED]
+    every += [("settings that differ by method", MocoConfig)]
+    both = {f.name for f in fields(MocoConfig)} & {f.name for f in fields(DinoConfig)}
+    for title, kind in every:
+        yield title, [f for f in fields(kind) if f.name in both - seen]
+        seen |= {f.name for f in fields(kind)} & both
+    for title, kind in (("moco alone", MocoConfig), ("the dinov2 methods alone", DinoConfig)):
+        yield title, [f for f in fields(kind) if f.name not in both]
+
+
+def _default(one: Field) -> str:
+    """Say what a setting is by default, for --help."""
+    methods = owners(one.name)
+    values = {}
+    for method in methods:
+        recipe = RECIPES[method]
+        values[method] = recipe.values.get(
+            one.name, recipe.settings.__dataclass_fields__[one.name].default
+        )
+    if MISSING in values.values():
+        return "; needed"
+    if one.name == "method":
+        return "; default moco"
+    first, *others = values.values()
+    if len(values) == len(RECIPES) and first not in others:  # those of DINOv2 are alike
+        return f"; default {first} (moco), {others[0]} (dinov2)"
+    which = "" if len(values) == len(RECIPES) else f" ({', '.join(methods)})"
+    return f"; default {first!r}{which}" if first == "" else f"; default {first}{which}"

@@ -1,0 +1,64 @@
+"""How a step is done on a device: its forward and backward pass, one or two at a time."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from train.config import Config
+from train.encoder import blocks
+from train.method import Method
+from train.moco import MoCo
+from train.twopass import two_pass
+
+
+def tune(model: Method, config: Config, device: torch.device) -> None:
+    """Set what changes speed and memory, not results."""
+    encoders = (model.encoder, model.teacher_encoder)
+    if device.type == "cpu":  # there the fused attention's backward is slow at 26 tokens
+        for encoder in encoders:
+            for block in blocks(encoder):
+                block.attn.fused_attn = False
+    elif config.precision == "bf16":
+        torch.set_float32_matmul_precision("high")  # TF32 where autocast leaves fp32
+    if config.activation_checkpointing:
+        model.encoder.set_grad_checkpointing(True)
+    if config.compile and isinstance(model, MoCo):
+        for encoder in encoders:
+            encoder.compile()
+    elif config.compile:  # stochastic depth takes the blocks apart
+        for block in (block for encoder in encoders for block in blocks(encoder)):
+            block.attn.compile()
+            block.mlp.compile()
+
+
+def stepper(
+    model: Method, config: Config, device: torch.device
+) -> Callable[..., dict[str, Tensor]]:
+    """Return what does a step's forward and backward pass, gradients averaged over the ranks.
+
+    Args:
+        model: tuned.
+        config: of the run.
+        device: of the model.
+
+    Returns:
+        A function of the method's step inputs.
+    """
+    autocast = partial(
+        torch.autocast, device.type, torch.bfloat16, enabled=config.precision == "bf16"
+    )
+    if isinstance(model, MoCo) and model.config.two_pass:
+        return partial(two_pass, model, chunk=model.config.two_pass, autocast=autocast)
+    # Buffers, DINO's centres, are the same on all ranks.
+    ddp = DistributedDataParallel(model, gradient_as_bucket_view=True)
+
+    def plain(*inputs: object) -> dict[str, Tensor]:
+        with autocast():
+            result = ddp(*inputs)
+        result["loss"].backward()
+        return result
+
+    return plain
