@@ -37,16 +37,24 @@ def find_header(path: Path, data: bytes, wanted: Sequence[str]) -> tuple[list[st
             f"{path} is empty: a header was expected, with {', '.join(wanted[:SHOWN])}"
         )
     best = ([], ",", 0, 0, -1)
+    row = candidates[-1][0]
     for line, after, begin in candidates[-2:][::-1]:  # `# x,y` is how NumPy writes a header
         for separator in (given,) if given else SEPARATORS:
-            plain = line.lstrip("# ") if line.startswith("#") else line
-            names = [n.strip() for n in next(csv.reader([plain], **dialect(separator)), [])]
-            keys = {_loose(name) for name in names}
-            known = sum(_loose(name) in keys for name in wanted)
-            wider = known == best[4] == 0 and separator != " " and len(names) > len(best[0])
+            names = _cells(line.lstrip("# ") if line.startswith("#") else line, separator)
+            if line is not row and len(names) != len(_cells(row, separator)):
+                continue  # a comment in words
+            keys = {loose(name) for name in names}
+            known = sum(loose(name) in keys for name in wanted)
+            if separator == " " and '"' not in line and known < len(names):
+                continue  # words; R, whose separator it is, quotes them
+            wider = known == best[4] == 0 and len(names) > len(best[0])
             if known > best[4] or wider:
                 best = (names, separator, after, begin, known)
     return best[:4]
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    return [name.strip() for name in next(csv.reader([line], **dialect(separator)), [])]
 
 
 def dialect(separator: str) -> dict:
@@ -65,7 +73,7 @@ def choose(
     keys = [key(name) for name in header]
     chosen: dict[str, int] = {}
     taken = []
-    for close, same in ((False, key), (True, _loose)):
+    for close, same in ((False, key), (True, loose)):
         free = [i for i in range(len(header)) if not close or i not in chosen.values()]
         for name in (n for n in wanted if n not in chosen):
             places = [i for i in free if keys[i] and same(header[i]) == same(name)]
@@ -86,7 +94,7 @@ def key(name: str) -> str:
     return " ".join(name.split()).casefold()
 
 
-def _loose(name: str) -> str:
+def loose(name: str) -> str:
     """Return a column's letters and digits: slide_id, Slide-ID and SlideID are alike."""
     return "".join(c for c in name.casefold() if c.isalnum())
 
@@ -108,5 +116,5 @@ def absence(
 
 def near(name: str, others: Sequence[str]) -> list[str]:
     """Return the one of other names that is nearly this one."""
-    loose = {_loose(other): other for other in others if other}
-    return [loose[n] for n in difflib.get_close_matches(_loose(name), loose, 1, 0.75)]
+    names = {loose(other): other for other in others if other}
+    return [names[n] for n in difflib.get_close_matches(loose(name), names, 1, 0.75)]

@@ -74,8 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     select.add_argument(
         "--exclude-cases",
         type=Path,
-        help="text file of slides or TCGA cases, one a line, whose patients are left out: those "
-        "of the benchmarks (NuCLS and PanNuke are TCGA slides)",
+        help="list or table of slides or cases (e.g. TCGA-18-5592) whose patients are left out: "
+        "those of the benchmarks (NuCLS and PanNuke are TCGA slides)",
     )
     select.add_argument("--seed", type=int, default=0)
 

@@ -117,15 +117,18 @@ def _even(
         if row_names:
             cells = cells[1:]
         if any(map(str.strip, cells[width:])):
-            raise ValueError(
-                f"{path}, line {number} has {len(cells)} cells under {width} names ({cure})"
-            )
+            found = f"{len(cells)} cells under {_count(width, 'name')}"
+            raise ValueError(f"{path}, line {number} has {found} ({cure})")
         if len(cells) < named:
             raise ValueError(
-                f"{path}, line {number} ends early: it has {len(cells)} "
-                f"{'cell' if len(cells) == 1 else 'cells'} under {width} names"
+                f"{path}, line {number} ends early: it has "
+                f"{_count(len(cells), 'cell')} under {_count(width, 'name')}"
             )
         yield number, [*cells[:width], *[""] * (width - len(cells))]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _rows(

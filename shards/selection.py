@@ -3,17 +3,10 @@
 What comes first is decided by hashes of (seed, project), (seed, slide) and (seed, slide, nucleus):
 the first 10,000 cells of a seed are among its first 100,000, the first 50 slides among its first
 500. A selection is a Parquet file of (slide, nucleus) that `mix --selection` follows.
-
-Patients of a benchmark are kept out of pretraining by `--exclude-cases`: the fields of NuCLS (TCGA
-breast) and PanNuke (partly TCGA, 19 organs) show patients whose slides one pretrains on. NuCLS'
-file names hold the case (`ls NuCLS/csv | cut -d_ -f1 > cases.txt`); PanNuke's copies hold none, so
-its cases must come from its authors, or the overlap be reported, as the paper does.
 """
 
 import hashlib
 import json
-import logging
-import re
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shards.cells import finished_slides, kept_nuclei
+from shards.exclusion import excluded
 from shards.order import scramble
 from shards.write import atomic
 
 BALANCES = ("slide", "project", "none")
 COLUMNS = pa.schema([("slide", pa.dictionary(pa.int32(), pa.string())), ("nucleus", pa.int32())])
-TCGA = re.compile(r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}", re.IGNORECASE)
-
-log = logging.getLogger(__name__)
 
 
 def select(
@@ -55,7 +46,7 @@ def select(
         projects: how many projects; None: all.
         balance: one of BALANCES.
         seed: of every choice.
-        exclude: a text file of slides or cases to leave out, as `read_cases` takes it.
+        exclude: a list of slides or cases to leave out (shards/exclusion.py).
 
     Returns:
         What was chosen: cells, slides, projects, excluded slides, and the arguments.
@@ -69,7 +60,8 @@ def select(
     if count < 1:
         raise ValueError(f"--cells {count}: an empty selection trains nothing")
     all_slides = finished_slides(cells)
-    left_out = _excluded(all_slides, exclude) if exclude else set()
+    ids = [s["slide"] for s in all_slides]
+    left_out = excluded(exclude, cells, ids) if exclude else set()
     kept = [s for s in all_slides if s["slide"] not in left_out]
     chosen = _choose_slides(kept, slides, projects, balance, seed)
     groups = [{"slide": s["slide"], "project": s["project"], "none": ""}[balance] for s in chosen]
@@ -131,42 +123,6 @@ def read_selection(path: Path, slides: list[dict], cells: Path) -> dict[str, np.
             raise ValueError(f"{path} names nuclei of {slide} that {cells} did not keep")
         chosen[slide] = nuclei[rows]
     return chosen
-
-
-def read_cases(path: Path) -> list[str]:
-    """Return the entries of a list of slides or cases: one a line, `#` begins a comment.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it has no entry.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path} of cases to exclude")
-    lines = [line.split("#")[0].strip() for line in path.read_text().splitlines()]
-    if not any(lines):
-        raise ValueError(f"{path} lists no case; without --exclude-cases nothing is left out")
-    return [line for line in lines if line]
-
-
-def case(name: str) -> str:
-    """Return the patient of a TCGA slide: the barcode's first three fields; else the id itself.
-
-    Args:
-        name: a slide id, barcode or file name.
-    """
-    found = TCGA.match(name)
-    return found[0].upper() if found else name
-
-
-def _excluded(slides: list[dict], path: Path) -> set[str]:
-    """Return the ids of the slides whose case is on the list, and say how many were found."""
-    cases = {case(name) for name in read_cases(path)}
-    left_out = {s["slide"] for s in slides if case(s["slide"]) in cases}
-    found = {case(slide) for slide in left_out}
-    log.info("%s: %d of its %d cases are here, %d slides left out", path, *(
-        len(found), len(cases), len(left_out),
-    ))  # fmt: skip
-    return left_out
 
 
 def _rank(seed: int, name: str) -> int:

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shards.exclusion import case
 from shards.mix import mix
 from shards.read import Shards
-from shards.selection import _quotas, case, select
+from shards.selection import _quotas, select
 from tests.test_shards_mix import write_cells
 
 COUNTS = [5, 8, 12, 20, 30, 45, 60, 80]
