@@ -1,5 +1,6 @@
 """Text as people's programs write it: its encoding, its line ends, and what is no text at all."""
 
+import re
 from pathlib import Path
 
 from shards.filetype import HEAD, kind_of, stand_in
@@ -16,6 +17,8 @@ CURES = {  # of what people take for text
 # Marks without width that programs and web pages leave: the byte-order mark, wherever files were
 # joined, and the zero-width space.
 INVISIBLE = ("\ufeff".encode(), "\u200b".encode())
+
+WRITTEN = re.compile(rb"[\t\n\r\x20-\x7e]+$")
 
 
 def read_text(path: Path) -> str:
@@ -86,10 +89,14 @@ def _check_wide(data: bytes, path: Path) -> None:
     elif data.startswith((b"\xff\xfe", b"\xfe\xff")):
         name = "UTF-16"
     else:
-        head = data[:HEAD]
-        even, odd = head[::2].count(0), head[1::2].count(0)
-        if len(head) > 3 and max(even, odd) > 0.4 * len(head) / 2 and not min(even, odd):
-            name = "UTF-16 without a mark"
+        half = len(data[:HEAD]) // 2 * 2
+        for zeros, letters in ((data[:half:2], data[1:half:2]), (data[1:half:2], data[:half:2])):
+            if (
+                zeros.count(0) > 0.6 * len(zeros)
+                and not letters.count(0)
+                and WRITTEN.match(letters)
+            ):
+                name = "UTF-16 without a mark"
     if name:
         raise ValueError(
             f"{path} is {name} (Excel's Unicode text, PowerShell's `>`); save it as UTF-8, e.g. "

@@ -335,10 +335,10 @@ def test_damaged_files_are_named(take, tmp_path):
         b"[1, 2]": "something other than objects",
         b'{"type": "Topology"}': "no JSON array of objects",
         b'[{"a": 1}]': "neither GeoJSON Features nor CellViT's cells",
-        b"\x00\x01\x02\x03": "neither JSON, Parquet nor CSV",
+        b"\x00\x01\x02\x03": "line 1 holds a NUL byte",
         b"": "is empty",
         b"a,b\n1,2\n": "no columns of places or outlines .it has a, b",
-        b"x,y\n1,\n": "column y is empty in row 1|column y holds null",
+        b"x,y\n1,\n": "line 2: no y",
         b"x,y\n1,one\n": "line 2: y is 'one', not a number",
     }
     for content, message in bad.items():

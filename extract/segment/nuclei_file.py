@@ -17,7 +17,7 @@ from extract.segment.items import Block, read_items
 from extract.segment.owners import own_rows
 from extract.segment.stream import read_chunks
 from extract.slides import Entry
-from shards.filetype import check_file, describe
+from shards.filetype import check_file
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,6 @@ def _open(path: Path, entry: Entry | None) -> NucleiFile:
     chunks = itertools.chain([first], chunks)
     if first.lstrip(b"\xef\xbb\xbf \r\n\t")[:1] in (b"[", b"{"):
         return _open_json(read_items(chunks))
-    if b"\0" in first[:4096]:
-        raise ValueError(f"it is {describe(path)}, neither JSON, Parquet nor CSV")
     rows = table.read_csv(path, b"".join(chunks))
     return _from_table(rows, {name: name for name in rows.schema.names}, entry)
 
@@ -107,7 +105,7 @@ def _from_table(rows: pa.Table, known: dict[str, str], entry: Entry | None) -> N
     kind, mpp, unsure = table.describe(rows.schema.names)
     out = NucleiFile(kind, iter(()), mpp, unsure=unsure)
     own = rows.filter(pa.array(own_rows(rows, entry, out.left_out, out.remarks)))
-    return replace(out, nuclei=table.read_places(own, out.left_out))
+    return replace(out, nuclei=table.read_places(own))
 
 
 def _open_json(blocks: Iterator[Block]) -> NucleiFile:

@@ -3,7 +3,7 @@
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from extract.segment.owners import OBJECTS, OWNERS, own_rows
 from extract.segment.stream import read_chunks
 from extract.slides import Entry
 from shards.header import choose
-from shards.table import read_table
+from shards.table import MISSING, read_table
 
 BATCH = 20_000  # rows
 
@@ -55,16 +55,25 @@ def read_csv(path: Path, text: bytes) -> pa.Table:
         ValueError: it is no table; a place is no number. Names the line.
     """
     table = read_table(path, (), WANTED, say_unknown=False, data=text)
-    if not table.columns:
+    pair = _pair(table.columns)
+    if pair is None:
         raise ValueError(_no_places(table.header))
+    # QuPath's rows of whole images have no place; they are told by these columns.
+    missing = ("",) if not table.columns.keys().isdisjoint((*OWNERS, *OBJECTS)) else ()
     return pa.table(
         {
-            name: pa.array(table.numbers(name, missing=("",)))
-            if name in NUMBERS
+            name: pa.array(table.numbers(name, missing))
+            if name in pair
             else pa.array(table.words(name), pa.string())
             for name in table.columns
         }
     )
+
+
+def _pair(names: Collection[str]) -> tuple[str, str] | None:
+    """Return the pair of columns that holds the places, None where there is none."""
+    pairs = (XENIUM_CORNERS, *PLACES, XENIUM_PLACES)
+    return next((pair for pair in pairs if set(pair) <= set(names)), None)
 
 
 def known_columns(path: Path, schema: pa.Schema) -> dict[str, str]:
@@ -112,14 +121,14 @@ def describe(names: list[str]) -> tuple[str, float | None, str]:
     Raises:
         ValueError: no columns of places or outlines.
     """
-    if set(XENIUM_CORNERS) <= set(names):
+    pair = _pair(names)
+    if pair is None:
+        raise ValueError(_no_places(names))
+    if pair == XENIUM_CORNERS:
         return "Xenium boundaries", None, XENIUM_FRAME
-    for pair, mpp in PLACES.items():
-        if set(pair) <= set(names):
-            return f"table of {pair[0]}, {pair[1]}", mpp, ""
-    if set(XENIUM_PLACES) <= set(names):
+    if pair == XENIUM_PLACES:
         return "Xenium cells", None, XENIUM_FRAME
-    raise ValueError(_no_places(names))
+    return f"table of {pair[0]}, {pair[1]}", PLACES[pair], ""
 
 
 def _no_places(names: list[str]) -> str:
@@ -129,21 +138,19 @@ def _no_places(names: list[str]) -> str:
     )
 
 
-def read_places(table: pa.Table, left_out: Counter[str]) -> Iterator[Rings]:
+def read_places(table: pa.Table) -> Iterator[Rings]:
     """Yield the nuclei of a table with a row a nucleus, or a row a corner.
 
     Args:
         table: known columns, of one slide.
-        left_out: by reason, how many objects yield no nucleus; counted up.
 
     Raises:
         ValueError: a place is missing or no number.
     """
-    names = table.schema.names
-    if set(XENIUM_CORNERS) <= set(names):
+    pair = _pair(table.schema.names)
+    if pair == XENIUM_CORNERS:
         yield _corners(table)
         return
-    pair = next(p for p in (*PLACES, XENIUM_PLACES) if set(p) <= set(names))
     xy = np.stack([_numbers(table, column) for column in pair], axis=1)
     yield Rings(xy, np.ones(len(xy), np.int64), _labels(table))
 
@@ -296,4 +303,4 @@ def _labels(table: pa.Table) -> list[str | None]:
     values = table[column]
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
-    return [value or None for value in values.cast(pa.string()).to_pylist()]
+    return [None if v in MISSING else v for v in values.cast(pa.string()).to_pylist()]
