@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from extract.inputs import changed
 from extract.ledger import Settings, is_finished, read_outcome, record_outcome
 from extract.slides import Entry
 
@@ -53,6 +54,7 @@ def extract_cohort(
         raise ValueError(f"--out {out} cannot be written to")
     _sweep(out)
     waiting = [e for e in entries if overwrite or not is_finished(out, e, settings)][::-1]
+    _say_changed(out, waiting)
     lost: dict[str, dict] = {}  # records that could not be written
     running: dict[int, tuple[BaseProcess, Entry]] = {}
     context, lent = _context()
@@ -81,6 +83,15 @@ def extract_cohort(
         for process, _ in running.values():  # after an interrupt: leave no orphans
             process.terminate()
     return [lost.get(e.slide) or read_outcome(out, e.slide) for e in entries]
+
+
+def _say_changed(out: Path, waiting: list[Entry]) -> None:
+    """Say which slides are done anew because what they were made from has changed."""
+    for entry in waiting:
+        record = read_outcome(out, entry.slide)
+        why = record and record["outcome"] != "failed" and changed(record, entry)
+        if why:
+            log.warning("%s: %s; it is extracted anew", entry.slide, why)
 
 
 def _context() -> tuple[multiprocessing.context.ForkServerContext, list[str]]:

@@ -19,6 +19,7 @@ from extract.drawing import (
     draw_outlines,
     lay_out,
 )
+from extract.inputs import changed
 from extract.slide import Slide
 from shards.crop import cut, decode, window_px
 from shards.folder import visible
@@ -161,6 +162,8 @@ def _section(cells: Path, record: dict, anchor: str, seed: int) -> str:
 
 def _open(record: dict) -> tuple[Slide | None, str]:
     """Open a slide where it was; else say why not."""
+    if change := changed(record):
+        return None, change
     try:
         slide = Slide(Path(record["path"]), record["mpp"])
     except (ValueError, OSError) as error:

@@ -13,12 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from extract.absence import why_none, why_none_kept
 from extract.crops import settle_fates, write_crops
+from extract.inputs import fingerprint
 from extract.ledger import Settings, record_outcome
 from extract.morphology import DENSITY_COLUMNS, SHAPE_COLUMNS, shape
 from extract.segment import hoverfast, imported, rays
 from extract.segment.detections import BATCH, Detections, Outlines
 from extract.segment.masks import find_mask
+from extract.segment.matching import find_file
 from extract.slide import Slide, not_40x
 from extract.slides import Entry, check_download
 from extract.status import fault
@@ -47,15 +50,19 @@ def extract_slide(entry: Entry, out: Path, settings: Settings) -> dict:
     try:
         check_download(entry)
         slide = Slide(entry.path, entry.mpp)
+        inputs = {"slide": fingerprint(entry.path, whole=False) | {"md5": entry.md5}}
         reason = None if settings.any_scale else not_40x(slide)
         if reason:
-            return record_outcome(out, entry, settings, "skipped", reason, mpp=slide.mpp)
+            facts = {"mpp": slide.mpp, "inputs": inputs}
+            return record_outcome(out, entry, settings, "skipped", reason, **facts)
+        inputs |= {what: fingerprint(path) for what, path in _beside(entry, settings).items()}
         segment = SEGMENTERS[settings.segmenter]
         detections, stain, about = segment(slide, entry, settings, out / SEGMENTATIONS)
         facts = _write_cells(slide, detections, stain, entry, out, settings, about["version"])
         wrong = fault(out, {"slide": entry.slide, "settings": asdict(settings), **facts})
         if wrong:
             raise ValueError(f"what was written does not add up: {wrong}")
+        reason = _reason(slide, entry, settings, facts, about)
     except (ValueError, OSError) as error:
         return record_outcome(out, entry, settings, "failed", f"{type(error).__name__}: {error}")
     return record_outcome(
@@ -63,17 +70,39 @@ def extract_slide(entry: Entry, out: Path, settings: Settings) -> dict:
         entry,
         settings,
         "done",
+        reason,
         mpp=slide.mpp,
         mpp_source=slide.mpp_source,
         width=slide.width,
         height=slide.height,
         **facts,
+        inputs=inputs,
         segmentation=about,
         seconds=round(time.perf_counter() - start, 2),
         versions={"segmenter": about["version"]}
         | {p: version(p) for p in ("openslide-python", "openslide-bin", "scikit-image", "numpy")},
         command=" ".join(sys.argv),
     )
+
+
+def _beside(entry: Entry, settings: Settings) -> dict[str, Path]:
+    """Return the files that determine a slide's cells beside it: its mask or segmentation."""
+    files = {}
+    if settings.imported:
+        files["segmentation"] = find_file(Path(settings.imported.source), entry, "--from")
+    elif settings.masks:
+        files["mask"] = find_file(Path(settings.masks), entry, "--masks")
+    return files
+
+
+def _reason(slide: Slide, entry: Entry, settings: Settings, facts: dict, about: dict) -> str:
+    """Say why a slide that is done has no cells, or nothing where it has some."""
+    if facts["fates"]["kept"]:
+        return ""
+    if facts["detected"]:
+        return why_none_kept(facts["fates"])
+    mask = None if settings.imported else find_mask(settings.masks, slide, entry)
+    return why_none(slide, settings.segmenter, about, mask, settings.seed)
 
 
 def _write_cells(
@@ -206,8 +235,8 @@ def _import(
 
 def _stain(slide: Slide, seed: int) -> Stain | None:
     """Estimate the stain of a slide that others have segmented; None: no tissue."""
-    tissue = find_tissue(slide)
-    return estimate_stain(slide, tissue, seed) if tissue.any() else None
+    _, sampled = find_tissue(slide)
+    return estimate_stain(slide, sampled, seed) if sampled.any() else None
 
 
 # name -> from an open slide, its entry, the settings and a folder for files in between to the

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from extract.inputs import changed
 from extract.segment.options import HoverFast, Import, Run
 from extract.slides import Entry
 from shards.write import atomic
@@ -40,7 +41,7 @@ def record_outcome(
         entry: the slide.
         settings: of the run.
         outcome: one of OUTCOMES.
-        reason: in words, for a slide that is not done.
+        reason: in words, for a slide that is not done or has no cells.
         facts: counts by fate, seconds, versions, ….
     """
     assert outcome in OUTCOMES, outcome
@@ -76,7 +77,8 @@ def read_outcome(out: Path, slide: str) -> dict | None:
 def is_finished(out: Path, entry: Entry, settings: Settings) -> bool:
     """Tell whether a rerun may pass a slide over.
 
-    A slide that failed is tried again, and so is one skipped under other settings or another mpp.
+    A slide that failed is tried again, and so is one skipped under other settings or another mpp,
+    and one whose file, mask or segmentation has changed since.
 
     Raises:
         ValueError: its cells are on disk but were made with other settings.
@@ -86,7 +88,7 @@ def is_finished(out: Path, entry: Entry, settings: Settings) -> bool:
         return False
     same = record["settings"] == settings.determining() and record["given_mpp"] == entry.mpp
     if record["outcome"] == "skipped":
-        return same
+        return same and not changed(record, entry)
     for kind in ("tar", "parquet"):
         path = out / f"{entry.slide}.{kind}"
         size = record.get("bytes", {}).get(kind)  # not in records of early versions
@@ -95,11 +97,11 @@ def is_finished(out: Path, entry: Entry, settings: Settings) -> bool:
     if not same:
         was = record["settings"] | {"mpp": record["given_mpp"]}
         now = settings.determining() | {"mpp": entry.mpp}
-        changed = ", ".join(
+        differing = ", ".join(
             f"{k} {was.get(k)} is now {now[k]}" for k in now if was.get(k) != now[k]
         )
         raise ValueError(
-            f"{out}/{entry.slide} was extracted with other settings ({changed}); "
+            f"{out}/{entry.slide} was extracted with other settings ({differing}); "
             "name another --out, or give --overwrite to extract it anew"
         )
-    return True
+    return not changed(record, entry)

@@ -136,6 +136,9 @@ def summarise(records: list[dict], out: Path) -> int:
         for record in outcomes[outcome]:
             print(f"{outcome}: {record['slide']}: {record['reason']}")
     done = outcomes["done"]
+    empty = [record for record in done if not record["fates"]["kept"]]
+    for record in empty:
+        print(f"no cells: {record['slide']}: {record['reason'] or 'no nucleus was kept'}")
     fates: dict[str, int] = {}
     for record in done:
         for fate, count in record["fates"].items():
@@ -145,6 +148,7 @@ def summarise(records: list[dict], out: Path) -> int:
         f"{out}: {len(done)} slides done, {len(outcomes['skipped'])} skipped, "
         f"{len(outcomes['failed'])} failed; {sum(fates.values())} nuclei detected"
         + (f" = {counts}" if counts else "")
+        + (f"; {len(empty)} of the slides done have no cells" if empty else "")
     )
     return 1 if outcomes["failed"] else 0
 

@@ -12,14 +12,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from extract.inputs import changed
 from extract.ledger import read_outcome
 from extract.slides import Entry
 from shards.folder import visible
 from shards.schema import CODECS, FATES, key
 from shards.write import BLOCK, atomic
 
-OUTCOMES = ("done", "skipped", "failed", "broken", "missing")  # broken: done, but the files differ
-AGAIN = ("failed", "broken", "missing")  # what `resubmit.csv` lists
+# stale: made from a slide, mask or segmentation that has changed since; broken: the files differ
+OUTCOMES = ("done", "skipped", "failed", "stale", "broken", "missing")
+AGAIN = ("failed", "stale", "broken", "missing")  # what `resubmit.csv` lists
 PROBED = 16  # members of a tar whose headers are read
 RESUBMIT_COLUMNS = ("slide_id", "path", "project", "mpp", "case", "size", "md5")
 
@@ -74,9 +76,11 @@ def _row(cells: Path, slide: str, entry: Entry | None, digests: bool) -> dict:
         record = {"outcome": "broken", "reason": str(error)}
     if record is None:
         record = {"outcome": "missing", "reason": ""}
-    elif record["outcome"] == "done":
-        problem = fault(cells, record, digests)
-        if problem:
+    else:
+        settled = record["outcome"] in ("done", "skipped")
+        if settled and (change := changed(record, entry)):
+            record |= {"outcome": "stale", "reason": change}
+        elif record["outcome"] == "done" and (problem := fault(cells, record, digests)):
             record |= {"outcome": "broken", "reason": problem}
     if entry is None and "path" in record:
         given = {name: record.get(name) for name in ("project", "case", "size")}

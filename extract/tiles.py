@@ -16,7 +16,7 @@ from tqdm import tqdm
 from extract.morphology import outlines
 from extract.segment.detections import Detections, Outlines
 from extract.slide import Slide
-from extract.tissue import tissue_mask
+from extract.tissue import pale_tissue, stained_tissue
 from shards.crop import window_px
 from shards.schema import MPP
 from shards.stain import Stain, lab_statistics, macenko
@@ -48,12 +48,12 @@ def segment_by_tiles(
     Returns:
         The nuclei in the tiles' order, and the slide's stain (None: no tissue).
     """
-    tissue = find_tissue(slide) if mask is None else mask
+    tissue, sampled = find_tissue(slide) if mask is None else (mask, mask)
     tiles = list(tissue_tiles(slide, tissue))
     if not tiles:
         none = Outlines.none()
         return Detections(none, none.centres(), np.empty(0, bool)), None
-    stain = estimate_stain(slide, tissue, seed)
+    stain = estimate_stain(slide, sampled, seed)
     polygons, owners, seams = [], [], []
     for number, (x, y, width, height) in enumerate(
         tqdm(tiles, "segment", unit="tile", leave=False, disable=None)
@@ -76,9 +76,16 @@ def segment_by_tiles(
     return Detections(Outlines.pack(found), _centres(found), twice), stain
 
 
-def find_tissue(slide: Slide) -> np.ndarray:
-    """Mark a slide's tissue, (H, W) bool over the whole slide."""
-    return tissue_mask(*slide.thumbnail(TISSUE_MPP))
+def find_tissue(slide: Slide) -> tuple[np.ndarray, np.ndarray]:
+    """Mark a slide's tissue, and what of it its stain is to be estimated from.
+
+    Returns:
+        (H, W) bool twice, over the whole slide; the second leaves fat out where there is other.
+    """
+    thumbnail, mpp = slide.thumbnail(TISSUE_MPP)
+    stained = stained_tissue(thumbnail, mpp)
+    tissue = stained | pale_tissue(thumbnail, mpp, stained)
+    return tissue, stained if stained.any() else tissue
 
 
 def tissue_tiles(slide: Slide, tissue: np.ndarray) -> Iterator[tuple[int, int, int, int]]:

@@ -1,6 +1,7 @@
 """What a cells folder holds: its finished slides, and the kept nuclei of each."""
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ import pyarrow.parquet as pq
 from shards.folder import visible
 
 KEPT_COLUMNS = ["nucleus", "x", "y", "area_um2", "label", "offset", "size"]
+NAMED = 8  # slides without cells that are named
+
+log = logging.getLogger(__name__)
 
 
 def finished_slides(cells: Path) -> list[dict]:
@@ -24,11 +28,15 @@ def finished_slides(cells: Path) -> list[dict]:
     """
     if not cells.is_dir():
         raise FileNotFoundError(f"no folder {cells}; make it with `python extract/main.py`")
-    slides, outcomes = [], {}
+    slides, outcomes, empty = [], {}, []
     for path in visible(cells.glob("*.json")):
         record = json.loads(path.read_text())
         outcomes[record["outcome"]] = outcomes.get(record["outcome"], 0) + 1
-        if record["outcome"] != "done" or not record["fates"]["kept"]:
+        if record["outcome"] != "done":
+            continue
+        if not record["fates"]["kept"]:
+            why = f" ({record['reason']})" if record.get("reason") else ""
+            empty.append(f"{record['slide']}{why}")
             continue
         slides.append(
             {
@@ -43,6 +51,16 @@ def finished_slides(cells: Path) -> list[dict]:
         raise FileNotFoundError(
             f"{cells} holds no finished slide with cells (outcomes: {outcomes or 'none'}); "
             "run `python extract/main.py SLIDES --out …` first, or read its failures"
+        )
+    if empty:
+        more = f"; and {len(empty) - NAMED} more" if len(empty) > NAMED else ""
+        log.info(
+            "%s: %d of %d slides done have no cells: %s%s",
+            cells,
+            len(empty),
+            outcomes["done"],
+            "; ".join(empty[:NAMED]),
+            more,
         )
     return slides
 

@@ -10,6 +10,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from extract.inputs import changed
 from extract.ledger import read_outcome
 from shards.gather import is_made
 from shards.plan import make_plan
@@ -147,7 +148,8 @@ def check_flags(campaign: Campaign, cells: Path) -> None:
 def outcomes(campaign: Campaign) -> dict[str, dict]:
     """Return each slide's record, with the outcome `missing` where it has none.
 
-    A slide that is done but whose files are not as long as its record says is missing.
+    A slide that is done but whose files are not as long as its record says is missing, and so is
+    one whose own file, mask or segmentation has changed since.
     """
     cells, found = campaign.out / "cells", {}
     for slide in campaign.slides:
@@ -158,6 +160,8 @@ def outcomes(campaign: Campaign) -> dict[str, dict]:
                 if not path.is_file() or path.stat().st_size != size:
                     record = {"outcome": "missing", "reason": f"{path} is not whole"}
                     break
+        if record["outcome"] in SETTLED and (change := changed(record)):
+            record = {"outcome": "missing", "reason": change}
         found[slide] = record
     return found
 

@@ -20,7 +20,7 @@ MAY_IMPORT = {
 }
 # What a campaign has done stands in the stages' own files; a second reader of them would drift from
 # the first. So slurm reads them by the stages' code: the ledger, the list, the settings of a run.
-READERS = ("extract.ledger", "extract.slides", "train.config", "train.flags")
+READERS = ("extract.inputs", "extract.ledger", "extract.slides", "train.config", "train.flags")
 FILES = [p for stage in FOLDERS for p in sorted((ROOT / stage).rglob("*.py"))]
 PREAMBLE = """\
 import os
