@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluate.benchmark import Benchmark
-from evaluate.encoders import Encoder
+from evaluate.endings import Encoder
 from shards.write import write_text
 
 FORMAT = 1  # of the manifest

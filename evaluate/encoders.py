@@ -2,75 +2,30 @@
 
 runs/first, run:runs/first            a run's encoder; named `first`
 runs/first/step-0000100.pt            one of its checkpoints; named `first@step-0000100`
+lemon-NAME                            one that comes with the clone, in encoders/lemon-NAME/
 lemon:weights/LEMON/                  the released lemon.pth.tar beside its mean_std.json
 uni, uni:weights/pytorch_model.bin    weights of the hub, or of the publisher's file
-uni-center, virchow2+mean             central tokens; class token and the patches' mean
+uni-center                            its central tokens
 timm:convnext_tiny.fb_in22k           whatever timm knows; timm:NAME:FILE for a local file
 pixels, morphology, untrained         baselines
+…+mean, …+tta, …+morphology           any of them so (evaluate/endings.py), as virchow2+mean
 mine=…                                any of them by another name
 """
 
-import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
-import numpy as np
+from torch import nn
 
+from evaluate.baselines import Morphology, Pixels
+from evaluate.endings import ENDINGS, Averaged, Encoder, WithMorphology, split
 from evaluate.network import Network
+from evaluate.networks import imagenet, lemon, run, tile, volta
+from evaluate.networks.readout import read_out
 
-CHUNK = 512  # crops the handcrafted measures take at once
-
-
-class Encoder(Protocol):
-    """What turns crops into vectors."""
-
-    name: str  # names files and rows of tables
-    components: int | None  # of a PCA that the probe fits within each training fold
-    cached: bool  # whether its vectors are worth keeping on disk
-
-    def embed(self, crops: np.ndarray) -> np.ndarray:
-        """Return (N, D) float32 for (N, P, P, 3) uint8 RGB crops at 0.25 µm/px."""
-
-    def manifest(self) -> dict:
-        """Return what the vectors depend on, as JSON."""
-
-
-class Pixels:
-    """The crops' own pixels; the probe reduces them by PCA within each training fold."""
-
-    name, components, cached = "pixels", 128, False  # a copy of the crops, 4x as large
-
-    def embed(self, crops: np.ndarray) -> np.ndarray:
-        return crops.reshape(len(crops), -1).astype(np.float32) / 255  # (N, P * P * 3)
-
-    def manifest(self) -> dict:
-        return {"name": self.name, "kind": "raw pixels", "components": self.components}
-
-
-class Morphology:
-    """Handcrafted measures of shape, colour and texture."""
-
-    name, components, cached = "morphology", None, True
-
-    def embed(self, crops: np.ndarray) -> np.ndarray:
-        from evaluate.morphology import measure
-
-        parts = [measure(crops[i : i + CHUNK]) for i in range(0, len(crops), CHUNK)]
-        return np.concatenate(parts)  # (N, 76)
-
-    def manifest(self) -> dict:
-        from evaluate import morphology
-
-        source = hashlib.sha256(Path(morphology.__file__).read_bytes()).hexdigest()
-        return {
-            "name": self.name,
-            "kind": "handcrafted measures",
-            "sha256": source,  # of the code: another code, other measures
-            "measures": list(morphology.NAMES),
-        }
+SHIPPED = Path(__file__).resolve().parents[1] / "encoders"  # that come with the clone
 
 
 @dataclass(frozen=True)
@@ -78,10 +33,29 @@ class Spec:
     """What a word on the command line means."""
 
     name: str  # of files and rows
-    kind: str  # of BASELINES, FILES or HUB
+    kind: str  # of ENCODERS
     path: Path | None = None  # of weights; None: of the hub, or there are none
     readout: str = "class"
     detail: str = ""  # timm's name, of kind timm
+    endings: tuple[str, ...] = ()  # of evaluate/endings.py
+
+
+@dataclass(frozen=True)
+class Options:
+    """How networks run."""
+
+    seed: int = 0  # of the untrained network's weights
+    batch: int | None = None  # crops a network takes at once; None: what suits the device
+    precision: str = "fp32"  # or bf16
+    compiled: bool = False  # pays from some ten thousand crops
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the encoders of one name are opened."""
+
+    load: Callable[[Spec, Options], Encoder]
+    weights: str = ""  # `file` must be given; `hub`: a file may; '': there are none
 
 
 def check_encoders(words: list[str]) -> dict[str, Spec]:
@@ -94,10 +68,11 @@ def check_encoders(words: list[str]) -> dict[str, Spec]:
         FileNotFoundError: no such path, or no encoder in it.
         ValueError: an unknown kind, or two encoders of one name.
     """
-    specs = {}
+    specs: dict[str, Spec] = {}
     for word in words:
         spec = read_spec(word)
-        if spec.name in specs or (spec.kind != spec.name and spec.name in BASELINES):
+        taken = ENCODERS.get(spec.name)  # a baseline's name is its own
+        if spec.name in specs or (taken and not taken.weights and spec.kind != spec.name):
             raise ValueError(
                 f"two encoders are named {spec.name!r}; give one another name, as in mine={word}"
             )
@@ -117,27 +92,22 @@ def open_encoders(
 
     Args:
         words: as of `check_encoders`, with its errors.
-        seed: of the untrained network's weights.
-        batch: crops a network takes at once; None: what suits the device.
-        precision: `fp32` or `bf16`.
-        compiled: compile networks, which pays from some ten thousand crops.
+        seed: these four as of Options.
+        batch: likewise.
+        precision: likewise.
+        compiled: likewise.
         only: names of those to open; the others still say what `untrained` is.
 
     Raises:
         FileNotFoundError: weights that neither a file nor the hub gives.
-        ValueError: a file that is not the encoder's.
+        ValueError: a file that is not the encoder's, or an ending that it does not take.
     """
-    specs = check_encoders(words)
+    specs, options = check_encoders(words), Options(seed, batch, precision, compiled)
     first = next((spec.path for spec in specs.values() if spec.kind == "run"), None)
     for spec in specs.values():
-        if only is not None and spec.name not in only:
-            continue
-        if spec.kind in ("pixels", "morphology"):
-            encoder = Pixels() if spec.kind == "pixels" else Morphology()
-            encoder.name = spec.name
-            yield encoder
-        else:
-            yield Network(spec.name, *_open(spec, first, seed), batch, precision, compiled)
+        if only is None or spec.name in only:
+            twin = spec.kind == "untrained"  # of the first run's architecture
+            yield _open(replace(spec, path=first) if twin else spec, options)
 
 
 def read_spec(word: str) -> Spec:
@@ -149,44 +119,46 @@ def read_spec(word: str) -> Spec:
     """
     if not Path(word).exists() and (named := re.fullmatch(r"([\w+@.-]+?)=(.+)", word)):
         return replace(read_spec(named[2]), name=_file_name(named[1]))
-    if word in BASELINES:
-        return Spec(word, word)
+    ending = next((e for e in ENDINGS if word.endswith(e)), "")
+    if ending and not any(Path(p).exists() for p in (word, word.partition(":")[2]) if p):
+        return _ending(read_spec(word.removesuffix(ending)), (ending,))
     if Path(word).exists():
         return _read_run(Path(word))
+    if (SHIPPED / word / "config.json").is_file():
+        return _read_run(SHIPPED / word)
     kind, _, place = word.partition(":")
-    ending = next((e for e in READOUTS if e and kind.endswith(e)), "")
-    base = kind.removesuffix(ending)
     if kind == "timm":
         return _read_timm(place)
-    if (ending and base not in VITS) or base not in (*FILES, *HUB):
+    kind, endings = split(kind)
+    base = kind.removesuffix("-center")
+    if base not in ENCODERS or (base != kind and base not in tile.TILES):
         if re.fullmatch(r"[a-z][\w+-]+:.*", word):
             raise ValueError(f"{word}: no kind of encoder {kind!r}; {_known()}")
         raise FileNotFoundError(f"no encoder {word!r}: neither a baseline nor a path; {_known()}")
-    if not place and base in FILES:
+    weights = ENCODERS[base].weights
+    if not place and weights == "file":
         raise ValueError(f"{word}: a file is needed, as in {kind}:/path/to/weights")
+    if place and not weights:
+        raise ValueError(f"{word}: {kind} has no weights to read")
     path = Path(place) if place else None
     if path and not path.exists():
         raise FileNotFoundError(f"{word}: no such file or folder: {place}")
-    if base == "run":
-        return _read_run(path)
-    return Spec(kind, base, path, READOUTS[ending])
+    if path and base == "run":
+        return _ending(_read_run(path), endings)
+    return _ending(Spec(kind, base, path, "class" if base == kind else "center"), endings)
 
 
 def find_folder(word: str) -> tuple[str, Path]:
     """Return the name and the encoder folder of a run; errors as of `read_spec`."""
-    from evaluate.networks.run import encoder_folder
-
     spec = read_spec(word)
-    if spec.kind != "run":
+    if spec.kind != "run" or spec.path is None:
         raise ValueError(f"{word} is no run's encoder")
-    return spec.name, encoder_folder(spec.path)
+    return spec.name, run.encoder_folder(spec.path)
 
 
 def _read_run(path: Path) -> Spec:
-    from evaluate.networks.run import encoder_folder, run_name
-
-    encoder_folder(path)  # or it says what is absent
-    return Spec(_file_name(run_name(path)), "run", path)
+    run.encoder_folder(path)  # or it says what is absent
+    return Spec(_file_name(run.run_name(path)), "run", path)
 
 
 def _read_timm(place: str) -> Spec:
@@ -202,43 +174,87 @@ def _read_timm(place: str) -> Spec:
     )
 
 
+def _ending(spec: Spec, endings: tuple[str, ...]) -> Spec:
+    """Add endings to a spec and its name."""
+    if not endings:
+        return spec
+    both = (*spec.endings, *endings)
+    if len(set(both)) < len(both):
+        raise ValueError(f"{spec.name}{''.join(endings)}: {both[-1]} stands there twice")
+    ordered = tuple(e for e in ENDINGS if e in both)
+    if "+mean" in ordered and spec.readout == "center":
+        raise ValueError(f"{spec.name}+mean: central tokens and +mean are two readouts; take one")
+    readout = "class+mean" if "+mean" in ordered else spec.readout
+    name = spec.name.removesuffix("".join(spec.endings)) + "".join(ordered)
+    return replace(spec, name=name, readout=readout, endings=ordered)
+
+
+def _open(spec: Spec, options: Options) -> Encoder:
+    encoder = ENCODERS[spec.kind].load(spec, options)
+    if "+tta" in spec.endings:
+        encoder = Averaged(encoder, spec.name)
+    if "+morphology" in spec.endings:
+        encoder = WithMorphology(encoder, spec.name)
+    return encoder
+
+
 def _file_name(name: str) -> str:
     return re.sub(r"[^\w+=@.-]", "_", name)
 
 
 def _known() -> str:
-    files, hub = ", ".join(f"{kind}:PATH" for kind in FILES), ", ".join(HUB)
+    def names(weights: str) -> list[str]:
+        return [name for name, kind in ENCODERS.items() if kind.weights == weights]
+
+    shipped = sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))
+    files = ", ".join(f"{name}:PATH" for name in names("file"))
     return (
-        f"there are {', '.join(BASELINES)}; PATH of a run, {files}; {hub}, each also with :PATH; "
-        "timm:NAME; and transformers on tiles with the ending -center or +mean"
+        f"there are {', '.join([*names(''), *shipped])}; PATH of a run, {files}; "
+        f"{', '.join(names('hub'))}, each also with :PATH; timm:NAME; transformers on tiles with "
+        f"the ending -center; and any with the endings {', '.join(ENDINGS)}"
     )
 
 
-def _open(spec: Spec, first: Path | None, seed: int) -> tuple:
-    """Return a module, its config and facts; `first` is the first run, for `untrained`."""
-    from evaluate.networks import imagenet, lemon, run, tile, volta
+def _network(open_module: Callable[..., tuple[nn.Module, dict, dict]], *fields: str) -> Callable:
+    """Return a loader of a network, by a function of some of the spec's fields."""
 
-    if spec.kind == "untrained":
-        return run.open_untrained(run.encoder_folder(first) if first else None, seed)
-    if spec.kind == "run":
-        return run.open_run(spec.path)
-    if spec.kind == "lemon":
-        return lemon.open_lemon(spec.path)
-    if spec.kind == "volta":
-        return volta.open_volta(spec.path)
-    if spec.kind == "timm":
-        return imagenet.open_timm(spec.detail, spec.path)
-    if spec.kind == "efficientnet-lite0":
-        return imagenet.open_lite(spec.path)
-    if spec.kind in imagenet.RESNETS:
-        return imagenet.open_resnet(spec.kind, spec.path)
-    return tile.open_tile(spec.kind, spec.path, spec.readout)
+    def load(spec: Spec, options: Options) -> Encoder:
+        known = vars(spec) | {"seed": options.seed}
+        module, config, facts = open_module(*(known[field] for field in fields))
+        if spec.readout != "class":
+            module = read_out(module, spec.readout, spec.name)
+            config = config | {"readout": spec.readout}
+        return Network(
+            spec.name, module, config, facts, options.batch, options.precision, options.compiled
+        )
+
+    return load
 
 
-BASELINES = ("pixels", "morphology", "untrained")
-DINOBLOOM = ("dinobloom-s", "dinobloom-b", "dinobloom-l", "dinobloom-g")
-FILES = ("run", "lemon", "volta", *DINOBLOOM)  # kinds that need a path
-TILES = ("dinov2-s", "dinov2-b", "dinov2-l", "dinov2-g", "uni", "virchow2", "h-optimus-0")
-HUB = ("efficientnet-lite0", "resnet18", "resnet50", *TILES)  # whose weights come by themselves
-VITS = (*TILES, *DINOBLOOM)  # which have tokens to read out
-READOUTS = {"": "class", "+mean": "class+mean", "-center": "center"}  # by the kind's ending
+def _measured(baseline: Callable[[str], Encoder]) -> Callable[[Spec, Options], Encoder]:
+    """Return a loader of a baseline, which has neither tokens nor weights."""
+
+    def load(spec: Spec, options: Options) -> Encoder:
+        if spec.readout != "class":
+            raise ValueError(f"{spec.name}: {spec.kind} is no transformer; leave +mean out")
+        return baseline(spec.name)
+
+    return load
+
+
+ENCODERS = {
+    "pixels": Kind(_measured(Pixels)),
+    "morphology": Kind(_measured(Morphology)),
+    "untrained": Kind(_network(run.open_untrained, "path", "seed")),
+    "run": Kind(_network(run.open_run, "path"), "file"),
+    "lemon": Kind(_network(lemon.open_lemon, "path"), "file"),
+    "volta": Kind(_network(volta.open_volta, "path"), "file"),
+    "timm": Kind(_network(imagenet.open_timm, "detail", "path"), "name"),
+    "efficientnet-lite0": Kind(_network(imagenet.open_lite, "path"), "hub"),
+    "resnet18": Kind(_network(imagenet.open_resnet, "kind", "path"), "hub"),
+    "resnet50": Kind(_network(imagenet.open_resnet, "kind", "path"), "hub"),
+    **{
+        name: Kind(_network(tile.open_tile, "kind", "path"), "hub" if known.hub else "file")
+        for name, known in tile.TILES.items()
+    },
+}

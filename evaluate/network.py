@@ -1,6 +1,11 @@
 """A network that embeds crops: its input size, normalisation, precision and speed."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from torch import nn
 
 BATCH = {"cpu": 64, "cuda": 512}  # small batches stay in a CPU's cache
 
@@ -12,8 +17,8 @@ class Network:
 
     def __init__(
         self,
-        name,
-        module,
+        name: str,
+        module: "nn.Module",
         config: dict,
         facts: dict,
         batch: int | None = None,
@@ -34,6 +39,7 @@ class Network:
         import torch
 
         self.name, self.config, self.facts, self.precision = name, config, facts, precision
+        self.input_px: int | None = config["input_px"]
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.batch = batch or BATCH[self.device.type]
         self.module = module.eval().to(self.device)
@@ -56,12 +62,12 @@ class Network:
             (N, D) float32.
 
         Raises:
-            ValueError: the network's input is wider than the crops, or a vector is not finite.
+            ValueError: the network's input is wider than the crops, or an embedding is not finite.
         """
         import torch
 
         side = crops.shape[1]
-        wanted = self.config["input_px"] or side  # None: whole, the module resizes it
+        wanted = self.input_px or side  # None: whole, the module resizes it
         if wanted > side:
             raise ValueError(
                 f"{self.name} takes {wanted}x{wanted} px at {self.config['mpp']} µm/px, "
@@ -74,7 +80,7 @@ class Network:
             for k in ("mean", "std")
         )
         cuda = self.device.type == "cuda"
-        out = None
+        out = torch.empty(0, 0)  # its width is known after the first batch
         with (
             torch.inference_mode(),
             torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"),
@@ -88,17 +94,22 @@ class Network:
                     part = part.pin_memory().to(self.device, non_blocking=True)
                 x = part.permute(0, 3, 1, 2).float()  # (B, 3, P, P)
                 z = self._forward((x / 255 - mean) / std)[:size].float()
-                if out is None:
+                if not i:
                     out = torch.empty(len(crops), z.shape[1], pin_memory=cuda)
                 out[i : i + size].copy_(z, non_blocking=cuda)  # (B, D)
         if cuda:
             torch.cuda.synchronize()
-        vectors = out.numpy()
-        if not np.isfinite(vectors).all():
-            bad = int((~np.isfinite(vectors).all(axis=1)).sum())
-            raise ValueError(f"{self.name}: {bad} of {len(vectors)} embeddings are not finite")
-        return vectors
+        embeddings = out.numpy()
+        if not np.isfinite(embeddings).all():
+            bad = int((~np.isfinite(embeddings).all(axis=1)).sum())
+            raise ValueError(f"{self.name}: {bad} of {len(embeddings)} embeddings are not finite")
+        return embeddings
+
+    def blocks(self, width: int) -> tuple[int, ...]:
+        """Return the widths of what stands side by side: the class token, the patches' mean."""
+        both = self.config.get("readout") == "class+mean"
+        return (width // 2, width // 2) if both else (width,)
 
     def manifest(self) -> dict:
-        """Return what the vectors depend on, as JSON."""
+        """Return what the embeddings depend on, as JSON."""
         return {"name": self.name, **self.facts, "precision": self.precision, "config": self.config}

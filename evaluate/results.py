@@ -244,7 +244,13 @@ def _pair_path(out: Path, name: str, encoder: str) -> Path:
 
 def rank(encoder: str) -> tuple[int, str]:
     """Return a sorting key: baselines first, then by name."""
-    return (FIRST.index(encoder) if encoder in FIRST else len(FIRST), encoder)
+    base = encoder.partition("+")[0]
+    return (FIRST.index(base) if base in FIRST else len(FIRST), encoder)
+
+
+def is_baseline(encoder: str) -> bool:
+    """Tell whether an encoder, by its name, has learnt nothing."""
+    return encoder.partition("+")[0] in FIRST
 
 
 def record(out: Path, argv: list[str], seconds: float) -> None:

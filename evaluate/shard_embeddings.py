@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from evaluate.embeddings import FORMAT, array_path, write
-from evaluate.encoders import Encoder
+from evaluate.endings import Encoder
 from shards.dataset import digest
 from shards.index import Index
 from shards.read import Shards
@@ -42,7 +42,7 @@ def embed_shards(
     """
     shards = Shards(path)
     name = re.sub(r"[^\w+=@-]", "_", Path(str(path)).resolve().name) or "shards"
-    view = max(VIEW_PX, getattr(encoder, "config", {}).get("input_px") or 0)
+    view = max(VIEW_PX, encoder.input_px or 0)
     patch = shards.info["patch_px"]
     if view > patch:
         raise ValueError(f"{encoder.name} takes {view} px; {path} holds crops of {patch} px")

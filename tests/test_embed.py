@@ -20,7 +20,7 @@ from evaluate.shard_embeddings import KEYS, embed_shards
 class Means:
     """An encoder that says how many crops it saw."""
 
-    name, components, cached = "means", None, True
+    name, components, cached, input_px = "means", None, True, None
 
     def __init__(self, pause: float = 0, log: Path | None = None):
         self.pause, self.log, self.seen = pause, log, 0

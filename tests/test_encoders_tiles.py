@@ -9,7 +9,8 @@ from torch import nn
 
 from evaluate.encoders import open_encoders
 from evaluate.networks import tile
-from evaluate.networks.tile import TILES, Readout, Resized, build, open_tile
+from evaluate.networks.readout import Readout, Resized
+from evaluate.networks.tile import TILES, build, open_tile
 
 # name: depth, width, patch, positions, tensors of the feed-forward, registers
 CARDS = {
@@ -73,7 +74,7 @@ def test_the_publishers_layout_fits_strictly(monkeypatch, tmp_path, kind):
     (tmp_path / "weights.bin").write_bytes(b"")
     state = tensors(published(kind), "meta")
     monkeypatch.setattr(tile, "read_state", lambda path: state)
-    module, config, facts = open_tile(kind, tmp_path / "weights.bin", "class")
+    module, config, facts = open_tile(kind, tmp_path / "weights.bin")
     card = CARDS[kind.replace("dinobloom", "dinov2")]
     transformer = module.network.transformer
     assert (len(transformer.blocks), transformer.num_features) == card[:2]
@@ -83,7 +84,7 @@ def test_the_publishers_layout_fits_strictly(monkeypatch, tmp_path, kind):
     if not kind.startswith("dinobloom"):
         del state["blocks.3.ls1.gamma"]
         with pytest.raises(ValueError, match=r"1 missing, first blocks.3.ls1.gamma"):
-            open_tile(kind, tmp_path / "weights.bin", "class")
+            open_tile(kind, tmp_path / "weights.bin")
 
 
 def test_metas_file_and_timms_and_dinoblooms_are_one_network(tmp_path):
@@ -124,7 +125,7 @@ def test_positions_of_a_larger_grid_are_resampled(tmp_path):
     torch.manual_seed(0)
     state = tensors(published("dinov2-s"), "cpu")
     torch.save(state, tmp_path / "dinov2_vits14_pretrain.pth")
-    module, _, _ = open_tile("dinov2-s", tmp_path / "dinov2_vits14_pretrain.pth", "class")
+    module, _, _ = open_tile("dinov2-s", tmp_path / "dinov2_vits14_pretrain.pth")
     found = module.network.transformer.pos_embed  # (1, 257, 384)
     np.testing.assert_array_equal(found[:, 0], state["pos_embed"][:, 0])
     grid = state["pos_embed"][:, 1:].unflatten(1, (37, 37)).permute(0, 3, 1, 2)

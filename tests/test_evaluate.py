@@ -81,7 +81,7 @@ def test_untrained_has_the_first_runs_architecture(run):
 class Counting:
     """An encoder that counts how often it works."""
 
-    name, components, cached = "counting", None, True
+    name, components, cached, input_px = "counting", None, True, None
 
     def __init__(self, version: int = 1):
         self.version, self.calls = version, 0

@@ -87,7 +87,7 @@ def cost_of(manifest: dict) -> Cost | None:
     if built is None:
         return None
     module, px, family = built
-    macs, attention = count(module, px)
+    macs, attention = (n * manifest.get("views", 1) for n in count(module, px))
     parameters = sum(p.numel() for p in module.parameters())
     return Cost(family, px, parameters, macs, attention)
 

@@ -80,7 +80,10 @@ def run(options: argparse.Namespace) -> None:
                 print(f"{title}: done before, skipped (--overwrite probes anew)", file=sys.stderr)
                 continue
             vectors = embed(encoder, benchmark, options.out, options.overwrite, encoder.cached)
-            rows, details = assess(vectors, benchmark, splits, settings, encoder.components, title)
+            rows, details = assess(
+                vectors, benchmark, splits, settings, encoder.components, title,
+                encoder.blocks(vectors.shape[1]),
+            )  # fmt: skip
             store(
                 options.out, benchmark.name, facts, encoder.name, encoder.manifest(), rows,
                 options.overwrite, details,

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from evaluate.networks.tile import Resized
+from evaluate.networks.readout import Resized
 from evaluate.networks.weights import digest, digest_of, fetch, fit, read_state
 from shards.schema import MPP
 

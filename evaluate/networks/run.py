@@ -96,7 +96,7 @@ def open_untrained(first: Path | None, seed: int) -> tuple[nn.Module, dict, dict
     """Initialise a run's architecture anew, on its input; without a run a ViT-Ti/8.
 
     Args:
-        first: the run's encoder folder.
+        first: the run, or one of its checkpoints.
         seed: of the weights.
 
     Raises:
@@ -108,7 +108,7 @@ def open_untrained(first: Path | None, seed: int) -> tuple[nn.Module, dict, dict
     architecture, config = "vit_ti8", {"input_px": 40, "mpp": 0.25}
     config |= {"mean": [0.5] * 3, "std": [0.25] * 3}
     if first:
-        trained = load_encoder(first)[1]
+        trained = load_encoder(encoder_folder(first))[1]
         config = {k: trained[k] for k in config}
         timm_name = trained["timm"]["name"]
         names = [name for name, known in ENCODERS.items() if known[0] == timm_name]

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from evaluate.networks.readout import Readout, Resized
 from evaluate.networks.weights import digest, fetch, fit, read_state
 from shards.schema import MPP
 
 INPUT_PX = 224
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean, std
-CENTER = 4  # patches along a side of the "center tokens"
 
 
 class Tile(NamedTuple):
@@ -28,68 +27,16 @@ class Tile(NamedTuple):
     norm: tuple = IMAGENET
 
 
-class Resized(nn.Module):
-    """A network behind a resampling of its input to its own side."""
-
-    def __init__(
-        self, network: nn.Module, side: int, mode: str = "bicubic", antialias: bool = True
-    ):
-        """Wrap a network.
-
-        Args:
-            network: from (N, 3, side, side).
-            side: px.
-            mode: `bicubic` or `bilinear`.
-            antialias: as Pillow (bicubic with a = -0.5); False: as OpenCV's INTER_CUBIC (-0.75).
-        """
-        super().__init__()
-        self.network = network
-        self.side, self.mode, self.antialias = side, mode, antialias
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (N, D) for normalised images (N, 3, P, P) of any side P."""
-        if x.shape[-1] != self.side:
-            x = F.interpolate(x, size=self.side, mode=self.mode, antialias=self.antialias)
-        return self.network(x)
-
-
-class Readout(nn.Module):
-    """A transformer's class token, with the mean of its patches, or its central patches' mean."""
-
-    def __init__(self, transformer: nn.Module, readout: str):
-        """Wrap timm's VisionTransformer; `readout`: class, class+mean or center."""
-        super().__init__()
-        self.transformer, self.readout = transformer, readout
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (N, D), of class+mean (N, 2 D).
-
-        Paper, A.6: "center tokens" are "the mean embedding of the 4×4 centered patch tokens";
-        class and register tokens come first and are no patches.
-        """
-        tokens = self.transformer.forward_features(x)  # (N, prefix + G * G, D)
-        if self.readout == "class":
-            return tokens[:, 0]
-        patches = tokens[:, self.transformer.num_prefix_tokens :]
-        if self.readout == "class+mean":
-            return torch.cat([tokens[:, 0], patches.mean(dim=1)], dim=1)
-        grid = self.transformer.patch_embed.grid_size[0]
-        start = (grid - CENTER) // 2
-        square = patches.unflatten(1, (grid, grid))  # (N, G, G, D)
-        return square[:, start : start + CENTER, start : start + CENTER].mean(dim=(1, 2))
-
-
-def open_tile(kind: str, path: Path | None, readout: str) -> tuple[nn.Module, dict, dict]:
+def open_tile(kind: str, path: Path | None) -> tuple[nn.Module, dict, dict]:
     """Load one of TILES.
 
     Args:
         kind: its name.
         path: the publisher's file; None: of the hub.
-        readout: `class`, `class+mean` or `center`.
 
     Returns:
-        The module from normalised images (N, 3, P, P) to (N, D), the config of its input, and
-        facts on its weights.
+        The module from normalised images (N, 3, P, P) to the class token (N, D), the config of its
+        input, and facts on its weights.
 
     Raises:
         FileNotFoundError: no such file, or the hub does not give it.
@@ -102,7 +49,7 @@ def open_tile(kind: str, path: Path | None, readout: str) -> tuple[nn.Module, di
         path = fetch(*tile.hub, kind)
     transformer = build(kind)
     fit(transformer, convert(read_state(path), transformer), f"{path} as {kind}")
-    module = Resized(Readout(transformer, readout), INPUT_PX)
+    module = Resized(Readout(transformer, "class"), INPUT_PX)
     config = {
         "input_px": None,  # the whole crop, of any side
         "resize_px": INPUT_PX,
@@ -110,7 +57,7 @@ def open_tile(kind: str, path: Path | None, readout: str) -> tuple[nn.Module, di
         "mpp": MPP,
         "mean": list(tile.norm[0]),
         "std": list(tile.norm[1]),
-        "readout": readout,
+        "readout": "class",
         "timm": {"name": tile.timm, "args": tile.arguments},
     }
     return module, config, {"kind": kind, "sha256": digest(path)}

@@ -28,6 +28,8 @@ class Settings:
     def protocol(self, benchmark: Benchmark) -> dict:
         """Return what a row of `probe.csv` depends on, besides the data, as JSON."""
         features = "standardised on the training fold"
+        if self.C is None and benchmark.targets is None:
+            features += ", blocks of a total variance of 1"
         if benchmark.targets is not None:
             return {
                 "regression": "ridge, Gram matrices downdated in float64",
@@ -39,7 +41,7 @@ class Settings:
         return {
             "folds": self.folds,
             "seed": self.seed,
-            "C": self.C or {"inner split over": GRID},
+            "C": self.C or {"inner split over": GRID, "by": METRICS[0]},
             "solver": "L-BFGS in Böhning's metric",
             "tolerance": logistic.TOLERANCE,
             "features": features,
@@ -77,6 +79,7 @@ def assess(
     settings: Settings,
     components: int | None = None,
     title: str = "",
+    blocks: tuple[int, ...] | None = None,
 ) -> tuple[list[dict], dict]:
     """Probe one encoder.
 
@@ -87,6 +90,7 @@ def assess(
         settings: what was asked.
         components: of a PCA within each training fold, or None.
         title: of the progress bar.
+        blocks: widths of what stands side by side in an embedding; None: it is one.
 
     Returns:
         Rows (split, fold, metric, value) and, by split, details as JSON.
@@ -97,7 +101,7 @@ def assess(
     for split, tests in splits.items():
         found = predict(
             vectors, benchmark, tests, components, settings.seed, f"{title}, {split}",
-            settings.C, settings.neighbours,
+            settings.C, settings.neighbours, blocks,
         )  # fmt: skip
         rows += [{"split": split, **row} for row in _fold_rows(found, benchmark, tests)]
         details[split] = _details(found, benchmark, settings)

@@ -48,6 +48,7 @@ class Regressions:
         labels: np.ndarray,
         parts: np.ndarray,
         problems: Sequence[Problem],
+        blocks: Sequence[int] | None = None,
     ):
         """Standardise on each problem's own rows, and fit.
 
@@ -56,6 +57,9 @@ class Regressions:
             labels: (N,) int in [0, K), K >= 2, each in every training set.
             parts: (N,) int in [0, A).
             problems: what each leaves out.
+            blocks: widths of parts of a row, D in all, each of which is scaled to a total variance
+                of 1, so that a penalty weighs on a narrow one as on a wide one; None: every
+                feature has a variance of 1.
 
         Raises:
             RuntimeError: not converged in MAX_EVALUATIONS.
@@ -72,6 +76,8 @@ class Regressions:
         z = ((features[self.order] - mean) / spread).astype(dtype)
         self.x = torch.from_numpy(z).to(self.device)  # (N, D), about 0 and of unit scale
         self.labels = torch.from_numpy(labels[self.order].astype(np.int64)).to(self.device)
+        weight = np.repeat(np.sqrt(blocks), blocks) if blocks else np.ones(z.shape[1])
+        self.weight = torch.from_numpy(weight)  # (D,), by which scales are multiplied
         self._measure(Moments([z], parts[self.order], count, self.x.dtype))
         self._minimise()
 
@@ -90,7 +96,7 @@ class Regressions:
         means, scales, metrics, counts = [], [], [], []
         for problem in self.problems:
             n, mean, products = moments.without(problem.left_out)
-            scale = moments.scale(n, products)
+            scale = moments.scale(n, products) * self.weight
             curvature = bound * products / (scale[:, None] * scale)
             curvature.diagonal().add_(1 / problem.C)
             metrics.append(torch.linalg.inv(curvature))
@@ -231,7 +237,7 @@ class _Memory:
         self.metric, self.count, self.gauge = (
             values[rest] for values in (self.metric, self.count, self.gauge)
         )
-        self.steps = [tuple(values[rest] for values in step) for step in self.steps]
+        self.steps = [(s[rest], y[rest], inverse[rest]) for s, y, inverse in self.steps]
 
     def _apply(self, g: Tensor) -> Tensor:
         """Return g in Böhning's metric."""

@@ -1,6 +1,7 @@
 """The linear probe: logistic regression on frozen embeddings, five folds (paper, section 2.4)."""
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,9 @@ from evaluate.probes.metrics import scores
 from evaluate.probes.twins import expand, joined
 
 C = 1.0  # inverse strength of the L2 penalty, on standardised features
-GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of C, where an inner split chooses
+# Of C, where an inner split chooses: on embeddings whose blocks have a total variance of 1 each, so
+# that it is the same question for any width.
+GRID = (1e-1, 1.0, 10.0, 1e2, 1e3, 1e4)
 SPLITS = ("stratified", "grouped")
 
 
@@ -48,7 +51,7 @@ def folds(benchmark: Benchmark, split: str, count: int, seed: int) -> list[np.nd
         raise ValueError(
             f"{benchmark.name} has {len(counts)} class(es) ({', '.join(counts)}); a probe needs two"
         )
-    rare = min(counts, key=counts.get)
+    rare = min(counts, key=lambda name: counts[name])
     needed = count if len(counts) == 2 else 2
     if counts[rare] < needed:
         raise ValueError(
@@ -92,13 +95,14 @@ def predict(
     title: str = "",
     strength: float | None = C,
     neighbours: int = 0,
+    blocks: tuple[int, ...] | None = None,
 ) -> Prediction:
     """Predict each fold by a regression trained on the others.
 
     Paper leaves open: penalty, solver, standardisation; here: L2 with C = 1 on features
     standardised on the training fold, no class weights; scikit-learn's optimum by the solver of
     probes/logistic.py. With C by an inner split, every fold of the training set is held out in
-    turn, and the C of the lowest mean log loss is taken.
+    turn, and the C of the highest balanced accuracy is taken, blocks of an embedding weighing alike.
 
     Args:
         features: (N, D) float, an embedding per nucleus.
@@ -109,6 +113,7 @@ def predict(
         title: of the progress bar.
         strength: C; None: by the inner split.
         neighbours: k of the k-NN probe; 0 for none.
+        blocks: widths of what stands side by side in an embedding; None: it is one.
 
     Raises:
         ValueError: an inner split of folds too few, or that a class is absent from.
@@ -125,8 +130,9 @@ def predict(
     probabilities = np.empty((len(labels), len(names)))
     votes = np.empty((len(labels), len(names)), np.float32) if neighbours else None
     fewest = len(labels) - max(map(len, tests))  # rows of a training fold, whose axes are one less
-    wide = components and components < features.shape[1]
-    reduced = min(components, fewest - 1) if wide else None
+    reduced = None
+    if components and components < features.shape[1]:
+        reduced = min(components, fewest - 1)
     strengths: list[float] = []
     rounds = [[fold] for fold in range(len(tests))] if reduced else [list(range(len(tests)))]
     bar = tqdm(total=len(tests), desc=title, unit="fold", disable=None)
@@ -135,7 +141,8 @@ def predict(
             x = features
             if reduced:
                 x = principal(features, np.flatnonzero(parts != held[0]), reduced, seed)
-            for fold, chosen, p in _regress(x, labels, parts, held, strength, benchmark):
+            alike = (x.shape[1],) if reduced or not blocks else blocks
+            for fold, chosen, p in _regress(x, labels, parts, held, strength, benchmark, alike):
                 probabilities[tests[fold]] = p
                 strengths.append(chosen)
                 if votes is not None:
@@ -168,20 +175,31 @@ def probe(
     ]
 
 
-def _regress(x, labels, parts, held: list[int], strength: float | None, benchmark: Benchmark):
+def _regress(
+    x,
+    labels,
+    parts,
+    held: list[int],
+    strength: float | None,
+    benchmark: Benchmark,
+    blocks: tuple[int, ...],
+) -> Iterator[tuple[int, float, np.ndarray]]:
     """Yield (fold, C, probabilities of its rows) of the folds asked for."""
     from evaluate.probes.logistic import Problem, Regressions
 
-    chosen = dict.fromkeys(held, strength)
     if strength is None:
-        chosen = _choose(x, labels, parts, held, benchmark)
+        chosen = _choose(x, labels, parts, held, benchmark, blocks)
+    else:
+        chosen = dict.fromkeys(held, strength)
     problems = [Problem((fold,), chosen[fold]) for fold in held]
-    fitted = Regressions(x, labels, parts, problems)
+    fitted = Regressions(x, labels, parts, problems, blocks if strength is None else None)
     for i, fold in enumerate(held):
         yield fold, chosen[fold], fitted.probabilities(i, fold)
 
 
-def _choose(x, labels, parts, held: list[int], benchmark: Benchmark) -> dict[int, float]:
+def _choose(
+    x, labels, parts, held: list[int], benchmark: Benchmark, blocks: tuple[int, ...]
+) -> dict[int, float]:
     """Return for each fold the C of GRID that does best on the other folds, each left out too.
 
     A model that leaves out folds f and g serves both, for f's choice on g and for g's on f.
@@ -200,15 +218,18 @@ def _choose(x, labels, parts, held: list[int], benchmark: Benchmark) -> dict[int
                 "would be absent, or there are only two folds; give a C instead of `inner`"
             )
     problems = [Problem(pair, c) for pair in pairs for c in GRID]
-    fitted = Regressions(x, labels, parts, problems)
-    losses: dict[int, list[np.ndarray]] = {fold: [] for fold in held}
+    fitted = Regressions(x, labels, parts, problems, blocks)
+    # Hits of each C by class, over all that was held out for a fold's choice, and how many there are.
+    hits = {fold: np.zeros((len(GRID), len(benchmark.classes))) for fold in held}
+    members = {fold: np.zeros(len(benchmark.classes)) for fold in held}
     for number, pair in enumerate(pairs):
         for fold, other in (pair, pair[::-1]):
-            if fold in losses:
-                truth = labels[parts == other]
-                found = [
-                    fitted.probabilities(number * len(GRID) + i, other) for i in range(len(GRID))
-                ]
-                own = [p[np.arange(len(truth)), truth].clip(1e-12) for p in found]
-                losses[fold].append(np.array([-np.log(p).mean() for p in own]))
-    return {fold: GRID[int(np.mean(found, axis=0).argmin())] for fold, found in losses.items()}
+            if fold not in hits:
+                continue
+            truth = labels[parts == other]
+            members[fold] += np.bincount(truth, minlength=len(benchmark.classes))
+            for i in range(len(GRID)):
+                right = fitted.probabilities(number * len(GRID) + i, other).argmax(1) == truth
+                hits[fold][i] += np.bincount(truth, right, len(benchmark.classes))
+    recall = {fold: hits[fold] / np.maximum(members[fold], 1) for fold in held}
+    return {fold: GRID[int(recall[fold].mean(axis=1).argmax())] for fold in held}

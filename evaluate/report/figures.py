@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluate.results import FIRST
+from evaluate.results import is_baseline
 from shards.write import atomic, write_text
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def answer(of: str, parts: dict[str, str]) -> str:
         of: what they are asked.
         parts: encoder -> what came out, to stand behind its name.
     """
-    learnt_first = sorted(parts, key=lambda encoder: encoder in FIRST)
+    learnt_first = sorted(parts, key=is_baseline)
     said = [f"{encoder} {parts[encoder]}" for encoder in learnt_first[:NAMED]]
     more = [f"{len(parts) - NAMED} more below"] if len(parts) > NAMED else []
     return f"{of}: {'; '.join(said + more)}."

@@ -22,9 +22,9 @@ import numpy as np
 from evaluate.report import panels
 from evaluate.report.dot_plot import dot_plot
 from evaluate.report.figures import Exhibit, read_exhibits
-from evaluate.results import FIRST, read_commands, read_facts
+from evaluate.results import is_baseline, read_commands, read_facts
 from evaluate.tables.detail import SECTION as DETAILS
-from evaluate.tables.table import CLASSIFICATION, Table, read_tables
+from evaluate.tables.table import CLASSIFICATION, Table, read_tables, readouts
 from shards.write import write_text
 
 # The order of sections; those of other names come after Molecules.
@@ -178,13 +178,13 @@ def _tile(table: Table, known: dict) -> str:
     """Return the best encoder of a benchmark beside the best baseline, in a few words."""
     values = table.mean[:, 0]
     names = np.array(table.encoders)
-    learnt = ~np.isin(names, FIRST)
+    learnt = np.array([not is_baseline(name) for name in table.encoders])
     shown = int(np.argmax(np.where(learnt, values, -np.inf) if learnt.any() else values))
     leader = int(np.argmax(values))
     others = [
         f"{name} {values[i]:.3f}"
         for i, name in enumerate(table.encoders)
-        if name in FIRST and i not in (shown, leader)
+        if is_baseline(name) and i not in (shown, leader)
     ]
     if table.split in CLASSIFICATION and known.get("classes"):
         others.append(f"chance {1 / len(known['classes']):.2f}")
@@ -205,7 +205,8 @@ def _probes(tables: list[Table], facts: dict, entries: list[dict]) -> str:
     parts = [
         "<p>A linear model on frozen embeddings, mean (s.d.) over folds; the best of each column "
         "is in bold. Point at a dot for its value.</p>"
-        f'<p class="said">{panels.command_line(entries, "probe")}</p>'
+        + "".join(f"<p>{escape(note)}</p>" for note in readouts(facts))
+        + f'<p class="said">{panels.command_line(entries, "probe")}</p>'
     ]
     for name in dict.fromkeys(table.benchmark for table in tables):
         own = [table for table in tables if table.benchmark == name]

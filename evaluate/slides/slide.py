@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from evaluate.encoders import Encoder
+from evaluate.endings import Encoder
 from evaluate.slides.extraction import MORPHOLOGY, Nuclei
 from shards.schema import MPP, VIEW_PX
 from shards.write import atomic, write_text
@@ -161,7 +161,7 @@ def _write(encoder: Encoder, nuclei: Nuclei, descriptor: int) -> None:
     order = np.argsort(nuclei.table["offset"].to_numpy(), kind="stable")
     blocks = [order[i : i + BLOCK] for i in range(0, len(order), BLOCK)]
     # An encoder of wider crops gets them; all others see what they see in a benchmark.
-    side = max(VIEW_PX, getattr(encoder, "config", {}).get("input_px") or 0)
+    side = max(VIEW_PX, encoder.input_px or 0)
     start, bar = None, tqdm(total=len(order), desc="nuclei", unit="nuclei", disable=None)
     with ThreadPoolExecutor(1) as reader, bar:
         coming = reader.submit(nuclei.crops, blocks[0], side)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from evaluate.endings import described
 from evaluate.probes.metrics import METRICS
 from evaluate.results import rank, read_facts, read_rows
 from shards.write import write_text
@@ -166,8 +167,20 @@ def write_tables(out: Path) -> str:
     tables = read_tables(out)
     write_text(Path(out) / "table.csv", comma_separated(tables))
     write_text(Path(out) / "table.tex", latex(tables))
-    write_text(Path(out) / "table.md", markdown(tables))
-    return markdown(tables)
+    text = markdown(tables) + "".join(f"{note}\n" for note in readouts(read_facts(out)))
+    write_text(Path(out) / "table.md", text)
+    return text
+
+
+def readouts(facts: dict) -> list[str]:
+    """Return a sentence on each encoder whose embeddings are not used as they are.
+
+    Args:
+        facts: of `read_facts`.
+    """
+    manifests = {name: m for known in facts["encoders"].values() for name, m in known.items()}
+    said = {name: described(manifest) for name, manifest in manifests.items()}
+    return [f"{name}: {text}." for name, text in sorted(said.items()) if text]
 
 
 def markdown_text(text: str) -> str:

@@ -1,0 +1,133 @@
+"""Endings of an encoder's name: what is made of its embeddings before they are used.
+
++mean         class token and mean of patches side by side (evaluate/networks/readout.py)
++tta          the average over a crop's eight flips and rotations
++morphology   the 76 handcrafted measures beside the embedding
+
+They combine, in this order: runs/x+mean+tta+morphology.
+"""
+
+from typing import Protocol
+
+import numpy as np
+
+from evaluate.baselines import Morphology
+
+ENDINGS = ("+mean", "+tta", "+morphology")
+VIEWS = 8  # of a square: four rotations, each as it is and mirrored
+
+
+class Encoder(Protocol):
+    """What turns crops into embeddings."""
+
+    name: str  # names files and rows of tables
+
+    @property
+    def components(self) -> int | None:
+        """How many axes of a PCA the probe fits within each training fold; None: no PCA."""
+
+    @property
+    def cached(self) -> bool:
+        """Whether its embeddings are worth keeping on disk."""
+
+    @property
+    def input_px(self) -> int | None:
+        """Side of the crops it takes, px; None: any."""
+
+    def embed(self, crops: np.ndarray) -> np.ndarray:
+        """Return (N, D) float32 for (N, P, P, 3) uint8 RGB crops at 0.25 µm/px."""
+        ...
+
+    def blocks(self, width: int) -> tuple[int, ...]:
+        """Return the widths of the parts that stand side by side in an embedding of a width."""
+        ...
+
+    def manifest(self) -> dict:
+        """Return what the embeddings depend on, as JSON."""
+        ...
+
+
+class Averaged:
+    """An encoder's mean over the eight flips and rotations of a crop."""
+
+    def __init__(self, encoder: Encoder, name: str):
+        self.encoder, self.name = encoder, name
+        self.components, self.cached = encoder.components, encoder.cached
+        self.input_px = encoder.input_px
+
+    def embed(self, crops: np.ndarray) -> np.ndarray:
+        """Return (N, D) float32, at eight times the cost."""
+        total = None
+        for turns in range(4):
+            turned = np.rot90(crops, turns, axes=(1, 2))
+            for view in (turned, turned[:, :, ::-1]):
+                found = self.encoder.embed(np.ascontiguousarray(view))
+                total = found.astype(np.float64) if total is None else total + found
+        assert total is not None
+        return (total / VIEWS).astype(np.float32)
+
+    def blocks(self, width: int) -> tuple[int, ...]:
+        """Return the encoder's own."""
+        return self.encoder.blocks(width)
+
+    def manifest(self) -> dict:
+        """Return the encoder's own, and the number of views."""
+        return self.encoder.manifest() | {"name": self.name, "views": VIEWS}
+
+
+class WithMorphology:
+    """An encoder's embedding, and the handcrafted measures behind it."""
+
+    components, cached = None, True
+
+    def __init__(self, encoder: Encoder, name: str):
+        """Refuse an encoder whose embedding is reduced by PCA.
+
+        Raises:
+            ValueError: of raw pixels.
+        """
+        if encoder.components:
+            raise ValueError(
+                f"{name}: raw pixels are reduced by a PCA within each training fold, measures are "
+                "not; put +morphology behind a network's name"
+            )
+        self.encoder, self.name, self.measures = encoder, name, Morphology()
+        self.input_px = encoder.input_px
+
+    def embed(self, crops: np.ndarray) -> np.ndarray:
+        """Return (N, D + 76) float32."""
+        return np.concatenate([self.encoder.embed(crops), self.measures.embed(crops)], axis=1)
+
+    def blocks(self, width: int) -> tuple[int, ...]:
+        """Return the encoder's own, then that of the measures."""
+        count = len(self.measures.manifest()["measures"])
+        return (*self.encoder.blocks(width - count), count)
+
+    def manifest(self) -> dict:
+        """Return the encoder's own, and the digest of the measures' code."""
+        code = self.measures.manifest()["sha256"]
+        return self.encoder.manifest() | {"name": self.name, "morphology": code}
+
+
+def split(name: str) -> tuple[str, tuple[str, ...]]:
+    """Return a name without its endings, and these."""
+    found: list[str] = []
+    while ending := next((e for e in ENDINGS if name.endswith(e)), ""):
+        name = name.removesuffix(ending)
+        found.insert(0, ending)
+    return name, tuple(found)
+
+
+def described(manifest: dict) -> str:
+    """Say what is made of an encoder's embeddings, '' where they are used as they are.
+
+    Args:
+        manifest: of the encoder, as `probe` records it.
+    """
+    parts = {
+        "class token and mean of patches": manifest.get("config", {}).get("readout")
+        == "class+mean",
+        f"average over {VIEWS} flips and rotations": "views" in manifest,
+        "76 handcrafted measures beside it": "morphology" in manifest,
+    }
+    return ", ".join(text for text, holds in parts.items() if holds)
