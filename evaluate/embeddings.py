@@ -6,9 +6,10 @@ whole, the manifest is written last: an array without one, or beside another's, 
 """
 
 import fcntl
+import io
 import json
+import logging
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +34,7 @@ def embed(
 ) -> np.ndarray:
     """Return the benchmark's embeddings, from disk if the manifest there agrees.
 
-    The manifest holds what the vectors depend on: weights, input, precision, crops. Tasks that
+    The manifest holds what the embeddings depend on: weights, input, precision, crops. Tasks that
     share their nuclei share an array.
 
     Args:
@@ -54,7 +55,7 @@ def embed(
     if not keep:
         return encoder.embed(benchmark.crops)
     path = array_path(encoder, whole.name, out, dtype)
-    vectors = write(
+    embeddings = write(
         encoder,
         path,
         _manifest(encoder, whole, dtype),
@@ -63,7 +64,7 @@ def embed(
         dtype,
         overwrite,
     )
-    return vectors if benchmark.rows is None else vectors[benchmark.rows]
+    return embeddings if benchmark.rows is None else embeddings[benchmark.rows]
 
 
 def cached(
@@ -72,8 +73,10 @@ def cached(
     """Return the embeddings on disk, (N, D), or None if none there are this encoder's."""
     whole = benchmark.part_of or benchmark
     path = array_path(encoder, whole.name, out, dtype)
-    vectors = _read(path, _manifest(encoder, whole, dtype))
-    return vectors if vectors is None or benchmark.rows is None else vectors[benchmark.rows]
+    embeddings = _read(path, _manifest(encoder, whole, dtype))
+    return (
+        embeddings if embeddings is None or benchmark.rows is None else embeddings[benchmark.rows]
+    )
 
 
 def write(
@@ -84,7 +87,7 @@ def write(
     count: int,
     dtype: str = "float32",
     overwrite: bool = False,
-    limit: int | None = None,
+    order: np.ndarray | None = None,
 ) -> np.ndarray:
     """Write embeddings of any number of crops in bounded memory, resumable; return them mapped.
 
@@ -93,12 +96,12 @@ def write(
     Args:
         encoder: of evaluate/encoders.py.
         path: of the array.
-        manifest: what the vectors depend on, without `shape`.
-        read: gives the crops of rows [first, last), (M, P, P, 3) uint8.
+        manifest: what the embeddings depend on, without `shape`.
+        read: gives the crops of rows [first, last) of `order`, (M, P, P, 3) uint8.
         count: N.
         dtype: `float32` or `float16`.
         overwrite: start anew.
-        limit: stop after so many pieces, for tests of resuming.
+        order: (N,) rows of the array as they are read; None: as they stand.
 
     Raises:
         ValueError: a float16 cannot hold a value, or the encoder does not fit the crops.
@@ -113,33 +116,37 @@ def write(
         if not overwrite and (found := _read(path, manifest)) is not None:
             return found  # another process made it meanwhile
         path.with_suffix(".json").unlink(missing_ok=True)
-        state = None if overwrite else _progress(part, mark, manifest)
-        first = state["done"] if state else 0
+        first = 0 if overwrite else _progress(part, mark, manifest)
         if not first:
             part.unlink(missing_ok=True)
         bar = tqdm(
             total=count, initial=first, desc=f"embed {encoder.name}", unit="nuclei", disable=None
         )
         with open(part, "r+b" if first else "wb") as file, bar:
-            for number, (start, crops) in enumerate(_pieces(read, first, count)):
-                if limit is not None and number >= limit:
-                    raise InterruptedError(f"stopped after {limit} pieces")
-                vectors = _cast(encoder.embed(crops), dtype, encoder.name)
-                header = _header(count, vectors.shape[1], dtype)
+            for start, crops in _pieces(read, first, count):
+                embeddings = np.ascontiguousarray(_cast(encoder.embed(crops), dtype, encoder.name))
+                done, width = start + len(embeddings), embeddings.shape[1]
+                header = _header(count, width, dtype)
                 if not start:
                     file.write(header)
-                file.seek(len(header) + start * vectors[0].nbytes)
-                file.write(np.ascontiguousarray(vectors))
+                if order is None:
+                    file.seek(len(header) + start * embeddings[0].nbytes)
+                    file.write(embeddings)
+                else:
+                    for row, values in zip(order[start:done].tolist(), embeddings, strict=True):
+                        file.seek(len(header) + row * values.nbytes)
+                        file.write(values)
                 file.flush()
                 os.fsync(file.fileno())
-                done = start + len(vectors)
-                state = {"manifest": manifest, "done": done, "width": vectors.shape[1]}
-                write_text(mark, json.dumps(state))
-                bar.update(len(vectors))
-            file.truncate()
+                write_text(mark, json.dumps({"manifest": manifest, "done": done, "width": width}))
+                bar.update(len(embeddings))
+            width = json.loads(mark.read_text())["width"]
+            file.truncate(
+                len(_header(count, width, dtype)) + count * width * np.dtype(dtype).itemsize
+            )
         os.replace(part, path)
         mark.unlink()
-        shape = {"shape": [count, state["width"]]}
+        shape = {"shape": [count, width]}
         write_text(path.with_suffix(".json"), json.dumps(manifest | shape, indent=1) + "\n")
     return np.load(path, mmap_mode="r")
 
@@ -155,21 +162,21 @@ def _read(path: Path, manifest: dict) -> np.ndarray | None:
         return None
     try:
         found = json.loads(path.with_suffix(".json").read_text())
-        vectors = np.load(path, mmap_mode="r")
+        embeddings = np.load(path, mmap_mode="r")
     except (ValueError, EOFError):  # not JSON, not an array: cut short by something else than us
         return None
-    shape = found.pop("shape", None)
+    shape = found.pop("shape", list(embeddings.shape))  # not told of slides at first
     # through JSON, for what was read back holds lists where the manifest holds tuples
-    same = found == json.loads(json.dumps(manifest)) and shape == list(vectors.shape)
-    return vectors if same else None
+    same = found == json.loads(json.dumps(manifest)) and shape == list(embeddings.shape)
+    return embeddings if same else None
 
 
-def _progress(part: Path, mark: Path, manifest: dict) -> dict | None:
-    """Return what a killed run left, if it is of the same array."""
+def _progress(part: Path, mark: Path, manifest: dict) -> int:
+    """Return how many rows a killed run left, if they are of the same array."""
     if not part.is_file() or not mark.is_file():
-        return None
+        return 0
     state = json.loads(mark.read_text())  # written atomically
-    return state if state["manifest"] == json.loads(json.dumps(manifest)) else None
+    return state["done"] if state["manifest"] == json.loads(json.dumps(manifest)) else 0
 
 
 def _pieces(read: Callable, first: int, count: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -187,18 +194,16 @@ def _pieces(read: Callable, first: int, count: int) -> Iterator[tuple[int, np.nd
             yield start, crops
 
 
-def _cast(vectors: np.ndarray, dtype: str, name: str) -> np.ndarray:
-    if dtype != "float32" and (largest := float(np.abs(vectors).max())) > float(
+def _cast(embeddings: np.ndarray, dtype: str, name: str) -> np.ndarray:
+    if dtype != "float32" and (largest := float(np.abs(embeddings).max())) > float(
         np.finfo(dtype).max
     ):
         raise ValueError(f"{name}: a value of {largest:g} does not fit {dtype}; write float32")
-    return vectors.astype(dtype)
+    return embeddings.astype(dtype)
 
 
 def _header(count: int, width: int, dtype: str) -> bytes:
     """Return the bytes before the values of a .npy file."""
-    import io
-
     head = io.BytesIO()
     described = {
         "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
@@ -216,7 +221,7 @@ def _alone(path: Path) -> Iterator[None]:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"another process holds {path}: waiting", file=sys.stderr)
+            logging.info("another process holds %s: waiting", path)
             fcntl.lockf(file, fcntl.LOCK_EX)
         yield
 

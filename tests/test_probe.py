@@ -103,16 +103,19 @@ def test_folds_refuse_what_cannot_be_split():
         folds(data.take(np.arange(0, 80, 8)), "grouped", 5, 0)
 
 
-def test_principal_axes_are_scikit_learns():
+@pytest.mark.parametrize("exact", [0, 2048])
+def test_principal_axes_are_scikit_learns(exact, monkeypatch):
     from sklearn.decomposition import PCA
 
-    from evaluate.principal import principal
+    from evaluate.principal import components
+
+    monkeypatch.setattr("evaluate.principal.EXACT", exact)
 
     rng = np.random.default_rng(0)
     spectrum = 50 * 0.9 ** np.arange(200)  # falls slowly, as that of pixels
     x = (rng.normal(size=(900, 200)) * spectrum @ rng.normal(size=(200, 300)) / 17 + 5).astype("f4")
     train = np.arange(0, 900, 2)
-    got = principal(x, train, 20, 0)
+    got = components(x, 20, train, 0)
     exact = PCA(20, svd_solver="full").fit(x[train].astype(float))
     expected = exact.transform(x.astype(float))
     caught = got[train].var(axis=0, ddof=1).sum() / exact.explained_variance_.sum()
@@ -125,30 +128,28 @@ def test_principal_axes_are_scikit_learns():
 # C by an inner split, k-NN, calibration, intervals
 
 
-def test_inner_split_takes_the_C_of_the_lowest_log_loss_on_the_other_folds():
+def test_inner_split_takes_the_C_of_the_best_balanced_accuracy_on_the_other_folds():
     from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import log_loss
-    from sklearn.pipeline import make_pipeline
+    from sklearn.metrics import recall_score
     from sklearn.preprocessing import StandardScaler
 
     features, data = blobs(("c", "a", "b"))
     tests = folds(data, "stratified", 4, 0)
     got = predict(features, data, tests, strength=None)
     x = features.astype(np.float64)
-    means = []
+    scored = []
     for c in GRID:  # for fold 1, by refitting
-        losses = []
+        said, truth = [], []
         for other in (0, 2, 3):
             train = np.setdiff1d(np.arange(len(data)), np.concatenate([tests[1], tests[other]]))
-            model = make_pipeline(
-                StandardScaler(), LogisticRegression(C=c, tol=1e-8, max_iter=9999)
-            )
-            chances = model.fit(x[train], data.labels[train]).predict_proba(x[tests[other]])
-            losses.append(log_loss(data.labels[tests[other]], chances, labels=["a", "b", "c"]))
-        means.append(np.mean(losses))
-    assert got.strengths[1] == GRID[int(np.argmin(means))]
+            scaler, model = StandardScaler(), LogisticRegression(C=c, tol=1e-8, max_iter=9999)
+            model.fit(scaler.fit_transform(x[train]) / np.sqrt(x.shape[1]), data.labels[train])
+            said.append(model.predict(scaler.transform(x[tests[other]]) / np.sqrt(x.shape[1])))
+            truth.append(data.labels[tests[other]])
+        scored.append(recall_score(np.concatenate(truth), np.concatenate(said), average="macro"))
+    assert got.strengths[1] == GRID[int(np.argmax(scored))]
     assert got.strengths[1] < max(GRID)  # six features of which three are noise
-    alone = predict(features, data, tests, strength=got.strengths[1])
+    alone = predict(features, data, tests, strength=got.strengths[1] / x.shape[1])  # unscaled
     np.testing.assert_allclose(
         alone.probabilities[tests[1]], got.probabilities[tests[1]], atol=1e-4
     )

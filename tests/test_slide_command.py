@@ -12,11 +12,11 @@ import shapely
 from sklearn.decomposition import PCA
 
 from evaluate.encoders import open_encoders
-from evaluate.slides.components import project
+from evaluate.principal import components
 from evaluate.slides.extraction import MORPHOLOGY, find, open_nuclei
 from evaluate.slides.h5ad import write_h5ad
+from evaluate.slides.nuclei_embeddings import embed_slide
 from evaluate.slides.qupath import write_qupath
-from evaluate.slides.slide import embed_slide
 from shards.crop import decode
 from shards.schema import key
 
@@ -141,11 +141,11 @@ def test_extract_reads_our_qupath_file_back(made, run_stage, painted, tmp_path):
 def test_a_rerun_takes_cells_and_embeddings_from_the_work_folder(made, run_stage, painted):
     folder, words, first = made
     work = folder / "my.work"
-    before = {p: p.stat().st_mtime_ns for p in work.rglob("*") if p.is_file()}
+    before = {p: p.stat().st_mtime_ns for p in work.rglob("[!.]*") if p.is_file()}
     assert len(before) == 5
     again = run_stage("evaluate/main.py", "slide", painted / f"{PAINTED}.tiff", *words)
     assert again.returncode == 0, again.stderr
-    assert {p: p.stat().st_mtime_ns for p in work.rglob("*") if p.is_file()} == before
+    assert {p: p.stat().st_mtime_ns for p in work.rglob("[!.]*") if p.is_file()} == before
     assert again.stdout == first.stdout
 
 
@@ -154,7 +154,7 @@ def test_cells_there_already_and_the_size_of_a_block_do_not_matter(cells, tmp_pa
     (encoder,) = open_encoders(["morphology"])
     whole = np.array(embed_slide(encoder, nuclei, tmp_path / "a"))
     assert os.listdir(tmp_path / "a/embeddings/morphology") and whole.std() > 0
-    monkeypatch.setattr("evaluate.slides.slide.BLOCK", 17)
+    monkeypatch.setattr("evaluate.embeddings.PIECE", 17)
     np.testing.assert_allclose(embed_slide(encoder, nuclei, tmp_path / "b"), whole, rtol=1e-6)
 
 
@@ -224,9 +224,9 @@ def test_qupath_counts_from_the_scanned_part_and_takes_points(tmp_path):
 
 
 def test_components_equal_scikit_learns_across_blocks(monkeypatch):
-    monkeypatch.setattr("evaluate.slides.components.ROWS", 37)
+    monkeypatch.setattr("evaluate.principal.BLOCK", 37)
     vectors = (np.random.default_rng(0).normal(3, 1, (200, 6)) * range(1, 7)).astype(np.float32)
     expected = PCA(4, svd_solver="full").fit_transform(vectors.astype(np.float64))
-    found = project(vectors, 4)
+    found = components(vectors, 4)
     expected *= np.sign((found * expected).sum(axis=0))
     np.testing.assert_allclose(found, expected, atol=1e-4)

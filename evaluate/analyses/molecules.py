@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from evaluate.benchmark import Benchmark
+from evaluate.nuclear_measures import nuclear_measures
 from shards.filetype import check_file
 from shards.schema import key
 from shards.table import MISSING, read_table
@@ -44,12 +45,10 @@ def from_targets(samples: Benchmark) -> Molecules:
 
 def from_crops(samples: Benchmark) -> Molecules:
     """Measure the nuclei, where nothing molecular is known: shape and stain densities."""
-    from evaluate.maps.colouring import measures
-
-    columns = measures(samples.crops)
-    values = np.stack([column.values for column in columns], axis=1).astype(np.float32)
+    names, columns, _ = zip(*nuclear_measures(samples.crops), strict=True)
+    values = np.stack(columns, axis=1).astype(np.float32)
     known = np.flatnonzero(np.isfinite(values).all(axis=1))
-    return Molecules("measures (no genes)", tuple(c.name for c in columns), values[known], known)
+    return Molecules("measures (no genes)", names, values[known], known)
 
 
 def from_file(path: Path, samples: Benchmark, nuclei: np.ndarray, log1p: bool) -> Molecules:

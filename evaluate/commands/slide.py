@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError("give a slide, or --cells with a folder that extract/main.py wrote")
     from evaluate.encoders import check_encoders, open_encoders
     from evaluate.slides.extraction import extract, find, open_nuclei
-    from evaluate.slides.slide import embed_slide
+    from evaluate.slides.nuclei_embeddings import embed_slide
 
     check_encoders([options.encoder])  # before the hours that segmenting may take
     work = options.work or options.out[0].with_suffix(".work")
@@ -58,33 +58,34 @@ def run(options: argparse.Namespace) -> None:
     (encoder,) = open_encoders(
         [options.encoder], options.weights_seed, options.batch, options.precision
     )
-    vectors = embed_slide(encoder, nuclei, work, options.overwrite)
+    embeddings = embed_slide(encoder, nuclei, work, options.overwrite)
     for path in options.out:
-        WRITERS[path.suffix](path, encoder, nuclei, vectors, options.components)
-        print(f"{path}: {len(vectors):,} nuclei of {nuclei.slide} x {vectors.shape[1]}")
+        WRITERS[path.suffix](path, encoder, nuclei, embeddings, options.components)
+        print(f"{path}: {len(embeddings):,} nuclei of {nuclei.slide} x {embeddings.shape[1]}")
 
 
-def _h5ad(path: Path, encoder, nuclei, vectors, components: int) -> None:
+def _h5ad(path: Path, encoder, nuclei, embeddings, components: int) -> None:
+    from evaluate.slides.annotations import about, columns, spatial, xy
     from evaluate.slides.h5ad import write_h5ad
-    from evaluate.slides.slide import about, columns, spatial, xy
 
     uns = {"lemon": about(encoder, nuclei), "spatial": spatial(nuclei)}
-    write_h5ad(path, vectors, nuclei.keys(), columns(nuclei), {"spatial": xy(nuclei)}, uns)
+    write_h5ad(path, embeddings, nuclei.keys(), columns(nuclei), {"spatial": xy(nuclei)}, uns)
 
 
-def _parquet(path: Path, encoder, nuclei, vectors, components: int) -> None:
-    from evaluate.slides.slide import about, write_parquet
+def _parquet(path: Path, encoder, nuclei, embeddings, components: int) -> None:
+    from evaluate.slides.annotations import about
+    from evaluate.slides.parquet import write_parquet
 
-    write_parquet(path, nuclei, vectors, about(encoder, nuclei))
+    write_parquet(path, nuclei, embeddings, about(encoder, nuclei))
 
 
-def _geojson(path: Path, encoder, nuclei, vectors, components: int) -> None:
-    from evaluate.slides.components import project
+def _geojson(path: Path, encoder, nuclei, embeddings, components: int) -> None:
+    from evaluate.principal import components as principal_components
+    from evaluate.slides.annotations import labels, morphology, xy
     from evaluate.slides.qupath import scanned_part, write_qupath
-    from evaluate.slides.slide import labels, morphology, xy
 
     measured = morphology(nuclei)
-    scores = project(vectors, min(components, *vectors.shape))
+    scores = principal_components(embeddings, min(components, *embeddings.shape))
     measured |= {f"PC{i + 1} {encoder.name}": column for i, column in enumerate(scores.T)}
     origin = scanned_part(nuclei.record.get("path"))
     keys, outlines = nuclei.keys(), nuclei.outlines()

@@ -7,20 +7,11 @@ import numpy as np
 
 from evaluate.analyses.molecules import Molecules
 from evaluate.benchmark import Benchmark
-from evaluate.maps.map import COLOURS
+from evaluate.maps.map import COLOURS, reduce
+from evaluate.nuclear_measures import nuclear_measures
 
 CLUSTERS = 12
 GENES = 200  # columns at most
-CHUNK = 512  # crops measured at once
-# Of evaluate/morphology.py: what a reader can picture, and what it is in.
-MEASURES = {
-    "area": ("nuclear area", "µm²", 0.0625),  # of a px at 0.25 µm
-    "eccentricity": ("eccentricity", "", 1.0),
-    "solidity": ("solidity", "", 1.0),
-    "nucleus_H_mean": ("haematoxylin in the nucleus", "OD", 1.0),
-    "nucleus_H_sd": ("chromatin texture (s.d.)", "OD", 1.0),
-    "around_E_mean": ("eosin around the nucleus", "OD", 1.0),
-}
 
 
 @dataclass(frozen=True)
@@ -51,7 +42,8 @@ def columns_of(samples: Benchmark, vectors: np.ndarray, seed: int = 0) -> list[C
     found += [
         Column(name, values) for name, values in origins.items() if len(set(values.tolist())) > 1
     ]
-    return found + measures(samples.crops)
+    measured = nuclear_measures(samples.crops)
+    return found + [Column(name, values, unit) for name, values, unit in measured]
 
 
 def clusters(vectors: np.ndarray, seed: int = 0) -> Column:
@@ -64,8 +56,6 @@ def clusters(vectors: np.ndarray, seed: int = 0) -> Column:
     from sklearn.cluster import MiniBatchKMeans
     from sklearn.preprocessing import StandardScaler
 
-    from evaluate.maps.map import reduce
-
     k = min(CLUSTERS, max(2, len(vectors) // 20))
     reduced = reduce(StandardScaler().fit_transform(vectors), seed)
     found = MiniBatchKMeans(k, random_state=seed, n_init=3, batch_size=4096).fit_predict(reduced)
@@ -76,23 +66,6 @@ def clusters(vectors: np.ndarray, seed: int = 0) -> Column:
     values = np.array(names)[number[found] - 1]
     present = set(values.tolist())
     return Column("cluster", values, names=tuple(name for name in names if name in present))
-
-
-def measures(crops: np.ndarray) -> list[Column]:
-    """Measure the nucleus in the middle of each crop.
-
-    Args:
-        crops: (N, P, P, 3) uint8 at 0.25 µm/px.
-    """
-    from evaluate.morphology import NAMES, measure
-
-    at = [NAMES.index(name) for name in MEASURES]
-    rows = [measure(crops[i : i + CHUNK])[:, at] for i in range(0, len(crops), CHUNK)]
-    values = np.concatenate(rows).astype(float)
-    return [
-        Column(name, values[:, i] * factor, unit)
-        for i, (name, unit, factor) in enumerate(MEASURES.values())
-    ]
 
 
 def expression(molecules: Molecules, count: int, markers: list[str] | None = None) -> list[Column]:

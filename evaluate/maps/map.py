@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from evaluate.benchmark import Benchmark
+from evaluate.principal import components
 
 COMPONENTS = 50  # of the PCA before t-SNE
 PERPLEXITY = 30
@@ -51,13 +52,11 @@ def reduce(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
 
     Args:
         vectors: (N, D) float.
-        seed: of the randomised decomposition.
+        seed: of the decomposition where they are very wide.
     """
-    from sklearn.decomposition import PCA
-
     if min(vectors.shape) <= COMPONENTS:
         return vectors
-    return PCA(COMPONENTS, svd_solver="randomized", random_state=seed).fit_transform(vectors)
+    return components(vectors, COMPONENTS, seed=seed).astype(np.float64)
 
 
 def fit(xy: np.ndarray) -> np.ndarray:

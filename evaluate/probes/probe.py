@@ -102,7 +102,7 @@ def predict(
     Paper leaves open: penalty, solver, standardisation; here: L2 with C = 1 on features
     standardised on the training fold, no class weights; scikit-learn's optimum by the solver of
     probes/logistic.py. With C by an inner split, every fold of the training set is held out in
-    turn, and the C of the highest balanced accuracy is taken, blocks of an embedding weighing alike.
+    turn, and the C of the highest balanced accuracy is taken; blocks of an embedding weigh alike.
 
     Args:
         features: (N, D) float, an embedding per nucleus.
@@ -119,7 +119,7 @@ def predict(
         ValueError: an inner split of folds too few, or that a class is absent from.
         RuntimeError: a regression did not converge.
     """
-    from evaluate.principal import principal
+    from evaluate.principal import components as principal_components
     from evaluate.probes.knn import vote
 
     names = list(benchmark.classes)
@@ -140,7 +140,8 @@ def predict(
         for held in rounds:  # all folds at once, where they share their features
             x = features
             if reduced:
-                x = principal(features, np.flatnonzero(parts != held[0]), reduced, seed)
+                others = np.flatnonzero(parts != held[0])
+                x = principal_components(features, reduced, others, seed)
             alike = (x.shape[1],) if reduced or not blocks else blocks
             for fold, chosen, p in _regress(x, labels, parts, held, strength, benchmark, alike):
                 probabilities[tests[fold]] = p
@@ -219,7 +220,7 @@ def _choose(
             )
     problems = [Problem(pair, c) for pair in pairs for c in GRID]
     fitted = Regressions(x, labels, parts, problems, blocks)
-    # Hits of each C by class, over all that was held out for a fold's choice, and how many there are.
+    # Hits of each C by class over all that was held out for a fold's choice, and their number.
     hits = {fold: np.zeros((len(GRID), len(benchmark.classes))) for fold in held}
     members = {fold: np.zeros(len(benchmark.classes)) for fold in held}
     for number, pair in enumerate(pairs):

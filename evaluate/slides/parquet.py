@@ -1,0 +1,39 @@
+"""Write a slide's nuclei and embeddings as Parquet, a block at a time."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from evaluate.slides.annotations import columns, xy
+from evaluate.slides.extraction import Nuclei
+from shards.write import atomic
+
+BLOCK = 4096  # rows in memory at once
+
+
+def write_parquet(path: Path, nuclei: Nuclei, embeddings: np.ndarray, described: dict) -> None:
+    """Write key, position, the columns of obs and `embedding` (a list of D float32).
+
+    The file's metadata holds `described` as JSON under the key "lemon".
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    width, named = embeddings.shape[1], columns(nuclei)
+    places = dict(zip("xy", xy(nuclei).T, strict=True))
+    schema, writer = None, None
+    with atomic(path) as file:
+        for first in range(0, len(nuclei), BLOCK):
+            rows = slice(first, first + BLOCK)
+            values = {"key": nuclei.keys(rows)}
+            values |= {name: column[rows] for name, column in (places | named).items()}
+            part = {name: pa.array(column, from_pandas=True) for name, column in values.items()}
+            flat = pa.array(np.ascontiguousarray(embeddings[rows]).reshape(-1))
+            part["embedding"] = pa.FixedSizeListArray.from_arrays(flat, width)
+            table = pa.table(part)
+            if writer is None:
+                schema = table.schema.with_metadata({"lemon": json.dumps(described)})
+                writer = pq.ParquetWriter(file, schema, compression="zstd")
+            writer.write_table(table.cast(schema))
+        writer.close()
