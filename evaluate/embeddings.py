@@ -20,6 +20,8 @@ from evaluate.benchmark import Benchmark
 from evaluate.endings import Encoder
 from shards.write import write_text
 
+log = logging.getLogger(__name__)
+
 FORMAT = 1  # of the manifest
 PIECE = 8192  # rows written and marked at a time
 
@@ -165,7 +167,7 @@ def _read(path: Path, manifest: dict) -> np.ndarray | None:
         embeddings = np.load(path, mmap_mode="r")
     except (ValueError, EOFError):  # not JSON, not an array: cut short by something else than us
         return None
-    shape = found.pop("shape", list(embeddings.shape))  # not told of slides at first
+    shape = found.pop("shape", list(embeddings.shape))  # the first manifests of slides had none
     # through JSON, for what was read back holds lists where the manifest holds tuples
     same = found == json.loads(json.dumps(manifest)) and shape == list(embeddings.shape)
     return embeddings if same else None
@@ -221,7 +223,7 @@ def _alone(path: Path) -> Iterator[None]:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            logging.info("another process holds %s: waiting", path)
+            log.info("another process holds %s: waiting", path)
             fcntl.lockf(file, fcntl.LOCK_EX)
         yield
 

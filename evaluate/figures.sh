@@ -4,7 +4,7 @@
 #
 #   RUN=runs/first CELLS=cells SHARDS=shards OUT=results \
 #       BENCHMARKS="../shared/data/consep ../shared/data/ami-br" bash evaluate/figures.sh
-#   … bash evaluate/figures.sh maps          # one of: probes stains origins molecules maps compute
+#   … bash evaluate/figures.sh maps          # one of: probes stains batch molecules maps compute
 #                                            # composition report
 #
 # Run it again after a stop: embeddings and probes that are there are kept. BASELINES names what
@@ -39,7 +39,7 @@ each() { # a command on every benchmark, and on the cells
     done
     lemon "$@" --encoder $encoders --cells "$CELLS" --points "$points" --out "$OUT" $flags
 }
-origins() { each batch; }
+batch() { each batch; }
 molecules() { each molecules; }
 maps() {
     for source in $(printf -- '--benchmark=%s ' $BENCHMARKS) "--cells=$CELLS"; do
@@ -59,7 +59,7 @@ report() {
 }
 
 case ${1:-all} in
-all) for part in probes stains origins molecules maps compute composition report; do $part; done ;;
-probes | stains | origins | molecules | maps | compute | composition | report) "$1" ;;
-*) echo "one of: probes stains origins molecules maps compute composition report" >&2 && exit 2 ;;
+all) for part in probes stains batch molecules maps compute composition report; do $part; done ;;
+probes | stains | batch | molecules | maps | compute | composition | report) "$1" ;;
+*) echo "one of: probes stains batch molecules maps compute composition report" >&2 && exit 2 ;;
 esac

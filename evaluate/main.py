@@ -7,16 +7,19 @@
     python evaluate/main.py table results/ --paper --out results/
     python evaluate/main.py embed --encoder runs/first --shards shards/ --out results/ \\
         --precision bf16 --compile
-    python evaluate/main.py map --encoder runs/first --benchmark my/cells/ --out results/
+    python evaluate/main.py map --encoder runs/first+tta --benchmark my/cells/ --out results/
     python evaluate/main.py map --encoder runs/first --shards shards/ --out results/ --points 20000
     python evaluate/main.py sheet --shards shards/ --out results/
     python evaluate/main.py report results/ --out report.html
     python evaluate/main.py prepare ../shared/data/consep --out benchmarks/consep
 
-An encoder is a run's folder or one of its checkpoints, another's network by name (lemon:DIR, uni,
-dinov2-s, resnet50, timm:NAME, …), or a baseline: pixels, morphology, efficientnet-lite0, untrained
-(the first run's architecture, else a ViT-Ti/8); NAME=… names any. A benchmark is a prepared folder,
-a publisher's, or your own with a cells.csv. README lists both.
+An encoder is a run's folder or one of its checkpoints, one that comes with the clone (lemon-NAME),
+another's network by name (lemon:DIR, uni, dinov2-s, resnet50, timm:NAME, …), or a baseline: pixels,
+morphology, efficientnet-lite0, untrained (the first run's architecture, else a ViT-Ti/8); NAME=…
+names any. Endings make more of one, as in runs/first+mean+tta+morphology: +mean, class token and
+mean of patches; +tta, the average over eight flips and rotations; +morphology, the handcrafted
+measures beside it. A benchmark is a prepared folder, a publisher's, or your own with a cells.csv.
+README lists both.
 
 Exit status: 0 all done; 1 a computation failed; 2 the command or its input cannot be used.
 """
@@ -28,51 +31,75 @@ if __name__ == "__main__":  # import from the clone's root, not from this folder
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import argparse
+import difflib
+import logging
 import time
+from dataclasses import dataclass
 from importlib import import_module
 
+from evaluate.commands.flags import Help
 from shards.errors import report
 
-COMMANDS = {  # evaluate/commands/<name>.py, and what it does
-    "probe": "linear and k-NN probes of frozen embeddings",
-    "table": "the paper's Tables 1 and 10-12, of any results",
-    "embed": "write embeddings and their manifests",
-    "map": "a t-SNE drawn with the cells' images",
-    "sheet": "a contact sheet of cells",
-    "prepare": "crops and labels in files that open at once",
-    "slide": "a slide's nuclei, embedded: AnnData, Parquet, QuPath",
-    "batch": "how well slide, site or scanner are told from embeddings",
-    "compare": "runs side by side, a column per benchmark (paper, Tables 2 and 6)",
-    "molecules": "Moran's I of transcripts on the embedding's neighbours, and their maps",
-    "robustness": "embeddings and probe under six other stains",
-    "compute": "what encoders cost against how well they are probed (paper, Fig. 2)",
-    "composition": "select, mix, train and probe over cells, slides, projects (paper, Fig. 3)",
-    "report": "one self-contained HTML file",
+
+@dataclass(frozen=True)
+class Command:
+    """A command: evaluate/commands/<name>.py holds its flags, and what it runs."""
+
+    purpose: str
+    recorded: bool = True  # in the results folder `--out`, for the report to print its command line
+
+
+COMMANDS = {
+    "probe": Command("linear and k-NN probes of frozen embeddings"),
+    "table": Command("the paper's Tables 1 and 10-12, of any results"),
+    "embed": Command("write embeddings and their manifests"),
+    "map": Command("a t-SNE drawn with the cells' images"),
+    "sheet": Command("a contact sheet of cells"),
+    "prepare": Command("crops and labels in files that open at once", recorded=False),
+    "slide": Command("a slide's nuclei, embedded: AnnData, Parquet, QuPath", recorded=False),
+    "batch": Command("batch effects: slide, site or scanner predicted from embeddings"),
+    "compare": Command(
+        "runs side by side, a column per benchmark (paper, Tables 2 and 6)", recorded=False
+    ),
+    "molecules": Command("Moran's I of transcripts on the embedding's neighbours, and their maps"),
+    "robustness": Command("embeddings and probe under six other stains"),
+    "compute": Command("what encoders cost against how well they are probed (paper, Fig. 2)"),
+    "composition": Command(
+        "select, mix, train and probe over cells, slides, projects (paper, Fig. 3)"
+    ),
+    "report": Command("one self-contained HTML file", recorded=False),
 }
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     main = argparse.ArgumentParser(
-        prog="evaluate/main.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="evaluate/main.py", description=__doc__, formatter_class=Help
     )
-    commands = main.add_subparsers(dest="command", required=True)
-    for name, purpose in COMMANDS.items():
+    commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
         import_module(f"evaluate.commands.{name}").arguments(
-            commands.add_parser(name, help=purpose, description=purpose)
+            commands.add_parser(
+                name, help=command.purpose, description=command.purpose, formatter_class=Help
+            )
         )
     return main
 
 
 def main(argv: list[str]) -> int:
     """Run a command and return the exit status."""
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    if argv and argv[0] not in COMMANDS and not argv[0].startswith("-"):
+        near = difflib.get_close_matches(argv[0], COMMANDS, 1)
+        meant = f"; did you mean {near[0]}?" if near else "."
+        print(f"error: no command {argv[0]!r}{meant} There are {', '.join(COMMANDS)}",
+              file=sys.stderr)  # fmt: skip
+        return 2
     options = parser().parse_args(argv)
     start = time.perf_counter()
     try:
         import_module(f"evaluate.commands.{options.command}").run(options)
-        if hasattr(options, "seed"):  # it wrote to a results folder
+        if COMMANDS[options.command].recorded:
             from evaluate.results import record
 
             record(options.out, argv, time.perf_counter() - start)

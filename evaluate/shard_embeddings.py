@@ -65,11 +65,11 @@ def embed_shards(
         crops = shards.read(np.arange(first, last)).transpose(0, 2, 3, 1)  # (M, 60, 60, 3)
         return crops[:, cut, cut]
 
-    vectors = write(encoder, array, manifest, read, len(shards), dtype, overwrite)
+    embeddings = write(encoder, array, manifest, read, len(shards), dtype, overwrite)
     keys = array.with_suffix(".keys.parquet")
     if overwrite or not keys.is_file() or pq.read_metadata(keys).num_rows != len(shards):
         _write_keys(shards, keys)
-    return array, vectors
+    return array, embeddings
 
 
 def _write_keys(shards: Shards, path: Path) -> None:

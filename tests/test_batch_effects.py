@@ -1,4 +1,4 @@
-"""Batch effects: what is told of origins agrees with scikit-learn, and is safe from the slides."""
+"""Batch effects: predictions of batch variables agree with scikit-learn, slides kept apart."""
 
 import numpy as np
 import pytest
@@ -11,15 +11,15 @@ from sklearn.preprocessing import StandardScaler
 
 from evaluate.analyses.batch_effects import (
     _draw,
-    _origin_folds,
+    _slide_folds,
+    batch_variables,
     class_score,
     effects,
     knn_purity,
-    origins_of,
 )
 from evaluate.analyses.neighbours import nearest, standardise
 from evaluate.benchmark import Benchmark
-from evaluate.commands.batch import read_origins
+from evaluate.commands.batch import read_variables
 from evaluate.report.figures import read_table
 
 SITES, SLIDES, CELLS, D = 3, 4, 40, 8
@@ -45,8 +45,8 @@ def cohort(seed=0, site=0.0, slide=0.0, kind=3.0):
     return x.astype(np.float32), samples
 
 
-def told(x, samples, kind):
-    kinds, slides = origins_of(samples)
+def measured(x, samples, kind):
+    kinds, slides = batch_variables(samples)
     found = effects(x, samples, kind, kinds[kind], slides, samples.labels)
     assert [e.stratum for e in found] == ["a", "b"]
     return found
@@ -54,47 +54,47 @@ def told(x, samples, kind):
 
 def test_site_is_the_barcodes_second_field():
     _, samples = cohort()
-    kinds, slides = origins_of(samples, {"scanner": {samples.groups[0]: "GT450"}})
+    kinds, slides = batch_variables(samples, {"scanner": {samples.groups[0]: "GT450"}})
     assert set(kinds) == {"slide", "site", "scanner"}
     assert set(kinds["site"]) == {"X1", "Y1", "Z1"}
     assert (kinds["scanner"] == "GT450").sum() == CELLS and (slides == samples.groups).all()
 
 
-def test_without_an_effect_nothing_is_told():
+def test_without_an_effect_nothing_is_predicted():
     for kind in ("slide", "site"):
-        for effect in told(*cohort(), kind):
-            assert abs(effect.told) < 0.15 and abs(effect.gathered) < 0.05
+        for effect in measured(*cohort(), kind):
+            assert abs(effect.accuracy_adjusted) < 0.15 and abs(effect.purity_adjusted) < 0.05
 
 
-def test_an_effect_of_the_site_is_told():
-    for effect in told(*cohort(site=4.0), "site"):
-        assert effect.told > 0.9 and effect.gathered > 0.8
+def test_an_effect_of_the_site_is_predicted():
+    for effect in measured(*cohort(site=4.0), "site"):
+        assert effect.accuracy_adjusted > 0.9 and effect.purity_adjusted > 0.8
 
 
 def test_slides_do_not_pass_for_their_site():
     """Slides that differ a lot tell the site to a probe that has seen them, not to ours."""
     x, samples = cohort(slide=3.0)
-    sites = origins_of(samples)[0]["site"]
+    sites = batch_variables(samples)[0]["site"]
     naive = cross_val_score(
         make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000)), x, sites,
         cv=StratifiedKFold(5, shuffle=True, random_state=0), scoring="balanced_accuracy",
     )  # fmt: skip
     assert naive.mean() > 0.8
-    for effect in told(x, samples, "site"):
-        assert effect.probe < 0.6 and effect.gathered < 0.25
-    for effect in told(x, samples, "slide"):
-        assert effect.told > 0.8
+    for effect in measured(x, samples, "site"):
+        assert effect.probe < 0.6 and effect.purity_adjusted < 0.25
+    for effect in measured(x, samples, "slide"):
+        assert effect.accuracy_adjusted > 0.8
 
 
 def test_the_probe_is_scikit_learns():
     x, samples = cohort(site=0.4, slide=0.4)
-    kinds, slides = origins_of(samples)
-    effect = told(x, samples, "site")[0]
+    kinds, slides = batch_variables(samples)
+    effect = measured(x, samples, "site")[0]
     rows = _draw(np.flatnonzero(samples.labels == "a"), kinds["site"], slides, 100, 0)
     origins = kinds["site"][rows]
     asked = Benchmark("x", samples.crops[rows], origins, ("X1", "Y1", "Z1"), slides[rows])
     scores = []
-    for test in _origin_folds(asked, 0):
+    for test in _slide_folds(asked, 0):
         train = np.setdiff1d(np.arange(len(rows)), test)
         assert not set(slides[rows[test]]) & set(slides[rows[train]])
         model = make_pipeline(StandardScaler(), LogisticRegression(tol=1e-6, max_iter=5000))
@@ -150,27 +150,28 @@ def test_the_command_writes_tables_and_a_figure(run_stage, own, tmp_path):
     (tmp_path / "s.csv").write_text(
         "slide,scanner\n" + "".join(f"g{i},{'AB'[i % 2]}\n" for i in range(6))
     )
-    words = ["--benchmark", own, "--encoder", "morphology", "--origins", tmp_path / "s.csv"]
+    words = ["--benchmark", own, "--encoder", "morphology", "--variables", tmp_path / "s.csv"]
     done = run_stage("evaluate/main.py", "batch", *words, "--out", tmp_path / "r")
     assert done.returncode == 0, done.stderr
     header, rows = read_table(tmp_path / "r/tables/batch--own.csv")
     of = [dict(zip(header, row, strict=True)) for row in rows]
-    assert [row["origin"] for row in of] == ["group", "scanner"]  # images and groups are the same
-    assert float(of[1]["chance"]) == 0.5 and 0 <= float(of[1]["probe"]) <= 1
+    # images and groups are the same
+    assert [row["batch variable"] for row in of] == ["group", "scanner"]
+    assert float(of[1]["by chance"]) == 0.5 and 0 <= float(of[1]["balanced accuracy"]) <= 1
     for path in ("figures/batch--own.svg", "tables/batch-classes--own.csv", "commands"):
         assert (tmp_path / "r" / path).stat().st_size
     done = run_stage("evaluate/main.py", "batch", *words[:4], "--within", "x", "--out", tmp_path)
     assert done.returncode == 2 and "known are group" in done.stderr
 
 
-def test_bad_lists_of_origins_are_named(tmp_path):
+def test_bad_lists_of_variables_are_named(tmp_path):
     path = tmp_path / "o.csv"
     path.write_text("slide,scanner\na,X\na,Y\n")
     with pytest.raises(ValueError, match="line 3 names slide 'a' a second time"):
-        read_origins(path)
+        read_variables(path)
     path.write_text("name,scanner\na,X\n")
     with pytest.raises(ValueError, match="no column 'slide'; found name, scanner"):
-        read_origins(path)
+        read_variables(path)
     _, samples = cohort()
     with pytest.raises(ValueError, match="is a slide of made"):
-        origins_of(samples, {"scanner": {"zzz": "X"}})
+        batch_variables(samples, {"scanner": {"zzz": "X"}})

@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from evaluate.report.figures import read_exhibits, read_table
+from evaluate.report.figures import read_entries, read_table
 from evaluate.results import COLUMNS
 from evaluate.tables.comparison import compare
 
@@ -46,7 +46,7 @@ def test_a_row_per_run_a_column_per_benchmark(results):
         ["MoCo", "**0.720 (0.020)**", "0.500 (0.000)"],
         ["b", "0.610 (0.010)", f"**0.700 ({sd:.3f})**"],
     ]
-    (exhibit,) = read_exhibits(results)
+    (exhibit,) = read_entries(results)
     assert exhibit.best == {"one bal acc": "max", "two bal acc": "max"}
     header, written = read_table(results / "tables/table6.csv")
     assert header[0] == "Model"

@@ -68,7 +68,7 @@ def test_the_figure_of_jobs_as_they_get_done(tmp_path):
     facts = json.loads((tmp_path / "figures" / "composition.json").read_text())
     assert (
         "from 100 to 1,000 cells: 0.050 to 0.250; from 1 to 2 slides: 0.450 to 0.650"
-        in (facts["answer"])
+        in (facts["headline"])
     )
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from evaluate import main
-from evaluate.report.figures import read_exhibits
+from evaluate.report.figures import read_entries
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("probes", "stains", "origins", "molecules", "maps", "compute", "composition", "report")
+PARTS = ("probes", "stains", "batch", "molecules", "maps", "compute", "composition", "report")
 
 
 def recipe(*parts: str, **settings: object) -> subprocess.CompletedProcess:
@@ -86,7 +86,7 @@ def test_the_recipe_makes_every_exhibit(data, run_stage, tmp_path):
     }  # fmt: skip
     done = recipe(**settings)
     assert done.returncode == 0, done.stderr
-    found = {one.path.stem for one in read_exhibits(out)}
+    found = {one.path.stem for one in read_entries(out)}
     assert {
         "robustness--ami-br", "robustness--cells", "robustness-probe--ami-br", "restained--cells",
         "batch--ami-br", "batch--cells", "moran--ami-br", "moran--cells", "compute",

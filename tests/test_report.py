@@ -13,7 +13,7 @@ from PIL import Image
 
 from evaluate.maps.colouring import Column
 from evaluate.maps.page import Keys, write_page
-from evaluate.report.figures import answer, read_exhibits, read_table, save_figure, save_table
+from evaluate.report.figures import headline, read_entries, read_table, save_figure, save_table
 from evaluate.report.panels import command_line, plain_table
 from evaluate.report.report import write_report
 from evaluate.results import record
@@ -33,7 +33,7 @@ def test_exhibits_travel_whole(tmp_path):
     first = save_figure(tmp_path, "two", figure, section="Robustness").read_bytes()
     assert save_figure(tmp_path, "two", figure, section="Robustness").read_bytes() == first
     (tmp_path / "figures" / "bare.png").write_bytes(b"")
-    bare, two, one = read_exhibits(tmp_path)
+    bare, two, one = read_entries(tmp_path)
     assert (bare.section, bare.title, bare.path.suffix) == ("More", "bare", ".png")
     assert two.path.suffix == ".svg" and two.path.with_suffix(".png").stat().st_size > 1000
     assert (one.title, one.best, one.path.suffix) == ("A <b>", {"score": "max"}, ".csv")
@@ -42,11 +42,11 @@ def test_exhibits_travel_whole(tmp_path):
     assert read_table(one.path.with_suffix(".md")) == expected
 
 
-def test_an_answer_names_the_learnt_encoders_and_few():
+def test_a_headline_names_the_learnt_encoders_and_few():
     parts = {"pixels": "0.1", "untrained": "0.2", "run": "0.3"}
-    assert answer("of x", parts) == "of x: run 0.3; pixels 0.1; untrained 0.2."
+    assert headline("of x", parts) == "of x: run 0.3; pixels 0.1; untrained 0.2."
     many = parts | {f"r{i}": str(i) for i in range(5)}
-    assert answer("of x", many) == "of x: run 0.3; r0 0; r1 1; r2 2; 4 more below."
+    assert headline("of x", many) == "of x: run 0.3; r0 0; r1 1; r2 2; 4 more below."
 
 
 def test_exhibits_that_cannot_be(tmp_path):
@@ -58,10 +58,10 @@ def test_exhibits_that_cannot_be(tmp_path):
     path = tmp_path / "tables" / "one.json"
     path.write_text(json.dumps({"title": 3}))
     with pytest.raises(ValueError, match="'title' is unknown or of another type"):
-        read_exhibits(tmp_path)
+        read_entries(tmp_path)
     path.write_text("{")
     with pytest.raises(ValueError, match="no description"):
-        read_exhibits(tmp_path)
+        read_entries(tmp_path)
     path.with_suffix(".csv").write_text("a,b\n1\n")
     with pytest.raises(ValueError, match="no table"):
         read_table(path.with_suffix(".csv"))
@@ -97,7 +97,7 @@ def results(tmp_path_factory) -> Path:
     figure = Figure()
     figure.subplots().set_title("drawn")
     told = {"section": "Compute", "command": "compute"}
-    save_figure(out, "cost", figure, title=HOSTILE, answer=f"42 {HOSTILE}", **told)
+    save_figure(out, "cost", figure, title=HOSTILE, headline=f"42 {HOSTILE}", **told)
     save_table(out, "cost", ["encoder", "score"], [[HOSTILE, "0.1 (0.2)"], ["b", "0.3 (0.1)"]],
                title="Cost", caption=HOSTILE, best={"score": "max"}, **told)  # fmt: skip
     save_table(out, "zzz", ["n"], [[str(i)] for i in range(40)], section="Another")
@@ -141,7 +141,7 @@ def test_everything_is_in_the_page_in_order_and_escaped(results, tmp_path):
     assert HOSTILE not in html
     text = " ".join(page.text)
     assert text.count(HOSTILE) > 10
-    assert text.index("42") < text.index("A linear model")  # the answer first
+    assert text.index("42") < text.index("A linear model")  # the headline first
     assert "0.800" in text and "the best of 3" in text and "untrained 0.500" in text
     assert "python evaluate/main.py compute results" in text
     assert not re.search(r'(src|href)="(?!data:|#)', html)

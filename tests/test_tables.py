@@ -175,7 +175,7 @@ def test_done_is_what_agrees_in_nuclei_protocol_and_encoder(tmp_path):
     assert not is_done(tmp_path, "consep", facts(), "other", {"name": "mine"})
 
 
-def test_checkpoints_in_shares_then_skipped_then_anew(own, tmp_path, capsys):
+def test_checkpoints_in_shares_then_skipped_then_anew(own, tmp_path, caplog):
     from train.encoder import build_encoder, save_encoder
 
     for number in range(2):
@@ -189,11 +189,12 @@ def test_checkpoints_in_shares_then_skipped_then_anew(own, tmp_path, capsys):
         assert main.main([*words, "--part", str(part), "--parts", "2"]) == 0
     assert {row["encoder"] for row in read_rows(out)} == {"run0", "run1"}
     before = {p: p.read_bytes() for p in (out / "probes").rglob("*.json")}
-    capsys.readouterr()
+    caplog.set_level("INFO")
     assert main.main(words) == 0
-    assert capsys.readouterr().err.count("done before, skipped") == 2
+    assert caplog.text.count("done before, skipped") == 2
+    caplog.clear()
     assert main.main([*words, "--overwrite"]) == 0
-    assert "skipped" not in capsys.readouterr().err
+    assert "skipped" not in caplog.text
     for path, data in before.items():
         old, new = json.loads(data), json.loads(path.read_text())
         assert old["rows"] == new["rows"]

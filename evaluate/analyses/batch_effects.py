@@ -1,18 +1,18 @@
-"""Batch effects: how well an embedding tells where a cell comes from, beside what it is.
+"""Batch effects: how well embeddings predict where a cell comes from, beside what it is.
 
 The question that the paper leaves for later (section 4). Within each class, so that slides do not
-differ merely by what grows on them, two measures of each kind of origin (slide, tissue source site,
-scanner, …), both safe from one origin being recognised by another:
+differ merely by what grows on them, two measures of each batch variable (slide, tissue source site,
+scanner, …), neither of which recognises a site by its slides:
 
-- a probe: the balanced accuracy of the logistic regression of evaluate/probes/probe.py that tells
-  the origins apart. Where an origin has several slides, train and test hold different slides of
-  every origin, so that a site is not told by knowing its slides;
-- k-NN purity: the share of a cell's k nearest of the same origin; where origins have several
-  slides, cells of the cell's own slide are no neighbours. Chance is the origin's share of the cells
-  that may be neighbours.
+- a probe: the balanced accuracy of the logistic regression of evaluate/probes/probe.py that
+  predicts the variable. Where a level (a site) has several slides, train and test hold different
+  slides of it, so that a site is not predicted by knowing its slides;
+- k-NN purity: the share of a cell's k nearest of the same level; where levels have several slides,
+  cells of the cell's own slide are no neighbours. Chance is the level's share of the cells that may
+  be neighbours.
 
-Both are also given as the part of the way from chance (0) to perfect (1), in which origins of any
-number and classes compare.
+Both are also given adjusted for chance, from chance (0) to perfect (1), so that variables of any
+number of levels, and classes, compare.
 """
 
 import re
@@ -35,11 +35,11 @@ METRIC = "balanced accuracy"
 
 @dataclass(frozen=True)
 class Effect:
-    """How well one kind of origin is told within one class."""
+    """How well one batch variable is predicted within one class."""
 
-    kind: str  # of origin
+    variable: str
     stratum: str  # the class; '' where there are none
-    origins: int
+    levels: int
     cells: int
     folds: int
     probe: float  # balanced accuracy
@@ -49,134 +49,138 @@ class Effect:
     @property
     def probe_chance(self) -> float:
         """What guessing gives."""
-        return 1 / self.origins
+        return 1 / self.levels
 
     @property
-    def told(self) -> float:
-        """The probe's part of the way from chance to perfect."""
+    def accuracy_adjusted(self) -> float:
+        """The balanced accuracy, adjusted for chance."""
         return (self.probe - self.probe_chance) / (1 - self.probe_chance)
 
     @property
-    def gathered(self) -> float:
-        """The purity's part of the way from chance to perfect."""
+    def purity_adjusted(self) -> float:
+        """The purity, adjusted for chance."""
         return (self.purity - self.purity_chance) / (1 - self.purity_chance)
 
 
-def origins_of(
+def batch_variables(
     samples: Benchmark, more: dict[str, dict[str, str]] | None = None
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return every kind of origin of the samples, kind -> (N,) str, and their slides.
+    """Return every batch variable of the samples, name -> (N,) str, and their slides.
 
-    The finest kind that is known counts as the slides. Tissue source sites are read from TCGA
+    The finest that is known counts as the slides. Tissue source sites are read from TCGA
     barcodes.
 
     Args:
         samples: N nuclei.
-        more: kind -> {slide: origin}, such as {"scanner": {"a": "GT450", …}}.
+        more: name -> {slide: level}, such as {"scanner": {"a": "GT450", …}}.
 
     Raises:
         ValueError: nothing is known of where the nuclei come from, or `more` names no slide of
             theirs.
     """
-    kinds = dict(samples.origins)
+    variables = dict(samples.origins)
     if samples.group_kind:
-        kinds.setdefault(samples.group_kind, samples.groups)
-    # An image that is a slide of its own is not told twice.
+        variables.setdefault(samples.group_kind, samples.groups)
+    # An image that is a slide of its own is not listed twice.
     parts = {
         tuple(np.unique(values, return_inverse=True)[1].tolist()): kind
-        for kind, values in reversed(kinds.items())
+        for kind, values in reversed(variables.items())
         if len(set(values.tolist())) > 1
     }
-    kinds = {kind: values for kind, values in kinds.items() if kind in parts.values()}
-    if not kinds:
-        raise ValueError(f"{samples.name}: no two slides, images or sites are told of its nuclei")
-    slides = max(kinds.values(), key=lambda values: len(set(values.tolist())))
+    variables = {kind: values for kind, values in variables.items() if kind in parts.values()}
+    if not variables:
+        raise ValueError(
+            f"{samples.name}: its nuclei are of no two slides, images or sites that are known"
+        )
+    slides = max(variables.values(), key=lambda values: len(set(values.tolist())))
     sites = [BARCODE.match(slide) for slide in slides.tolist()]
     if any(sites):
-        kinds["site"] = np.array([found[1] if found else "" for found in sites])
+        variables["site"] = np.array([found[1] if found else "" for found in sites])
     for kind, table in (more or {}).items():
         if not set(table) & set(slides.tolist()):
             raise ValueError(
                 f"{kind}: none of {', '.join(list(table)[:3])} … is a slide of {samples.name}, "
                 f"such as {slides[0]}"
             )
-        kinds[kind] = np.array([table.get(slide, "") for slide in slides.tolist()])
-    return kinds, slides
+        variables[kind] = np.array([table.get(slide, "") for slide in slides.tolist()])
+    return variables, slides
 
 
 def effects(
-    vectors: np.ndarray,
+    embeddings: np.ndarray,
     samples: Benchmark,
-    kind: str,
-    origins: np.ndarray,
+    variable: str,
+    levels: np.ndarray,
     slides: np.ndarray,
     strata: np.ndarray,
     components: int | None = None,
     seed: int = 0,
     cells: int = CELLS,
 ) -> list[Effect]:
-    """Measure how well one kind of origin is told within each class, or finer stratum.
+    """Measure how well one batch variable is predicted within each class, or finer stratum.
 
-    Those in which fewer than two origins have enough cells (and, where slides make up origins,
+    Those in which fewer than two levels have enough cells (and, where levels have several slides,
     enough slides) are left out.
 
     Args:
-        vectors: (N, D) float.
+        embeddings: (N, D) float.
         samples: the N nuclei, with labels or without.
-        kind: of the origins, in a word.
-        origins: (N,) str, '' unknown.
+        variable: its name.
+        levels: (N,) str, '' unknown.
         slides: (N,) str.
         strata: (N,) str, what is looked at one by one: `samples.labels`, or finer.
         components: of the probe's PCA, or None.
         seed: of draws, folds and PCA.
-        cells: at most, of an origin and class.
+        cells: at most, of a level and class.
     """
     found = []
     for label in sorted(set(strata.tolist())):
-        here = np.flatnonzero((strata == label) & (origins != ""))
-        rows = _draw(here, origins, slides, cells, seed)
+        here = np.flatnonzero((strata == label) & (levels != ""))
+        rows = _draw(here, levels, slides, cells, seed)
         if not len(rows):
             continue
-        names = tuple(sorted(set(origins[rows].tolist())))
+        names = tuple(sorted(set(levels[rows].tolist())))
         asked = Benchmark(
-            samples.name, samples.crops[rows], origins[rows], names, slides[rows], "slide"
+            samples.name, samples.crops[rows], levels[rows], names, slides[rows], "slide"
         )
-        tests = _origin_folds(asked, seed)
-        title = f"{kind} within {label or 'all'}"
-        scored = probe(vectors[rows], asked, tests, components, seed, title)
-        purity, chance = knn_purity(standardise(vectors[rows]), origins[rows], slides[rows])
+        tests = _slide_folds(asked, seed)
+        title = f"{variable} within {label or 'all'}"
+        scored = probe(embeddings[rows], asked, tests, components, seed, title)
+        purity, chance = knn_purity(standardise(embeddings[rows]), levels[rows], slides[rows])
         score = float(np.mean([scores[METRIC] for scores in scored]))
-        found.append(Effect(kind, label, len(names), len(rows), len(tests), score, purity, chance))
+        found.append(
+            Effect(variable, label, len(names), len(rows), len(tests), score, purity, chance)
+        )
     return found
 
 
 def knn_purity(
-    vectors: np.ndarray, origins: np.ndarray, slides: np.ndarray, k: int = NEIGHBOURS
+    embeddings: np.ndarray, levels: np.ndarray, slides: np.ndarray, k: int = NEIGHBOURS
 ) -> tuple[float, float]:
-    """Return the mean share of same-origin cells among the k nearest, and what chance gives.
+    """Return the mean share of same-level cells among the k nearest, and what chance gives.
 
-    Every origin weighs alike; k is cut to what the rarest origin can give. Where each origin is
+    Every level weighs alike; k is cut to what the rarest level can give. Where each level is
     one slide, any cell but the cell itself may be a neighbour; else only cells of other slides.
 
     Args:
-        vectors: (N, D) float.
-        origins: (N,) str.
-        slides: (N,) str, within origins.
+        embeddings: (N, D) float.
+        levels: (N,) str.
+        slides: (N,) str, within levels.
         k: neighbours.
     """
-    _, code, size = np.unique(origins, return_inverse=True, return_counts=True)
+    _, code, size = np.unique(levels, return_inverse=True, return_counts=True)
     _, slide, cells = np.unique(slides, return_inverse=True, return_counts=True)
     single = len(size) == len(cells)
     own = 1 if single else cells[slide]  # cells that may be no neighbour
-    k = int(min(k, (size[code] - own).min()))  # so that all may be of the same origin
-    near = nearest(vectors, k, None if single else slide)  # (N, k)
+    k = int(min(k, (size[code] - own).min()))  # so that all may be of the same level
+    near = nearest(embeddings, k, None if single else slide)  # (N, k)
     share = (code[near] == code[:, None]).mean(axis=1)
     chance = (size[code] - own) / (len(code) - own)
     return tuple(float((np.bincount(code, v) / size).mean()) for v in (share, chance))
 
 
 def class_score(
-    vectors: np.ndarray,
+    embeddings: np.ndarray,
     samples: Benchmark,
     slides: np.ndarray,
     components: int | None = None,
@@ -192,23 +196,23 @@ def class_score(
         tests, words = folds(asked, "grouped", FOLDS, seed), "slides kept whole"
     except ValueError:
         tests, words = folds(asked, "stratified", FOLDS, seed), "nuclei shuffled"
-    scored = probe(vectors[labelled], asked, tests, components, seed, f"class of {samples.name}")
+    scored = probe(embeddings[labelled], asked, tests, components, seed, f"class of {samples.name}")
     return float(np.mean([scores[METRIC] for scores in scored])), words
 
 
 def _draw(
-    rows: np.ndarray, origins: np.ndarray, slides: np.ndarray, cells: int, seed: int
+    rows: np.ndarray, levels: np.ndarray, slides: np.ndarray, cells: int, seed: int
 ) -> np.ndarray:
-    """Choose cells of each origin that has enough, of its slides alike; none if too few have.
+    """Choose cells of each level that has enough, of its slides alike; none if too few have.
 
-    Where origins are made of slides, each needs two.
+    Where levels are made of slides, each needs two.
     """
     rng = np.random.default_rng(seed)
-    pairs = set(zip(origins[rows].tolist(), slides[rows].tolist(), strict=True))
-    single = len(pairs) == len(set(origins[rows].tolist()))
+    pairs = set(zip(levels[rows].tolist(), slides[rows].tolist(), strict=True))
+    single = len(pairs) == len(set(levels[rows].tolist()))
     chosen = []
-    for name in sorted(set(origins[rows].tolist())):
-        mine = rows[origins[rows] == name]
+    for name in sorted(set(levels[rows].tolist())):
+        mine = rows[levels[rows] == name]
         parts = [mine[slides[mine] == slide] for slide in sorted(set(slides[mine].tolist()))]
         parts = [part for part in parts if len(part) >= (LEAST if single else LEAST_OF_SLIDE)]
         if len(parts) < (1 if single else 2) or sum(map(len, parts)) < LEAST:
@@ -216,11 +220,11 @@ def _draw(
         share = max(LEAST_OF_SLIDE, cells // len(parts))
         chosen += [np.sort(rng.permutation(part)[:share]) for part in parts]
     found = np.concatenate(chosen) if chosen else np.empty(0, int)
-    return found if len(set(origins[found].tolist())) > 1 else np.empty(0, int)
+    return found if len(set(levels[found].tolist())) > 1 else np.empty(0, int)
 
 
-def _origin_folds(asked: Benchmark, seed: int) -> list[np.ndarray]:
-    """Return test rows such that every origin is learnt and tested, on different slides."""
+def _slide_folds(asked: Benchmark, seed: int) -> list[np.ndarray]:
+    """Return test rows such that every level is learnt and tested, on different slides."""
     slides = {
         name: sorted(set(asked.groups[asked.labels == name].tolist())) for name in asked.classes
     }

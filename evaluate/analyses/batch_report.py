@@ -1,4 +1,4 @@
-"""The tables and the figure of batch effects: where a cell is from, beside what it is."""
+"""The tables and the figure of batch effects: batch variables beside the class."""
 
 from itertools import groupby
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 from evaluate.analyses.batch_effects import CELLS, NEIGHBOURS, Effect
 from evaluate.benchmark import Benchmark
 from evaluate.maps.map import COLOURS
-from evaluate.report.figures import answer, save_figure, save_table
+from evaluate.report.figures import headline, save_figure, save_table
 
 SECTION = "Batch effects"
 Found = dict[str, tuple[tuple[float, str] | None, list[Effect]]]  # encoder -> class score, effects
@@ -21,53 +21,62 @@ def save(out: Path, samples: Benchmark, found: Found, within: str | None = None)
         out: the results folder.
         samples: what was embedded.
         found: per encoder its class score (and the folds' kind; None without classes) and effects.
-        within: a kind of origin that strata were made of, beside classes.
+        within: a batch variable that strata were made of, beside classes.
     """
     name = f"{samples.name}--{within}" if within else samples.name
     facts = {"section": SECTION, "command": "batch"}
-    header = ["encoder", "class", "class told", "origin", "origins", "probe", "chance", "told",
-              "k-NN purity", "chance of it", "gathered"]  # fmt: skip
+    header = ["encoder", "class", "class, chance-adjusted", "batch variable", "levels",
+              "balanced accuracy", "by chance", "accuracy, chance-adjusted", "k-NN purity",
+              "purity by chance", "purity, chance-adjusted"]  # fmt: skip
     rows = []
     for encoder, (score, effects) in found.items():
-        shown = [f"{score[0]:.3f}", f"{class_told(samples, score):.2f}"] if score else ["", ""]
+        shown = [f"{score[0]:.3f}", f"{class_adjusted(samples, score):.2f}"] if score else ["", ""]
         for kind, mean in summaries(effects).items():
-            own = [e for e in effects if e.kind == kind]
-            counts = sorted({e.origins for e in own})
-            origins = "–".join(str(n) for n in dict.fromkeys([counts[0], counts[-1]]))
-            rows.append([encoder, *shown, kind, origins, *mean])
+            own = [e for e in effects if e.variable == kind]
+            counts = sorted({e.levels for e in own})
+            levels = "–".join(str(n) for n in dict.fromkeys([counts[0], counts[-1]]))
+            rows.append([encoder, *shown, kind, levels, *mean])
     caption = _caption(samples, found, within)
-    title = f"Origin beside class: {name}"
+    title = f"Batch variables beside class: {name}"
     table = save_table(out, f"batch--{name}", header, rows, title=title, caption=caption, **facts)
     every = [
-        [encoder, e.kind, e.stratum or "all", e.origins, e.cells, e.folds]
+        [encoder, e.variable, e.stratum or "all", e.levels, e.cells, e.folds]
         + [f"{v:.3f}" for v in (e.probe, e.probe_chance, e.purity, e.purity_chance)]
         for encoder, (_, effects) in found.items()
         for e in effects
     ]
-    header = ["encoder", "origin", "class", "origins", "cells", "folds", "probe", "chance",
-              "k-NN purity", "chance of it"]  # fmt: skip
-    title = f"Origin within each class: {name}"
+    header = ["encoder", "batch variable", "class", "levels", "cells", "folds",
+              "balanced accuracy", "by chance", "k-NN purity", "purity by chance"]  # fmt: skip
+    title = f"Batch variables within each class: {name}"
     save_table(out, f"batch-classes--{name}", header, every, title=title, **facts)
-    figure, said = draw(samples, found), _answer(samples, found)
+    figure, said = draw(samples, found), _headline(samples, found)
     save_figure(
-        out, f"batch--{name}", figure, title=f"Told apart: origin and class, {name}",
-        caption=caption, answer=said, **facts,
+        out, f"batch--{name}", figure, title=f"Predicted from embeddings: batch and class, {name}",
+        caption=caption, headline=said, **facts,
     )  # fmt: skip
     return f"{table.with_suffix('.md').read_text()}\n{said}"
 
 
-def class_told(samples: Benchmark, score: tuple[float, str]) -> float:
-    """Return the class probe's part of the way from chance to perfect."""
+def class_adjusted(samples: Benchmark, score: tuple[float, str]) -> float:
+    """Return the class probe's balanced accuracy, adjusted for chance."""
     chance = 1 / len(samples.classes)
     return (score[0] - chance) / (1 - chance)
 
 
 def summaries(effects: list[Effect]) -> dict[str, list[str]]:
-    """Return per kind the means over classes: probe, chance, told, purity, chance, gathered."""
+    """Return per variable the means over classes: accuracy, chance, adjusted; likewise purity."""
     found = {}
-    for kind, own in groupby(effects, key=lambda e: e.kind):
+    for kind, own in groupby(effects, key=lambda e: e.variable):
         values = [
-            (e.probe, e.probe_chance, e.told, e.purity, e.purity_chance, e.gathered) for e in own
+            (
+                e.probe,
+                e.probe_chance,
+                e.accuracy_adjusted,
+                e.purity,
+                e.purity_chance,
+                e.purity_adjusted,
+            )
+            for e in own
         ]
         found[kind] = [
             f"{v:.2f}" if i % 3 == 2 else f"{v:.3f}" for i, v in enumerate(np.mean(values, axis=0))
@@ -79,22 +88,23 @@ def draw(samples: Benchmark, found: Found):
     """Return a matplotlib figure: a row per encoder, chance to perfect along x."""
     from matplotlib.figure import Figure
 
-    kinds = list(dict.fromkeys(e.kind for _, effects in found.values() for e in effects))
+    kinds = list(dict.fromkeys(e.variable for _, effects in found.values() for e in effects))
     figure = Figure(figsize=(7.5, 1.3 + 0.55 * len(found) + 0.22 * len(kinds)))
     axes = figure.add_subplot()
     for y, (_, (score, effects)) in enumerate(found.items()):
         axes.axhline(y, color="#e5e5e5", lw=1, zorder=0)
         if score:
-            axes.plot(class_told(samples, score), y, "o", c="black", ms=9, zorder=3)
+            axes.plot(class_adjusted(samples, score), y, "o", c="black", ms=9, zorder=3)
         for i, kind in enumerate(kinds):
-            own = [e for e in effects if e.kind == kind]
+            own = [e for e in effects if e.variable == kind]
             if not own:
                 continue
             colour, at = COLOURS[i % len(COLOURS)], y + 0.16 * (i + 1 - (len(kinds) + 1) / 2)
-            told, gathered = ([getattr(e, n) for e in own] for n in ("told", "gathered"))
-            axes.plot([min(told), max(told)], [at, at], c=colour, lw=1.2, alpha=0.6)
-            axes.plot(np.mean(told), at, "s", c=colour, ms=7)
-            axes.plot(np.mean(gathered), at, "D", mec=colour, mfc="white", ms=6)
+            accuracy = [e.accuracy_adjusted for e in own]
+            purity = [e.purity_adjusted for e in own]
+            axes.plot([min(accuracy), max(accuracy)], [at, at], c=colour, lw=1.2, alpha=0.6)
+            axes.plot(np.mean(accuracy), at, "s", c=colour, ms=7)
+            axes.plot(np.mean(purity), at, "D", mec=colour, mfc="white", ms=6)
     handles = [axes.plot([], [], "o", c="black", ms=9, label="class (probe)")[0]] if any(
         score for score, _ in found.values()
     ) else []  # fmt: skip
@@ -128,19 +138,19 @@ def _caption(samples: Benchmark, found: Found, within: str | None) -> str:
     strata = "each class" if samples.classes else "all nuclei"
     strata += f" and {within}" if within else ""
     return (
-        f"{len(samples):,} nuclei of {samples.name}. {classes}Origin within {strata}, mean over "
-        f"them: balanced accuracy of a probe (up to {CELLS} cells an origin; where an origin has "
-        "several slides, train and test hold different ones), and share of the same origin among "
-        f"the {NEIGHBOURS} nearest (then of other slides). Told, gathered: from chance (0) to "
-        "perfect (1). Low is good for origins, unless they differ in biology: sites of other "
-        "organs do."
+        f"{len(samples):,} nuclei of {samples.name}. {classes}Batch variables within {strata}, "
+        f"mean over them: balanced accuracy of a probe (up to {CELLS} cells a level; where one has "
+        "several slides, train and test hold different ones), and share of the same level among "
+        f"the {NEIGHBOURS} nearest (then of other slides). Chance-adjusted: from chance (0) to "
+        "perfect (1). Low is good for batch variables, unless they differ in biology: sites of "
+        "other organs do."
     )
 
 
-def _answer(samples: Benchmark, found: Found) -> str:
+def _headline(samples: Benchmark, found: Found) -> str:
     parts = {}
     for encoder, (score, effects) in found.items():
-        told = ", ".join(f"{kind} {mean[2]}" for kind, mean in summaries(effects).items())
-        kind = f"class {class_told(samples, score):.2f}, " if score else ""
-        parts[encoder] = f"tells {kind}{told}"
-    return answer(f"{samples.name}, from chance 0 to perfect 1", parts)
+        variables = ", ".join(f"{kind} {mean[2]}" for kind, mean in summaries(effects).items())
+        kind = f"class {class_adjusted(samples, score):.2f}, " if score else ""
+        parts[encoder] = f"{kind}{variables}"
+    return headline(f"{samples.name}, chance-adjusted accuracy", parts)

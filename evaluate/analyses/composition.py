@@ -6,6 +6,7 @@ but the results folder, where each has files of its own, so any number run at on
 """
 
 import json
+import logging
 import shlex
 import shutil
 import subprocess
@@ -15,6 +16,8 @@ from pathlib import Path
 
 from shards.cells import finished_slides
 from shards.write import write_text
+
+log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[2]
 LAST = 12  # lines of a failed stage's log that are shown
@@ -149,15 +152,15 @@ def run_jobs(jobs: list[Job], plan: Plan) -> list[str]:
     for number, job in enumerate(jobs, 1):
         if is_done(job, plan, names):
             continue
-        print(f"[{number}/{len(jobs)}] {job.name}", flush=True)
+        log.info("[%d/%d] %s", number, len(jobs), job.name)
         try:
             reason = _run(job, plan)
         except Impossible as error:
-            print(f"  left out: {error}", flush=True)
+            log.info("  left out: %s", error)
             continue
         if reason:
             failed.append(f"{job.name}: {reason}")
-            print(f"  failed: {reason}", file=sys.stderr, flush=True)
+            log.error("  failed: %s", reason)
     return failed
 
 

@@ -81,7 +81,7 @@ def write_composition(out: Path, jobs: list[Job]) -> Path | None:
         f"{len(jobs)} runs are done.",
         best={columns[0]: "max"}, **facts,
     )  # fmt: skip
-    _draw(out, columns, table, facts | {"answer": _answer(table)}, over)
+    _draw(out, columns, table, facts | {"headline": _headline(table)}, over)
     return path
 
 
@@ -90,7 +90,7 @@ def _rank(point: tuple) -> tuple:
     return (slides is not None, encoder, cells, slides or 0, projects or 0)
 
 
-def _answer(table: dict[tuple, list]) -> str:
+def _headline(table: dict[tuple, list]) -> str:
     """Say what more of each brought, from the least to the most."""
     parts = []
     upper = sorted((point for point in table if not point[2]), key=_rank)

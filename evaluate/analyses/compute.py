@@ -310,7 +310,7 @@ def _draw(out: Path, costs: dict[str, Cost | None], scores: dict) -> None:
     networks = {name: value for name, value in values.items() if costs.get(name)}
     best = max(networks, key=networks.get)
     metric = next(iter(scores))
-    answer = (
+    headline = (
         f"Of {len(networks)} networks {best} has the highest mean {metric}, {networks[best]:.3f}, "
         f"at {costs[best].macs / 1e9:.3g} G multiply-adds an image."
     )
@@ -319,5 +319,5 @@ def _draw(out: Path, costs: dict[str, Cost | None], scores: dict) -> None:
         caption="Mean score over the benchmarks named above each panel, against what one image "
         "costs (log scale); area grows with the number of parameters; dashed: handcrafted; "
         "thin: counted, not probed (paper, Fig. 2).",
-        answer=answer, command="compute",
+        headline=headline, command="compute",
     )  # fmt: skip

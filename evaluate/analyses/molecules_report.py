@@ -9,7 +9,7 @@ from evaluate.analyses.moran import Moran
 from evaluate.benchmark import Benchmark
 from evaluate.maps.colouring import hues
 from evaluate.maps.map import project
-from evaluate.report.figures import answer, save_figure, save_table
+from evaluate.report.figures import headline, save_figure, save_table
 
 SECTION = "Molecules"
 PANELS = 11  # of expression at most, beside the t-SNE
@@ -56,7 +56,7 @@ def save(
     path = save_table(
         out, f"moran--{samples.name}", header, rows, section=SECTION, command="molecules",
         title=f"Moran's I: {samples.name}", caption=caption,
-        answer=_answer(samples, molecules, found),
+        headline=_headline(samples, molecules, found),
         best={f"I, {encoder}": "max" for encoder in found},
     )  # fmt: skip
     return path.with_suffix(".md").read_text(encoding="utf-8")
@@ -65,7 +65,7 @@ def save(
 def save_maps(
     out: Path,
     encoder: str,
-    vectors: np.ndarray,
+    embeddings: np.ndarray,
     samples: Benchmark,
     molecules: Molecules,
     values: np.ndarray,
@@ -79,7 +79,7 @@ def save_maps(
     Args:
         out: the results folder.
         encoder: its name.
-        vectors: (N, D) float.
+        embeddings: (N, D) float.
         samples: the N cells.
         molecules: whose names the values bear.
         values: (N, T) float.
@@ -89,8 +89,8 @@ def save_maps(
         seed: of the choice and the t-SNE.
     """
     rng = np.random.default_rng(seed)
-    rows = np.sort(rng.permutation(len(vectors))[:drawn])
-    xy = project(vectors[rows], seed)
+    rows = np.sort(rng.permutation(len(embeddings))[:drawn])
+    xy = project(embeddings[rows], seed)
     ranked = np.argsort(-np.nan_to_num(moran.observed, nan=-np.inf), kind="stable")
     chosen = [molecules.names.index(m) for m in markers] if markers else ranked
     panels = [(molecules.names[t], values[rows, t], moran.observed[t]) for t in chosen[:PANELS]]
@@ -149,14 +149,14 @@ def draw(xy: np.ndarray, samples: Benchmark, panels: list[tuple[str, np.ndarray,
     return figure
 
 
-def _answer(samples: Benchmark, molecules: Molecules, found: dict[str, Moran]) -> str:
+def _headline(samples: Benchmark, molecules: Molecules, found: dict[str, Moran]) -> str:
     parts = {}
     for encoder, moran in found.items():
         known = np.isfinite(moran.observed)
         positive = int((moran.p_adjusted[known] < 0.05).sum())
         parts[encoder] = f"{np.nanmean(moran.observed):.2f} ({positive} of {known.sum()})"
     what = f"{molecules.what} of {samples.name} on the embedding"
-    return answer(f"{what}, mean Moran's I (how many gather, adjusted p < 0.05)", parts)
+    return headline(f"{what}, mean Moran's I (how many gather, adjusted p < 0.05)", parts)
 
 
 def _p(moran: Moran, t: int) -> str:

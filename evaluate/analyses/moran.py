@@ -39,11 +39,11 @@ class Moran:
     permutations: int
 
 
-def graph(vectors: np.ndarray, slides: np.ndarray, k: int = NEIGHBOURS) -> csr_array:
+def graph(embeddings: np.ndarray, slides: np.ndarray, k: int = NEIGHBOURS) -> csr_array:
     """Return the weights of the k-NN graph, neighbours within a slide only.
 
     Args:
-        vectors: (N, D) float.
+        embeddings: (N, D) float.
         slides: (N,) str.
         k: neighbours of a cell.
 
@@ -53,7 +53,7 @@ def graph(vectors: np.ndarray, slides: np.ndarray, k: int = NEIGHBOURS) -> csr_a
     Raises:
         ValueError: a slide has k cells or fewer.
     """
-    near = np.empty((len(vectors), k), np.int64)
+    near = np.empty((len(embeddings), k), np.int64)
     for slide in np.unique(slides):
         rows = np.flatnonzero(slides == slide)
         if len(rows) <= k:
@@ -61,7 +61,7 @@ def graph(vectors: np.ndarray, slides: np.ndarray, k: int = NEIGHBOURS) -> csr_a
                 f"slide {slide!r} has {len(rows)} cells, too few for {k} neighbours; leave it out "
                 "or take fewer neighbours"
             )
-        near[rows] = rows[nearest(standardise(vectors[rows]), k)]
+        near[rows] = rows[nearest(standardise(embeddings[rows]), k)]
     weights = np.full(near.size, 1 / k, np.float32)
     shape = (len(near), len(near))
     return csr_array((weights, near.reshape(-1), np.arange(0, near.size + 1, k)), shape)

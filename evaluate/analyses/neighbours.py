@@ -5,16 +5,16 @@ import numpy as np
 BLOCK_BYTES = 64 << 20  # of a block of distances
 
 
-def nearest(vectors: np.ndarray, k: int, exclude: np.ndarray | None = None) -> np.ndarray:
+def nearest(embeddings: np.ndarray, k: int, exclude: np.ndarray | None = None) -> np.ndarray:
     """Return each vector's k nearest others by Euclidean distance, the nearest first.
 
-    Distances are float32 of centred vectors, so that neighbours whose distances differ by less
-    than about 1e-6 of the vectors' spread may change places.
+    Distances are float32 of centred embeddings, so that neighbours whose distances differ by less
+    than about 1e-6 of the embeddings' spread may change places.
 
     Args:
-        vectors: (N, D) float.
+        embeddings: (N, D) float.
         k: how many; the vector itself is none of them.
-        exclude: (N,) integers; vectors of the same number are no neighbours either.
+        exclude: (N,) integers; embeddings of the same number are no neighbours either.
 
     Returns:
         (N, k) int32.
@@ -24,13 +24,13 @@ def nearest(vectors: np.ndarray, k: int, exclude: np.ndarray | None = None) -> n
     """
     import torch
 
-    count = len(vectors)
+    count = len(embeddings)
     largest = 1 if exclude is None else np.unique(exclude, return_counts=True)[1].max()
     if count - largest < k:
         raise ValueError(
-            f"{k} neighbours are asked for, but of {count} vectors one has {count - largest} others"
+            f"{k} neighbours are asked for, but one of {count} embeddings has {count - largest}"
         )
-    x = np.asarray(vectors, np.float32)
+    x = np.asarray(embeddings, np.float32)
     x = x - x.mean(axis=0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     points = torch.from_numpy(x).to(device)
@@ -56,15 +56,15 @@ def nearest(vectors: np.ndarray, k: int, exclude: np.ndarray | None = None) -> n
     return out
 
 
-def standardise(vectors: np.ndarray, by: np.ndarray | None = None) -> np.ndarray:
-    """Return vectors less the mean over the s.d. of each feature, (N, D) float32.
+def standardise(embeddings: np.ndarray, by: np.ndarray | None = None) -> np.ndarray:
+    """Return embeddings less the mean over the s.d. of each feature, (N, D) float32.
 
     Args:
-        vectors: (N, D) float.
-        by: (M, D) whose mean and s.d. are taken; None: the vectors' own. A feature that does not
+        embeddings: (N, D) float.
+        by: (M, D) whose mean and s.d. are taken; None: the embeddings' own. A feature that does not
             vary there becomes 0.
     """
-    by = vectors if by is None else by
+    by = embeddings if by is None else by
     mean, sd = by.mean(axis=0, dtype=np.float64), by.std(axis=0, dtype=np.float64)
     scale = np.where(sd > 0, 1 / np.where(sd > 0, sd, 1), 0)
-    return ((vectors - mean) * scale).astype(np.float32)
+    return ((embeddings - mean) * scale).astype(np.float32)

@@ -2,7 +2,7 @@
 
 Paper leaves open: the scale of embeddings before RMSE, the metric of neighbours, what a probe was
 trained on. Here: each feature is standardised by the mean and s.d. of the original embeddings, for
-all three measures. Its figures fit that: of vectors whose features have unit variance, RMSE² is
+all three measures. Its figures fit that: of embeddings whose features have unit variance, RMSE² is
 2 (1 - cosine), and Table 7 has 0.777² = 0.60 and 2 (1 - 0.687) = 0.63, 0.879² = 0.77 and 0.84,
 1.311² = 1.72 and 1.72. Neighbours are Euclidean, in the originals and in the restained cells. The
 probe is trained on originals and tested on restained cells of held-out folds: the shift a user

@@ -7,7 +7,7 @@ import numpy as np
 from evaluate.analyses.robustness import MEASURES, Stability
 from evaluate.benchmark import Benchmark
 from evaluate.maps.map import COLOURS
-from evaluate.report.figures import answer, save_figure, save_table
+from evaluate.report.figures import headline, save_figure, save_table
 
 SECTION = "Robustness to staining"
 CELLS = 36  # in a panel of the figure of cells
@@ -19,7 +19,7 @@ def save(
     changed: list[Benchmark],
     stains: list[str],
     moved: dict[str, dict[str, Stability]],
-    told: dict[str, dict[str, list[float]]],
+    accuracies: dict[str, dict[str, list[float]]],
     k: int,
     ill_posed: str,
     slides: int,
@@ -34,8 +34,8 @@ def save(
         changed: in each stain.
         stains: their names.
         moved: encoder -> stain -> how far embeddings moved.
-        told: encoder -> `original` and each stain -> balanced accuracy of each fold; {} without
-            classes.
+        accuracies: encoder -> `original` and each stain -> balanced accuracy of each fold; {}
+            without classes.
         k: neighbours.
         ill_posed: of `slide_stains`.
         slides: how many.
@@ -59,19 +59,19 @@ def save(
             for stain, line in zip(of, values, strict=True)
         ]
     best = dict(zip(MEASURES, ("min", "max", "max"), strict=True))
-    similar = answer(f"{name} under other stains, cosine similarity", {r[0]: r[2] for r in rows})
+    similar = headline(f"{name} under other stains, cosine similarity", {r[0]: r[2] for r in rows})
     table = save_table(
         out, f"robustness--{name}", ["encoder", *MEASURES], rows, caption=caption, best=best,
         title=f"Stability of embeddings under restaining: {name}",
-        answer="" if told else similar, **facts,
+        headline="" if accuracies else similar, **facts,
     )  # fmt: skip
     save_table(
         out, f"robustness-stains--{name}", ["encoder", "stain", *MEASURES], every,
         title=f"Stability under each stain: {name}", **facts,
     )  # fmt: skip
     text = table.with_suffix(".md").read_text(encoding="utf-8")
-    if told:
-        text += _save_probe(out, samples, stains, told, facts)
+    if accuracies:
+        text += _save_probe(out, samples, stains, accuracies, facts)
     save_figure(
         out, f"restained--{name}", draw_cells(samples, changed, stains, seed),
         title=f"Cells under other stains: {name}",
@@ -80,11 +80,13 @@ def save(
     return text
 
 
-def _save_probe(out: Path, samples: Benchmark, stains: list[str], told: dict, facts: dict) -> str:
+def _save_probe(
+    out: Path, samples: Benchmark, stains: list[str], accuracies: dict, facts: dict
+) -> str:
     name = samples.name
     header = ["encoder", "original", *stains, "mean of stains"]
     rows = []
-    for encoder, of in told.items():
+    for encoder, of in accuracies.items():
         cells = [f"{np.mean(of[c]):.3f} ({np.std(of[c], ddof=1):.3f})" for c in header[1:-1]]
         mean = np.mean([np.mean(of[stain]) for stain in stains])
         rows.append([encoder, *cells, f"{mean:.3f}"])
@@ -93,33 +95,33 @@ def _save_probe(out: Path, samples: Benchmark, stains: list[str], told: dict, fa
         "on held-out cells under each stain."
     )
     said = {row[0]: f"from {row[1].split()[0]} to {row[-1]}" for row in rows}
-    said = answer(f"{name} under other stains, balanced accuracy", said)
+    said = headline(f"{name} under other stains, balanced accuracy", said)
     table = save_table(
-        out, f"robustness-probe--{name}", header, rows, caption=caption, answer=said,
+        out, f"robustness-probe--{name}", header, rows, caption=caption, headline=said,
         best=dict.fromkeys(header[1:], "max"), title=f"Probe under each stain: {name}", **facts,
     )  # fmt: skip
-    figure = draw_probe(stains, told, 1 / len(samples.classes))
+    figure = draw_probe(stains, accuracies, 1 / len(samples.classes))
     title = f"The probe under each stain: {name}"
     save_figure(out, f"robustness-probe--{name}", figure, caption=caption, title=title, **facts)
     return f"\n{table.with_suffix('.md').read_text(encoding='utf-8')}\n{said}"
 
 
-def draw_probe(stains: list[str], told: dict[str, dict[str, list[float]]], chance: float):
+def draw_probe(stains: list[str], accuracies: dict[str, dict[str, list[float]]], chance: float):
     """Return a matplotlib figure: bars from chance, of each encoder under each condition."""
     from matplotlib.figure import Figure
 
     conditions = ["original", *stains, "mean of stains"]
     figure = Figure(figsize=(1.8 + 1.05 * len(conditions), 3.6))
     axes = figure.add_subplot()
-    width = 0.8 / len(told)
+    width = 0.8 / len(accuracies)
     places = np.arange(len(conditions)) + np.where(np.arange(len(conditions)) > len(stains), 0.3, 0)
     places[0] -= 0.3
-    for i, (encoder, of) in enumerate(told.items()):
+    for i, (encoder, of) in enumerate(accuracies.items()):
         mean = [np.mean(of[c]) for c in conditions[:-1]]
         sd = [np.std(of[c], ddof=1) for c in conditions[:-1]]
         mean, sd = [*mean, np.mean(mean[1:])], [*sd, np.std(mean[1:], ddof=1)]
         colour, label = COLOURS[i % len(COLOURS)], encoder.replace("$", r"\$").lstrip("_")
-        x = places + width * (i - (len(told) - 1) / 2)
+        x = places + width * (i - (len(accuracies) - 1) / 2)
         axes.bar(
             x, np.array(mean) - chance, width * 0.92, chance, yerr=sd, color=colour,
             label=label[:30], error_kw={"lw": 0.9, "ecolor": "#333"},

@@ -4,15 +4,21 @@ import argparse
 import re
 from pathlib import Path
 
+SPLITS = ("stratified", "grouped", "slide", "patient")
+
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     command.add_argument("results", type=Path, help="a folder that probe wrote to")
-    command.add_argument("--rows", nargs="+", required=True, metavar="LABEL=ENCODER")
+    command.add_argument(
+        "--rows", nargs="+", required=True, metavar="LABEL=ENCODER", help="the table's, in order"
+    )
     command.add_argument("--first", default="Model", metavar="TITLE", help="of the first column")
     command.add_argument("--name", default="comparison", help="of the table's files")
-    command.add_argument("--metric", help="one for all columns; by default the paper's of each")
-    command.add_argument("--split", default="stratified", help="folds of --metric (stratified)")
+    command.add_argument(
+        "--metric", help="one for all columns (default: the paper's of each benchmark)"
+    )
+    command.add_argument("--split", default="stratified", choices=SPLITS, help="folds of --metric")
 
 
 def run(options: argparse.Namespace) -> None:

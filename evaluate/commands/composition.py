@@ -10,24 +10,41 @@ def arguments(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     positive = flags.at_least(1)
     command.add_argument("cells", type=Path, metavar="CELLS", help="what extract wrote")
-    command.add_argument("--benchmark", nargs="+", required=True, metavar="DIR")
-    command.add_argument("--sizes", type=positive, nargs="+", default=[], help="cells, upper row")
-    command.add_argument("--encoders", nargs="+", default=["vit_s8"], help="as train/ names them")
-    command.add_argument("--slides", type=positive, nargs="+", default=[], help="lower row")
-    command.add_argument("--projects", type=positive, nargs="+", default=[], help="its lines")
-    command.add_argument("--cells-fixed", type=positive, help="cells of the lower row")
-    command.add_argument("--repeats", type=positive, default=1, help="seeds for each point (1)")
-    command.add_argument("--train", default="", help='flags of train/main.py, as "--epochs 10"')
-    command.add_argument(
-        "--launch", default="", help='what starts it, as "torchrun --nproc-per-node=8"'
+    flags.benchmarks(command)
+    group = command.add_argument_group("grid")
+    group.add_argument(
+        "--sizes", type=positive, nargs="+", default=[], metavar="N", help="cells of the upper row"
     )
-    command.add_argument("--probe", default="", help='flags of probe, as "--precision bf16"')
-    command.add_argument("--keep-shards", action="store_true", help="of jobs that are done")
-    command.add_argument(
-        "--part", type=int, default=0, help="of --parts: run every parts-th job, then draw"
+    group.add_argument(
+        "--encoders",
+        nargs="+",
+        default=["vit_s8"],
+        metavar="E",
+        help="of the upper row, as train/main.py names them; the lower row takes the first",
     )
-    command.add_argument("--parts", type=positive, default=1)
-    flags.results(command)
+    group.add_argument(
+        "--slides", type=positive, nargs="+", default=[], metavar="N", help="along the lower row"
+    )
+    group.add_argument(
+        "--projects", type=positive, nargs="+", default=[], metavar="N", help="its lines"
+    )
+    group.add_argument("--cells-fixed", type=positive, metavar="N", help="cells of the lower row")
+    group.add_argument("--repeats", type=positive, default=1, help="seeds for each point")
+    group = command.add_argument_group("jobs")
+    group.add_argument(
+        "--train", default="", metavar="FLAGS", help='of train/main.py, as "--epochs 10"'
+    )
+    group.add_argument(
+        "--launch",
+        default="",
+        metavar="COMMAND",
+        help='what starts training, as "torchrun --nproc-per-node=8"',
+    )
+    group.add_argument(
+        "--probe", default="", metavar="FLAGS", help='of probe, as "--precision bf16"'
+    )
+    group.add_argument("--keep-shards", action="store_true", help="of jobs that are done")
+    flags.run(command, parts=True)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -35,8 +52,7 @@ def run(options: argparse.Namespace) -> None:
     from evaluate.analyses.composition import Plan, check_grid, check_settings, grid, run_jobs
     from evaluate.analyses.composition_report import write_composition
 
-    if not 0 <= options.part < options.parts:
-        raise ValueError(f"--part {options.part}: 0 to {options.parts - 1}")
+    flags.check_part(options)
     jobs = grid(
         options.sizes,
         options.encoders,

@@ -9,18 +9,23 @@ from evaluate.commands import flags
 def arguments(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     command.add_argument("out", type=Path, metavar="RESULTS", help="what probe wrote into")
-    command.add_argument(
+    group = command.add_argument_group("encoder")
+    group.add_argument(
         "--encoder",
         nargs="+",
         default=[],
         metavar="E",
         help="measure the speed of these; the others are counted by what the results say of them",
     )
-    command.add_argument(
-        "--also", nargs="+", default=[], metavar="KIND", help="count these too, as h-optimus-0"
+    group.add_argument(
+        "--also",
+        nargs="+",
+        default=[],
+        metavar="KIND",
+        help="count these too, as h-optimus-0 or vit_s8",
     )
-    flags.network(command)
-    command.add_argument("--seed", type=int, default=0)
+    flags.network(group)
+    group.add_argument("--seed", type=int, default=0, help="of the weights of `untrained`")
 
 
 def run(options: argparse.Namespace) -> None:

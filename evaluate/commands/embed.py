@@ -8,18 +8,15 @@ from evaluate.commands.inputs import distinct_benchmarks
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    command.add_argument("--encoder", nargs="+", required=True, metavar="E")
-    source = command.add_mutually_exclusive_group(required=True)
-    source.add_argument("--benchmark", nargs="+", metavar="DIR")
+    flags.encoder(command, compiled=True)
+    data = command.add_argument_group("data")
+    source = data.add_mutually_exclusive_group(required=True)
+    source.add_argument("--benchmark", nargs="+", metavar="DIR", help="folders of benchmarks")
     source.add_argument("--shards", metavar="DIR", help="every cell of a data set, streamed")
-    command.add_argument(
-        "--dtype", choices=("float32", "float16"), default="float32", help="of the file (float32)"
+    data.add_argument(
+        "--dtype", choices=("float32", "float16"), default="float32", help="of the file"
     )
-    flags.network(command)
-    flags.compiled(command)
-    flags.parts(command)
-    flags.overwrite(command)
-    flags.results(command)
+    flags.run(command, parts=True, overwrite=True)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -45,12 +42,12 @@ def run(options: argparse.Namespace) -> None:
     for encoder in encoders:
         for source in (sources[i] for name, i in mine if name == encoder.name):
             if options.shards:
-                path, vectors = embed_shards(
+                path, embeddings = embed_shards(
                     encoder, source, options.out, options.overwrite, options.dtype
                 )
             else:
                 path = array_path(encoder, source.name, options.out, options.dtype)
-                vectors = embed(
+                embeddings = embed(
                     encoder, source, options.out, options.overwrite, dtype=options.dtype
                 )
-            print(f"{path}: {vectors.shape[0]:,} x {vectors.shape[1]} {vectors.dtype}")
+            print(f"{path}: {embeddings.shape[0]:,} x {embeddings.shape[1]} {embeddings.dtype}")

@@ -1,7 +1,17 @@
-"""Flags that several commands share."""
+"""Flags that several commands share, by group: the encoder, the data, values a cell, the run."""
 
 import argparse
 from pathlib import Path
+
+
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Help that ends in the default where there is one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        said = action.help or ""
+        if action.option_strings and action.default not in (None, False, "", [], "==SUPPRESS=="):
+            said += " (default: %(default)s)"
+        return said
 
 
 def at_least(low: int):
@@ -17,17 +27,6 @@ def at_least(low: int):
     return number
 
 
-def encoders(command: argparse.ArgumentParser) -> None:
-    """Add --encoder, one or several."""
-    command.add_argument("--encoder", nargs="+", required=True, metavar="E")
-
-
-def encoders_and_benchmarks(command: argparse.ArgumentParser) -> None:
-    """Add --encoder and --benchmark, several of each."""
-    encoders(command)
-    command.add_argument("--benchmark", nargs="+", required=True, metavar="DIR")
-
-
 def strength(text: str) -> float | None:
     """Read a penalty's strength: a number above 0, or `inner`, which is None."""
     if text == "inner":
@@ -38,68 +37,100 @@ def strength(text: str) -> float | None:
     return value
 
 
-def parts(command: argparse.ArgumentParser) -> None:
-    """Add --part and --parts, for an array's tasks."""
-    command.add_argument(
-        "--part", type=at_least(0), default=0, help="which share of encoders x benchmarks, from 0"
+def encoder(command: argparse.ArgumentParser, several: bool = True, compiled: bool = False) -> None:
+    """Add --encoder, one or several, and what a network's forward pass needs."""
+    group = command.add_argument_group("encoder")
+    group.add_argument(
+        "--encoder",
+        nargs="+" if several else None,
+        required=True,
+        metavar="E",
+        help="a run, a checkpoint, a network or a baseline by name; NAME=… names it, the endings "
+        "+mean, +tta and +morphology make more of it",
     )
-    command.add_argument("--parts", type=at_least(1), default=1, help="how many shares")
+    network(group)
+    if compiled:
+        group.add_argument(
+            "--compile", action="store_true", help="compile networks; pays from some 10,000 crops"
+        )
+
+
+def network(group: argparse._ActionsContainer) -> None:
+    """Add --batch and --precision."""
+    group.add_argument(
+        "--batch",
+        type=at_least(1),
+        metavar="N",
+        help="crops a network takes at once (default: 64, on a GPU 512)",
+    )
+    group.add_argument(
+        "--precision", choices=("fp32", "bf16"), default="fp32", help="of the network's products"
+    )
+
+
+def benchmarks(command: argparse.ArgumentParser) -> None:
+    """Add --benchmark, several."""
+    command.add_argument_group("data").add_argument(
+        "--benchmark",
+        nargs="+",
+        required=True,
+        metavar="DIR",
+        help="folders of benchmarks, prepared or as published; DIR:TASK takes one of several tasks",
+    )
+
+
+def source(
+    command: argparse.ArgumentParser, several: bool = False, points: int | None = 20000
+) -> None:
+    """Add --benchmark (or several), --cells and --shards, of which one is given, and --points."""
+    data = command.add_argument_group("data")
+    group = data.add_mutually_exclusive_group(required=True)
+    group.add_argument(
+        "--benchmark",
+        metavar="DIR",
+        nargs="+" if several else None,
+        help="a benchmark's folder; DIR:TASK takes one of several tasks",
+    )
+    group.add_argument("--cells", metavar="DIR", help="a folder that extract/main.py wrote")
+    group.add_argument("--shards", metavar="DIR", help="a folder that shards/main.py wrote")
+    if points:
+        data.add_argument(
+            "--points",
+            type=at_least(8),
+            default=points,
+            metavar="N",
+            help="cells at most, drawn at random",
+        )
+
+
+def values(command: argparse.ArgumentParser) -> None:
+    """Add --values, --log1p and --markers: what is known of cells beside their pictures."""
+    group = command.add_argument_group("values a cell")
+    group.add_argument(
+        "--values",
+        type=Path,
+        metavar="FILE",
+        help="CSV or Parquet of values (genes) a cell of --cells, --shards",
+    )
+    group.add_argument("--log1p", action="store_true", help="--values are counts: log(1 + count)")
+    group.add_argument("--markers", nargs="+", metavar="GENE", help="draw these of the values")
+
+
+def run(command: argparse.ArgumentParser, parts: bool = False, overwrite: bool = False) -> None:
+    """Add --out and --seed; --part and --parts for an array's tasks; --overwrite."""
+    group = command.add_argument_group("run")
+    group.add_argument("--out", type=Path, required=True, metavar="DIR", help="results folder")
+    group.add_argument("--seed", type=int, default=0, help="of every draw")
+    if parts:
+        group.add_argument(
+            "--part", type=at_least(0), default=0, help="which share of the work, counted from 0"
+        )
+        group.add_argument("--parts", type=at_least(1), default=1, help="how many shares")
+    if overwrite:
+        group.add_argument("--overwrite", action="store_true", help="drop what is there")
 
 
 def check_part(options: argparse.Namespace) -> None:
     """Raise ValueError where there is no such part."""
     if options.part >= options.parts:
         raise ValueError(f"--part {options.part} of --parts {options.parts}: count from 0")
-
-
-def source(command: argparse.ArgumentParser, several: bool = False) -> None:
-    """Add --benchmark (or several), --cells and --shards, of which one is given."""
-    group = command.add_mutually_exclusive_group(required=True)
-    group.add_argument("--benchmark", metavar="DIR", nargs="+" if several else None)
-    group.add_argument("--cells", metavar="DIR", help="a folder that extract/main.py wrote")
-    group.add_argument("--shards", metavar="DIR", help="a folder that shards/main.py wrote")
-
-
-def points(command: argparse.ArgumentParser) -> None:
-    """Add --points, of --cells and --shards."""
-    command.add_argument(
-        "--points", type=at_least(100), default=20000, help="cells of --cells, --shards (20000)"
-    )
-
-
-def values(command: argparse.ArgumentParser) -> None:
-    """Add --values, --log1p and --markers: what is known of cells beside their pictures."""
-    command.add_argument(
-        "--values",
-        type=Path,
-        metavar="FILE",
-        help="CSV or Parquet of values (genes) a cell of --cells, --shards",
-    )
-    command.add_argument("--log1p", action="store_true", help="--values are counts")
-    command.add_argument("--markers", nargs="+", metavar="GENE", help="draw these")
-
-
-def network(command: argparse.ArgumentParser) -> None:
-    """Add what a network's forward pass needs."""
-    command.add_argument(
-        "--batch", type=at_least(1), help="crops a network takes at once (64; 512 on a GPU)"
-    )
-    command.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-
-
-def compiled(command: argparse.ArgumentParser) -> None:
-    """Add --compile."""
-    command.add_argument(
-        "--compile", action="store_true", help="compile networks; pays from some 10,000 crops"
-    )
-
-
-def results(command: argparse.ArgumentParser) -> None:
-    """Add --out and --seed."""
-    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="results folder")
-    command.add_argument("--seed", type=int, default=0)
-
-
-def overwrite(command: argparse.ArgumentParser) -> None:
-    """Add --overwrite."""
-    command.add_argument("--overwrite", action="store_true", help="drop what is there")

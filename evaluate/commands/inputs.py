@@ -1,7 +1,9 @@
 """What the commands are given: benchmarks, or cells to look at."""
 
 import argparse
-import sys
+import logging
+
+log = logging.getLogger(__name__)
 
 
 def distinct_benchmarks(paths: list[str]) -> list:
@@ -18,14 +20,14 @@ def distinct_benchmarks(paths: list[str]) -> list:
 
 
 def say_used(benchmarks: list) -> None:
-    """Print how many nuclei of each benchmark are used and what was noted on the way, once."""
+    """Say how many nuclei of each benchmark are used and what was noted on the way, once."""
     said: set[tuple[str, ...]] = set()
     for benchmark in benchmarks:
-        print(f"{benchmark.name}: {benchmark.used()}", file=sys.stderr)
+        log.info("%s: %s", benchmark.name, benchmark.used())
         if benchmark.notes not in said:  # tasks share them
             said.add(benchmark.notes)
             for note in benchmark.notes:
-                print(f"  {note}", file=sys.stderr)
+                log.info("  %s", note)
 
 
 def molecules_of(options: argparse.Namespace, samples, measured: bool = False):
@@ -57,14 +59,19 @@ def molecules_of(options: argparse.Namespace, samples, measured: bool = False):
     return found
 
 
-def samples_of(options: argparse.Namespace, count: int, view_px: int) -> tuple:
-    """Return the kind of source that was given and what it holds."""
+def source_of(options: argparse.Namespace) -> tuple[str, str]:
+    """Return which of --benchmark, --cells and --shards was given, and its folder."""
+    kind = next(kind for kind in ("benchmark", "cells", "shards") if getattr(options, kind))
+    return kind, getattr(options, kind)
+
+
+def samples_of(kind: str, folder: str, count: int, seed: int, view_px: int):
+    """Return a benchmark, or at most `count` cells of a folder of cells or shards."""
     from evaluate.benchmarks.find import find_benchmark
     from evaluate.samples import from_cells, from_shards
 
-    if options.benchmark:
-        benchmark = find_benchmark(options.benchmark, view_px)
+    if kind == "benchmark":
+        benchmark = find_benchmark(folder, view_px)
         say_used([benchmark])
-        return "benchmark", benchmark
-    kind, read = ("cells", from_cells) if options.cells else ("shards", from_shards)
-    return kind, read(getattr(options, kind), count, options.seed, view_px)
+        return benchmark
+    return (from_cells if kind == "cells" else from_shards)(folder, count, seed, view_px)

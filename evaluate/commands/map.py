@@ -11,22 +11,19 @@ THREADED = 20_000  # cells from which on t-SNE takes several threads
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    command.add_argument("--encoder", required=True, metavar="E")
-    command.add_argument(
-        "--points", type=flags.at_least(8), default=5000, help="cells at most (5000)"
-    )
-    command.add_argument("--slide", metavar="ID", help="of --cells or --shards: this slide's only")
-    command.add_argument(
+    flags.encoder(command, several=False)
+    flags.source(command, points=5000)
+    flags.values(command)
+    group = command.add_argument_group("map")
+    group.add_argument("--slide", metavar="ID", help="of --cells or --shards: this slide's only")
+    group.add_argument(
         "--html",
         nargs="?",
         const=True,
         metavar="FILE.html",
         help="write the interactive page too, beside the PNG or into this file",
     )
-    flags.source(command)
-    flags.values(command)
-    flags.network(command)
-    flags.results(command)
+    flags.run(command)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -43,18 +40,18 @@ def run(options: argparse.Namespace) -> None:
     if options.slide and options.benchmark:
         raise ValueError("--slide chooses among the slides of --cells or --shards")
     (encoder,) = open_encoders([options.encoder], options.seed, options.batch, options.precision)
-    samples, vectors, keys = _chosen(encoder, options)
+    samples, embeddings, keys = _chosen(encoder, options)
     molecules = molecules_of(options, samples)
-    if vectors is None:
-        vectors = embed(encoder, samples, options.out, keep=encoder.cached)
+    if embeddings is None:
+        embeddings = embed(encoder, samples, options.out, keep=encoder.cached)
     name = f"{encoder.name}--{samples.name}" + (f"--{options.slide}" if options.slide else "")
     title = f"{encoder.name} · {options.slide or samples.name}"
-    xy = fit(project(vectors, options.seed, _jobs(len(samples))))
+    xy = fit(project(embeddings, options.seed, _jobs(len(samples))))
     path = options.out / "maps" / f"{name}.png"
     draw(xy, samples, title, path)
     print(path)
     if options.html:
-        _page(options, path, xy, samples, vectors, keys, title, molecules)
+        _page(options, path, xy, samples, embeddings, keys, title, molecules)
 
 
 def _jobs(cells: int) -> int:
@@ -82,25 +79,25 @@ def _chosen(encoder, options: argparse.Namespace) -> tuple:
         return samples, None, Keys(samples.origins["slide"], samples.nuclei)
     samples = find_benchmark(options.benchmark, 40)
     say_used([samples])
-    vectors, rows = cached(encoder, samples, options.out), np.arange(len(samples))
+    embeddings, rows = cached(encoder, samples, options.out), np.arange(len(samples))
     kind = samples.group_kind or "group"
     if len(samples) > options.points:
         rng = np.random.default_rng(options.seed)
         rows = np.sort(rng.choice(len(samples), options.points, replace=False))
         samples = samples.take(rows)
-        vectors = vectors if vectors is None else vectors[rows]
-        if vectors is None:  # some of a benchmark: not to be kept in place of the whole
-            vectors = encoder.embed(samples.crops)
-    return samples, vectors, Keys(samples.groups, rows, kind, "row")
+        embeddings = embeddings if embeddings is None else embeddings[rows]
+        if embeddings is None:  # some of a benchmark: not to be kept in place of the whole
+            embeddings = encoder.embed(samples.crops)
+    return samples, embeddings, Keys(samples.groups, rows, kind, "row")
 
 
-def _page(options, path: Path, xy, samples, vectors, keys, title: str, molecules) -> None:
+def _page(options, path: Path, xy, samples, embeddings, keys, title: str, molecules) -> None:
     from evaluate.maps.colouring import columns_of, expression
     from evaluate.maps.page import write_page
 
     path = path.with_suffix(".html") if options.html is True else Path(options.html)
     subtitle = f"{len(xy):,} cells by what they look like to the encoder (t-SNE)"
-    columns = columns_of(samples, vectors, options.seed)
+    columns = columns_of(samples, embeddings, options.seed)
     if molecules:
         columns += expression(molecules, len(samples), options.markers)
     size = write_page(path, xy, samples.crops, columns, keys, title, subtitle)

@@ -1,33 +1,42 @@
 """Linear probes on frozen embeddings."""
 
 import argparse
-import sys
+import logging
 
 from evaluate.commands import flags
 from evaluate.commands.inputs import distinct_benchmarks
 
+log = logging.getLogger(__name__)
+
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    flags.encoders_and_benchmarks(command)
-    command.add_argument("--folds", type=flags.at_least(2), default=5)
-    command.add_argument(
-        "--C", type=flags.strength, default=1.0, metavar="C",
-        help="inverse L2 penalty of the logistic regression, or `inner`: by an inner split (1)",
-    )  # fmt: skip
-    command.add_argument(
-        "--alpha", type=flags.strength, default=1.0, metavar="A",
-        help="L2 penalty of the ridge regression, or `inner` (1)",
-    )  # fmt: skip
-    command.add_argument("--knn", type=flags.at_least(0), default=20, help="k; 0: none (20)")
-    command.add_argument(
-        "--bootstrap", type=flags.at_least(0), default=1000, help="resamples; 0: none (1000)"
+    flags.encoder(command, compiled=True)
+    flags.benchmarks(command)
+    group = command.add_argument_group("probe")
+    group.add_argument("--folds", type=flags.at_least(2), default=5, help="of the cross-validation")
+    group.add_argument(
+        "--C",
+        type=flags.strength,
+        default=1.0,
+        metavar="C",
+        help="inverse L2 penalty of the logistic regression; `inner`: by an inner split, blocks of "
+        "an embedding weighing alike",
     )
-    flags.network(command)
-    flags.compiled(command)
-    flags.parts(command)
-    flags.overwrite(command)
-    flags.results(command)
+    group.add_argument(
+        "--alpha",
+        type=flags.strength,
+        default=1.0,
+        metavar="A",
+        help="L2 penalty of the ridge regression; `inner`: by an inner split",
+    )
+    group.add_argument(
+        "--knn", type=flags.at_least(0), default=20, metavar="K", help="of the k-NN probe; 0: none"
+    )
+    group.add_argument(
+        "--bootstrap", type=flags.at_least(0), default=1000, metavar="N", help="resamples; 0: none"
+    )
+    flags.run(command, parts=True, overwrite=True)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -51,7 +60,7 @@ def run(options: argparse.Namespace) -> None:
         splits, absent = settings.plan(benchmark)
         if absent:
             facts["grouped"] = absent
-            print(f"{benchmark.name}: {absent}", file=sys.stderr)
+            log.info("%s: %s", benchmark.name, absent)
         if not options.overwrite:
             check_comparable(options.out, benchmark.name, facts, names)
         tasks.append((benchmark, facts, splits))
@@ -77,12 +86,12 @@ def run(options: argparse.Namespace) -> None:
             if not options.overwrite and is_done(
                 options.out, benchmark.name, facts, encoder.name, encoder.manifest()
             ):
-                print(f"{title}: done before, skipped (--overwrite probes anew)", file=sys.stderr)
+                log.info("%s: done before, skipped (--overwrite probes anew)", title)
                 continue
-            vectors = embed(encoder, benchmark, options.out, options.overwrite, encoder.cached)
+            embeddings = embed(encoder, benchmark, options.out, options.overwrite, encoder.cached)
             rows, details = assess(
-                vectors, benchmark, splits, settings, encoder.components, title,
-                encoder.blocks(vectors.shape[1]),
+                embeddings, benchmark, splits, settings, encoder.components, title,
+                encoder.blocks(embeddings.shape[1]),
             )  # fmt: skip
             store(
                 options.out, benchmark.name, facts, encoder.name, encoder.manifest(), rows,

@@ -3,13 +3,15 @@
 import argparse
 from pathlib import Path
 
-from evaluate.commands import sheet
+from evaluate.commands.sheet import draw_sheet
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    command.add_argument("results", type=Path)
-    command.add_argument("--out", type=Path, required=True, metavar="FILE.html")
+    command.add_argument("results", type=Path, help="the folder that the other commands wrote to")
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="FILE.html", help="the page to write"
+    )
     command.add_argument(
         "--beside",
         type=Path,
@@ -18,10 +20,12 @@ def arguments(command: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="add the figures and tables of these folders, as composition/ runs/compare/results",
     )
-    command.add_argument("--extra", type=Path, nargs="+", default=[], metavar="FILE.png")
+    command.add_argument(
+        "--extra", type=Path, nargs="+", default=[], metavar="FILE.png", help="further pictures"
+    )
     command.add_argument("--cells", metavar="DIR", help="add a contact sheet of extracted cells")
     command.add_argument("--shards", metavar="DIR", help="add one of what was trained on")
-    command.add_argument("--title", default="LEMON: what the encoder learnt")
+    command.add_argument("--title", default="LEMON: what the encoder learnt", help="of the page")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -30,8 +34,6 @@ def run(options: argparse.Namespace) -> None:
 
     for kind in ("cells", "shards"):
         if getattr(options, kind):
-            one = {"benchmark": None, "cells": None, "shards": None, "seed": 0}
-            one |= {kind: getattr(options, kind), "out": options.results}
-            sheet.run(argparse.Namespace(**one))
+            draw_sheet(kind, getattr(options, kind), options.results, seed=0)
     write_report(options.results, options.out, options.extra, options.title, options.beside)
     print(options.out)

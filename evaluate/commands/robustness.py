@@ -8,32 +8,36 @@ from evaluate.commands import flags
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    flags.encoders(command)
+    flags.encoder(command)
     flags.source(command, several=True)
-    flags.points(command)
-    command.add_argument(
+    group = command.add_argument_group("stains")
+    group.add_argument(
         "--reference",
         type=Path,
         nargs="+",
         metavar="FILE",
-        help="images or slides whose stains are taken [six of TCGA, stored]",
+        help="images or slides whose stains are taken (default: six of TCGA, stored)",
     )
-    command.add_argument("--neighbours", type=flags.at_least(1), default=100, metavar="K")
-    command.add_argument("--folds", type=flags.at_least(2), default=5)
-    flags.network(command)
-    flags.overwrite(command)
-    flags.results(command)
+    group.add_argument(
+        "--neighbours",
+        type=flags.at_least(1),
+        default=100,
+        metavar="K",
+        help="whose overlap counts",
+    )
+    group.add_argument("--folds", type=flags.at_least(2), default=5, help="of the probe")
+    flags.run(command, overwrite=True)
 
 
 def run(options: argparse.Namespace) -> None:
     """Restain benchmarks or cells, embed them with every encoder, write tables and figures."""
     import numpy as np
 
-    from evaluate.analyses.batch_effects import origins_of
+    from evaluate.analyses.batch_effects import batch_variables
     from evaluate.analyses.reference_stains import stains_of, tcga_stains
     from evaluate.analyses.robustness import restained, shifted_probe, slide_stains, stability
     from evaluate.analyses.robustness_report import save
-    from evaluate.commands.inputs import distinct_benchmarks, samples_of
+    from evaluate.commands.inputs import distinct_benchmarks, samples_of, source_of
     from evaluate.embeddings import embed
     from evaluate.encoders import check_encoders, open_encoders
     from evaluate.probes.probe import folds
@@ -43,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
     if options.benchmark:
         every = [samples for _, samples in distinct_benchmarks(options.benchmark)]
     else:
-        every = [samples_of(options, options.points, view_px=40)[1]]
+        every = [samples_of(*source_of(options), options.points, options.seed, view_px=40)]
     for samples in every:
         if len(samples) <= options.neighbours:
             raise ValueError(
@@ -51,7 +55,7 @@ def run(options: argparse.Namespace) -> None:
                 f"{options.neighbours} --neighbours"
             )
         try:
-            slides = origins_of(samples)[1]
+            slides = batch_variables(samples)[1]
         except ValueError:  # of one slide
             slides = np.full(len(samples), samples.name)
         sources, ill_posed = slide_stains(samples, slides)
@@ -59,7 +63,7 @@ def run(options: argparse.Namespace) -> None:
         labelled = np.flatnonzero(samples.labels != "")
         probed = samples.take(labelled) if len(samples.classes) > 1 else None
         tests = folds(probed, "stratified", options.folds, options.seed) if probed else []
-        moved, told = {}, {}
+        moved, accuracies = {}, {}
         for encoder in open_encoders(
             options.encoder, options.seed, options.batch, options.precision
         ):
@@ -67,13 +71,15 @@ def run(options: argparse.Namespace) -> None:
             original = embed(encoder, samples, options.out, options.overwrite, keep)
             moved[encoder.name], conditions = {}, {"original": original[labelled]}
             for name, other in zip(targets, changed, strict=True):
-                vectors = embed(encoder, other, options.out, options.overwrite, keep)
-                moved[encoder.name][name] = stability(original, vectors, options.neighbours)
-                conditions[name] = vectors[labelled]
+                embeddings = embed(encoder, other, options.out, options.overwrite, keep)
+                moved[encoder.name][name] = stability(original, embeddings, options.neighbours)
+                conditions[name] = embeddings[labelled]
             if probed:
-                told[encoder.name] = shifted_probe(
+                accuracies[encoder.name] = shifted_probe(
                     original[labelled], conditions, probed, tests, encoder.components, options.seed
                 )
-        text = save(options.out, samples, changed, list(targets), moved, told, options.neighbours,
-                    ill_posed, len(sources), bool(options.reference), options.seed)  # fmt: skip
+        text = save(
+            options.out, samples, changed, list(targets), moved, accuracies, options.neighbours,
+            ill_posed, len(sources), bool(options.reference), options.seed,
+        )  # fmt: skip
         print(text)

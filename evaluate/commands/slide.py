@@ -10,24 +10,33 @@ FORMATS = (".h5ad", ".parquet", ".geojson")
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    command.add_argument("slide", nargs="?", type=Path, help="a slide's file")
-    command.add_argument("--cells", type=Path, metavar="DIR", help="take what is extracted already")
-    command.add_argument("--slide", dest="slide_id", metavar="ID", help="which one of --cells")
-    command.add_argument("--encoder", required=True, metavar="E")
-    command.add_argument(
-        "--out", type=Path, nargs="+", required=True, metavar="FILE", help=", ".join(FORMATS)
+    data = command.add_argument_group("data")
+    data.add_argument("slide", nargs="?", type=Path, help="a slide's file")
+    data.add_argument("--cells", type=Path, metavar="DIR", help="take what is extracted already")
+    data.add_argument("--slide", dest="slide_id", metavar="ID", help="which one of --cells")
+    flags.encoder(command, several=False)
+    group = command.add_argument_group("run")
+    group.add_argument(
+        "--out",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help=f"files to write, by their endings: {', '.join(FORMATS)}",
     )
-    command.add_argument("--work", type=Path, metavar="DIR", help="cells, embeddings [<out>.work]")
-    command.add_argument(
+    group.add_argument(
+        "--work", type=Path, metavar="DIR", help="cells and embeddings (default: <out>.work)"
+    )
+    group.add_argument(
         "--components",
         type=flags.at_least(0),
         default=10,
-        help="principal components among QuPath's measurements (10)",
+        metavar="N",
+        help="principal components among QuPath's measurements",
     )
-    flags.network(command)
-    command.add_argument("--seed", dest="weights_seed", type=int, default=0, help="of `untrained`")
-    flags.overwrite(command)
-    command.add_argument(
+    group.add_argument("--seed", type=int, default=0, help="of the weights of `untrained`")
+    group.add_argument("--overwrite", action="store_true", help="embed anew whatever is there")
+    group.add_argument(
         "--extract",
         nargs=argparse.REMAINDER,
         default=[],
@@ -55,9 +64,7 @@ def run(options: argparse.Namespace) -> None:
     else:
         record = extract(options.slide, cells, options.extract)
     nuclei = open_nuclei(cells, record)
-    (encoder,) = open_encoders(
-        [options.encoder], options.weights_seed, options.batch, options.precision
-    )
+    (encoder,) = open_encoders([options.encoder], options.seed, options.batch, options.precision)
     embeddings = embed_slide(encoder, nuclei, work, options.overwrite)
     for path in options.out:
         WRITERS[path.suffix](path, encoder, nuclei, embeddings, options.components)

@@ -3,20 +3,23 @@
 import argparse
 from pathlib import Path
 
-from evaluate.commands import flags
-
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     command.add_argument("results", type=Path, nargs="+", help="folders that `probe` wrote")
     command.add_argument(
-        "--table", nargs="+", default=["1", "10", "11", "12"], metavar="N", help="(1 10 11 12)"
+        "--table",
+        nargs="+",
+        default=["1", "10", "11", "12"],
+        choices=("1", "10", "11", "12"),
+        metavar="N",
+        help="of the paper, 1, 10, 11 or 12",
     )
     command.add_argument("--paper", action="store_true", help="the paper's numbers beside ours")
     command.add_argument(
         "--grouped", action="store_true", help="folds that keep slides or patients whole"
     )
-    flags.results(command)
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="results folder")
 
 
 def run(options: argparse.Namespace) -> None:

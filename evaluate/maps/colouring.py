@@ -24,12 +24,12 @@ class Column:
     names: tuple[str, ...] = ()  # of categories, in the legend's order; () for the alphabet's
 
 
-def columns_of(samples: Benchmark, vectors: np.ndarray, seed: int = 0) -> list[Column]:
+def columns_of(samples: Benchmark, embeddings: np.ndarray, seed: int = 0) -> list[Column]:
     """Return all that can be told of the samples, what says most first.
 
     Args:
         samples: N nuclei; their slides and projects where they are known.
-        vectors: (N, D) float, of an encoder.
+        embeddings: (N, D) float, of an encoder.
         seed: of the clusters.
     """
     found = []
@@ -37,7 +37,7 @@ def columns_of(samples: Benchmark, vectors: np.ndarray, seed: int = 0) -> list[C
         present = set(samples.labels.tolist())
         names = tuple(name for name in (*samples.classes, "") if name in present)
         found.append(Column("class", samples.labels, names=names))
-    found.append(clusters(vectors, seed))
+    found.append(clusters(embeddings, seed))
     origins = {samples.group_kind or "group": samples.groups} | dict(samples.origins)
     found += [
         Column(name, values) for name, values in origins.items() if len(set(values.tolist())) > 1
@@ -46,18 +46,18 @@ def columns_of(samples: Benchmark, vectors: np.ndarray, seed: int = 0) -> list[C
     return found + [Column(name, values, unit) for name, values, unit in measured]
 
 
-def clusters(vectors: np.ndarray, seed: int = 0) -> Column:
+def clusters(embeddings: np.ndarray, seed: int = 0) -> Column:
     """Cluster embeddings by k-means, the largest cluster first.
 
     Args:
-        vectors: (N, D) float.
+        embeddings: (N, D) float.
         seed: of the first centres.
     """
     from sklearn.cluster import MiniBatchKMeans
     from sklearn.preprocessing import StandardScaler
 
-    k = min(CLUSTERS, max(2, len(vectors) // 20))
-    reduced = reduce(StandardScaler().fit_transform(vectors), seed)
+    k = min(CLUSTERS, max(2, len(embeddings) // 20))
+    reduced = reduce(StandardScaler().fit_transform(embeddings), seed)
     found = MiniBatchKMeans(k, random_state=seed, n_init=3, batch_size=4096).fit_predict(reduced)
     ranked = np.argsort(-np.bincount(found, minlength=k), kind="stable")
     number = np.empty(k, int)

@@ -15,7 +15,7 @@ PANEL_PX = 2400  # side of the panel of images
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#a09000", "#444444")
 
 
-def project(vectors: np.ndarray, seed: int = 0, jobs: int = 1) -> np.ndarray:
+def project(embeddings: np.ndarray, seed: int = 0, jobs: int = 1) -> np.ndarray:
     """Lay embeddings out in the plane by t-SNE.
 
     Paper leaves open: everything but the name; here: standardised features, 50 principal
@@ -23,7 +23,7 @@ def project(vectors: np.ndarray, seed: int = 0, jobs: int = 1) -> np.ndarray:
     cost as the number of cells does (interpolation by FFT).
 
     Args:
-        vectors: (N, D) float, N at least 8.
+        embeddings: (N, D) float, N at least 8.
         seed: of PCA and t-SNE.
         jobs: threads.
 
@@ -31,32 +31,35 @@ def project(vectors: np.ndarray, seed: int = 0, jobs: int = 1) -> np.ndarray:
         (N, 2) float.
 
     Raises:
-        ValueError: fewer than 8 vectors, or all alike.
+        ValueError: fewer than 8 embeddings, or all alike.
     """
     from openTSNE import TSNE
     from sklearn.preprocessing import StandardScaler
 
-    if len(vectors) < 8:
-        raise ValueError(f"{len(vectors)} nuclei are too few for a map; 8 at least")
-    if not vectors.std(axis=0).any():
-        raise ValueError(f"all {len(vectors)} embeddings are alike: the encoder has collapsed")
-    vectors = reduce(StandardScaler().fit_transform(vectors.astype(np.float64)), seed)
+    if len(embeddings) < 8:
+        raise ValueError(f"{len(embeddings)} nuclei are too few for a map; 8 at least")
+    if not embeddings.std(axis=0).any():
+        raise ValueError(f"all {len(embeddings)} embeddings are alike: the encoder has collapsed")
+    embeddings = reduce(StandardScaler().fit_transform(embeddings.astype(np.float64)), seed)
     tsne = TSNE(
-        perplexity=_perplexity(len(vectors)), initialization="pca", random_state=seed, n_jobs=jobs
+        perplexity=_perplexity(len(embeddings)),
+        initialization="pca",
+        random_state=seed,
+        n_jobs=jobs,
     )
-    return np.asarray(tsne.fit(vectors))
+    return np.asarray(tsne.fit(embeddings))
 
 
-def reduce(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
+def reduce(embeddings: np.ndarray, seed: int = 0) -> np.ndarray:
     """Return the first COMPONENTS principal components where there are more features.
 
     Args:
-        vectors: (N, D) float.
+        embeddings: (N, D) float.
         seed: of the decomposition where they are very wide.
     """
-    if min(vectors.shape) <= COMPONENTS:
-        return vectors
-    return components(vectors, COMPONENTS, seed=seed).astype(np.float64)
+    if min(embeddings.shape) <= COMPONENTS:
+        return embeddings
+    return components(embeddings, COMPONENTS, seed=seed).astype(np.float64)
 
 
 def fit(xy: np.ndarray) -> np.ndarray:

@@ -73,7 +73,7 @@ class Settings:
 
 
 def assess(
-    vectors: np.ndarray,
+    embeddings: np.ndarray,
     benchmark: Benchmark,
     splits: dict[str, list[np.ndarray]],
     settings: Settings,
@@ -84,7 +84,7 @@ def assess(
     """Probe one encoder.
 
     Args:
-        vectors: (N, D), its embeddings.
+        embeddings: (N, D), its embeddings.
         benchmark: N nuclei.
         splits: of `Settings.plan`.
         settings: what was asked.
@@ -96,11 +96,11 @@ def assess(
         Rows (split, fold, metric, value) and, by split, details as JSON.
     """
     if benchmark.targets is not None:
-        return _regress(vectors, benchmark, splits, settings)
+        return _regress(embeddings, benchmark, splits, settings)
     rows, details = [], {}
     for split, tests in splits.items():
         found = predict(
-            vectors, benchmark, tests, components, settings.seed, f"{title}, {split}",
+            embeddings, benchmark, tests, components, settings.seed, f"{title}, {split}",
             settings.C, settings.neighbours, blocks,
         )  # fmt: skip
         rows += [{"split": split, **row} for row in _fold_rows(found, benchmark, tests)]
@@ -154,9 +154,9 @@ def _details(found: Prediction, benchmark: Benchmark, settings: Settings) -> dic
     return details
 
 
-def _regress(vectors, benchmark: Benchmark, splits: dict, settings: Settings) -> tuple:
+def _regress(embeddings, benchmark: Benchmark, splits: dict, settings: Settings) -> tuple:
     """Return rows of the mean Pearson correlation by fold, and the genes by split."""
-    found = regression.regress(vectors, benchmark, list(splits), settings.alpha)
+    found = regression.regress(embeddings, benchmark, list(splits), settings.alpha)
     rows, details = [], {}
     for split, result in found.items():
         means = np.nanmean(result.values, axis=1)

@@ -87,7 +87,7 @@ def folds(benchmark: Benchmark, split: str, count: int, seed: int) -> list[np.nd
 
 
 def predict(
-    features: np.ndarray,
+    embeddings: np.ndarray,
     benchmark: Benchmark,
     tests: list[np.ndarray],
     components: int | None = None,
@@ -105,7 +105,7 @@ def predict(
     turn, and the C of the highest balanced accuracy is taken; blocks of an embedding weigh alike.
 
     Args:
-        features: (N, D) float, an embedding per nucleus.
+        embeddings: (N, D) float, one per nucleus.
         benchmark: its labels.
         tests: of `folds`.
         components: of a PCA fitted on the training fold before all else, at most, or None.
@@ -131,17 +131,17 @@ def predict(
     votes = np.empty((len(labels), len(names)), np.float32) if neighbours else None
     fewest = len(labels) - max(map(len, tests))  # rows of a training fold, whose axes are one less
     reduced = None
-    if components and components < features.shape[1]:
+    if components and components < embeddings.shape[1]:
         reduced = min(components, fewest - 1)
     strengths: list[float] = []
     rounds = [[fold] for fold in range(len(tests))] if reduced else [list(range(len(tests)))]
     bar = tqdm(total=len(tests), desc=title, unit="fold", disable=None)
     with bar:
         for held in rounds:  # all folds at once, where they share their features
-            x = features
+            x = embeddings
             if reduced:
                 others = np.flatnonzero(parts != held[0])
-                x = principal_components(features, reduced, others, seed)
+                x = principal_components(embeddings, reduced, others, seed)
             alike = (x.shape[1],) if reduced or not blocks else blocks
             for fold, chosen, p in _regress(x, labels, parts, held, strength, benchmark, alike):
                 probabilities[tests[fold]] = p
@@ -156,7 +156,7 @@ def predict(
 
 
 def probe(
-    features: np.ndarray,
+    embeddings: np.ndarray,
     benchmark: Benchmark,
     tests: list[np.ndarray],
     components: int | None = None,
@@ -164,7 +164,7 @@ def probe(
     title: str = "",
 ) -> list[dict[str, float]]:
     """Return the metrics of each fold; arguments as of `predict`."""
-    found = predict(features, benchmark, tests, components, seed, title)
+    found = predict(embeddings, benchmark, tests, components, seed, title)
     return [
         scores(
             benchmark.labels[test],

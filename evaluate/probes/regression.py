@@ -51,7 +51,7 @@ def origins(benchmark: Benchmark, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def regress(
-    features: np.ndarray, benchmark: Benchmark, splits: list[str], strength: float | None = ALPHA
+    embeddings: np.ndarray, benchmark: Benchmark, splits: list[str], strength: float | None = ALPHA
 ) -> dict[str, Correlations]:
     """Predict each slide's genes by a ridge regression trained on the others.
 
@@ -60,7 +60,7 @@ def regress(
     correlation per gene and slide; a patient's is the mean over the slides.
 
     Args:
-        features: (N, D) float, an embedding per nucleus.
+        embeddings: (N, D) float, one per nucleus.
         benchmark: its targets and origins.
         splits: of SPLITS.
         strength: alpha; None: by an inner split, each other slide or patient left out in turn too,
@@ -73,7 +73,7 @@ def regress(
 
     slides = origins(benchmark, "slide")[0]
     names, parts = np.unique(slides, return_inverse=True)
-    ridge = Ridge(features, np.log1p(benchmark.targets), parts)
+    ridge = Ridge(embeddings, np.log1p(benchmark.targets), parts)
     results = {}
     for split in splits:
         owner = dict(zip(slides.tolist(), origins(benchmark, split)[1].tolist(), strict=True))

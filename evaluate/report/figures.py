@@ -26,17 +26,17 @@ FIELDS = {
     "section": "of the report, such as Batch effects; the same word for a figure and its table",
     "title": "a line",
     "caption": "what is to be seen, how it was computed, in a sentence or two",
-    "answer": "one sentence for the head of the report: the finding, with its figures",
+    "headline": "one sentence for the head of the report: the finding, with its figures",
     "command": "of evaluate/main.py that made it, in a word; the report prints its command line",
     "best": "of a table: {column: 'max' or 'min'}, whose best value is set in bold",
 }
 FIGURES, TABLES = ("svg", "png"), ("csv", "md")  # the first of a name is shown
 DPI = 160  # of the PNG
-NAMED = 4  # encoders of which an answer speaks
+NAMED = 4  # encoders of which a headline speaks
 
 
 @dataclass(frozen=True)
-class Exhibit:
+class Entry:
     """A figure or a table, and what its JSON says of it."""
 
     path: Path
@@ -44,7 +44,7 @@ class Exhibit:
     section: str = "More"
     title: str = ""
     caption: str = ""
-    answer: str = ""
+    headline: str = ""
     command: str = ""
     best: dict[str, str] = field(default_factory=dict)
 
@@ -102,7 +102,7 @@ def save_table(out: Path, name: str, header: list[str], rows: list[list], **fact
     return base.with_name(f"{name}.csv")
 
 
-def answer(of: str, parts: dict[str, str]) -> str:
+def headline(of: str, parts: dict[str, str]) -> str:
     """Return one sentence on some encoders: the learnt ones first, NAMED at most.
 
     Args:
@@ -115,7 +115,7 @@ def answer(of: str, parts: dict[str, str]) -> str:
     return f"{of}: {'; '.join(said + more)}."
 
 
-def read_exhibits(out: Path) -> list[Exhibit]:
+def read_entries(out: Path) -> list[Entry]:
     """Return the figures and tables of a results folder, in the order of their names.
 
     Raises:
@@ -128,7 +128,7 @@ def read_exhibits(out: Path) -> list[Exhibit]:
             paths |= {path.stem: path for path in (Path(out) / kind).glob(f"*.{ending}")}
         for stem, path in sorted(paths.items()):
             facts = _facts(path.with_name(f"{stem}.json"))
-            found.append(Exhibit(path, kind, **{"title": stem.replace("_", " ")} | facts))
+            found.append(Entry(path, kind, **{"title": stem.replace("_", " ")} | facts))
     return found
 
 
@@ -156,7 +156,7 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
 
 
 def _describe(out: Path, kind: str, name: str, facts: dict) -> Path:
-    """Write the JSON of an exhibit and return its path, from which the others are named."""
+    """Write the JSON of a figure or table and return its path, from which the others are named."""
     if not re.fullmatch(r"[\w+=@.-]+", name):
         raise ValueError(f"{name!r} names no file: letters, digits and _+=@.- only")
     if unknown := sorted(set(facts) - set(FIELDS)):
@@ -171,6 +171,7 @@ def _facts(path: Path) -> dict:
         return {}
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = {"headline" if k == "answer" else k: v for k, v in facts.items()}  # its first name
         shape = {name: dict if name == "best" else str for name in FIELDS}
         wrong = [k for k, v in facts.items() if not isinstance(v, shape.get(k, ()))]
     except (ValueError, AttributeError) as error:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from evaluate.report.figures import Exhibit, read_table
+from evaluate.report.figures import Entry, read_table
 from evaluate.tables.table import Table
 
 LARGE_PX = 300_000  # a larger picture is embedded as WebP of high quality, a tenth of the bytes
@@ -24,24 +24,24 @@ SHEETS = {
 }
 
 
-def command_line(entries: list[dict], command: str, stem: str = "") -> str:
+def command_line(commands: list[dict], command: str, stem: str = "") -> str:
     """Return the HTML of the command that made something, '' if it is not known.
 
     Args:
-        entries: of evaluate.results.read_commands, oldest first.
+        commands: of evaluate.results.read_commands, oldest first.
         command: of evaluate/main.py, in a word.
         stem: of the file it made; of several such commands the one that names what the file's name
             ends in, else the last.
     """
-    ran = [e["command"] for e in entries if e["command"].split()[2:3] == [command]]
+    ran = [e["command"] for e in commands if e["command"].split()[2:3] == [command]]
     named = [line for line in ran if stem and stem.split("--")[-1] in line]
     line = (named or ran or [""])[-1]
     return f'<code class="command">{escape(line)}</code>' if line else ""
 
 
-def exhibit(one: Exhibit, entries: list[dict]) -> str:
+def entry(one: Entry, commands: list[dict]) -> str:
     """Return a figure or table that a command left in the results folder."""
-    command = command_line(entries, one.command, one.path.stem)
+    command = command_line(commands, one.command, one.path.stem)
     title = f"<h3>{escape(one.title)}</h3>" if one.title else ""
     caption = f"<span>{escape(one.caption)}</span>" if one.caption else ""
     if one.kind == "figures":
@@ -116,18 +116,18 @@ def _number(text: str) -> float | None:
     return float(found[0].replace(",", "")) if found else None
 
 
-def map_panel(picture: Path, page: Path, report: Path, entries: list[dict]) -> str:
+def map_panel(picture: Path, page: Path, report: Path, commands: list[dict]) -> str:
     """Return a map: its picture, and the interactive page within the report or beside it.
 
     Args:
         picture: the PNG, if it exists.
         page: the HTML, if it exists.
         report: the report's own path, from which a page too large to embed is linked.
-        entries: the commands run.
+        commands: the commands run.
     """
     encoder, _, samples = picture.stem.partition("--")
     text = f"{samples}, as {encoder} sees it: neighbours on the map look alike to the encoder"
-    command = command_line(entries, "map", picture.stem)
+    command = command_line(commands, "map", picture.stem)
     parts = [f"<h3>{escape(picture.stem.replace('--', ' · '))}</h3>"]
     if page.is_file():
         size = page.stat().st_size

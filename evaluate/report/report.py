@@ -5,8 +5,8 @@ evaluate/report/figures.py write them):
 
     results/figures/<name>.svg, <name>.png    a figure; the SVG is shown if there are both
     results/tables/<name>.csv, <name>.md      a table; the CSV is shown if there are both
-    results/{figures,tables}/<name>.json      optional: section, title, caption, answer, command,
-                                              best (exhibits.FIELDS says what each is)
+    results/{figures,tables}/<name>.json      optional: section, title, caption, headline, command,
+                                              best (figures.FIELDS says what each is)
 
 The findings come first, then a section for each analysis. There is no script in the page: tooltips
 are CSS, and an interactive map is a page of its own in a sandboxed frame, loaded when opened.
@@ -21,7 +21,7 @@ import numpy as np
 
 from evaluate.report import panels
 from evaluate.report.dot_plot import dot_plot
-from evaluate.report.figures import Exhibit, read_exhibits
+from evaluate.report.figures import Entry, read_entries
 from evaluate.results import is_baseline, read_commands, read_facts
 from evaluate.tables.detail import SECTION as DETAILS
 from evaluate.tables.table import CLASSIFICATION, Table, read_tables, readouts
@@ -69,22 +69,22 @@ def write_report(
         if not folder.is_dir():
             raise FileNotFoundError(f"no results folder {folder}; `probe` makes one")
     tables, facts = _without_grid(results, read_tables(results)), read_facts(results)
-    entries, exhibits = read_commands(results), read_exhibits(results)
+    commands, entries = read_commands(results), read_entries(results)
     for folder in beside:
-        entries = read_commands(folder) + entries
-        exhibits += [one for one in read_exhibits(folder) if one.section != DETAILS]
+        commands = read_commands(folder) + commands
+        entries += [one for one in read_entries(folder) if one.section != DETAILS]
     maps = sorted({p.with_suffix("") for kind in ("png", "html") for p in _glob(results, kind)})
     sheets = sorted((results / "sheets").glob("*.png"))
-    if not (tables or exhibits or maps or sheets or extra):
+    if not (tables or entries or maps or sheets or extra):
         raise ValueError(
             f"{results} holds no probe.csv, figures/, tables/, maps/ or sheets/; run `probe` first"
         )
-    parts = {"Probes": _probes(tables, facts, entries)}
-    for one in exhibits:
-        parts[one.section] = parts.get(one.section, "") + panels.exhibit(one, entries)
+    parts = {"Probes": _probes(tables, facts, commands)}
+    for one in entries:
+        parts[one.section] = parts.get(one.section, "") + panels.entry(one, commands)
     parts["Maps"] = parts.get("Maps", "") + "".join(
         panels.map_panel(
-            stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.html"), path, entries
+            stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.html"), path, commands
         )
         for stem in maps
     )
@@ -92,11 +92,11 @@ def write_report(
     parts["More"] = parts.get("More", "") + "".join(
         panels.figure(Path(p), Path(p).stem, escape(Path(p).stem)) for p in extra
     )
-    parts["Provenance"] = _provenance(facts, entries)
+    parts["Provenance"] = _provenance(facts, commands)
     between = sorted(set(parts) - {*ORDER, *LAST})
     sections = [name for name in (*ORDER, *between, *LAST) if parts.get(name)]
-    exhibits = sorted(exhibits, key=lambda one: sections.index(one.section))
-    head = _head(title, tables, facts, entries) + _findings(tables, facts, exhibits)
+    entries = sorted(entries, key=lambda one: sections.index(one.section))
+    head = _head(title, tables, facts, commands) + _findings(tables, facts, entries)
     write_text(Path(path), _page(title, head, {name: parts[name] for name in sections}))
 
 
@@ -143,17 +143,17 @@ def _without_grid(results: Path, tables: list[Table]) -> list[Table]:
     return left
 
 
-def _head(title: str, tables: list[Table], facts: dict, entries: list[dict]) -> str:
+def _head(title: str, tables: list[Table], facts: dict, commands: list[dict]) -> str:
     """Return the title, and how much was looked at."""
     known = facts["benchmarks"]
     encoders = {encoder for table in tables for encoder in table.encoders}
     nuclei = sum(known[name]["nuclei"] for name in known if "nuclei" in known[name])
-    told = [f"{len(encoders)} encoders on {len(known)} benchmarks, {nuclei:,} nuclei"]
-    told = (told if encoders else []) + [e["finished"][:10] for e in entries[-1:]]
-    return f"<header><h1>{escape(title)}</h1><p>{escape(' · '.join(told))}</p></header>"
+    counts = [f"{len(encoders)} encoders on {len(known)} benchmarks, {nuclei:,} nuclei"]
+    counts = (counts if encoders else []) + [e["finished"][:10] for e in commands[-1:]]
+    return f"<header><h1>{escape(title)}</h1><p>{escape(' · '.join(counts))}</p></header>"
 
 
-def _findings(tables: list[Table], facts: dict, exhibits: list[Exhibit]) -> str:
+def _findings(tables: list[Table], facts: dict, entries: list[Entry]) -> str:
     """Return what came out, before how: a tile for each benchmark, a line for each analysis."""
     first: dict[str, Table] = {}
     for table in tables:
@@ -162,15 +162,15 @@ def _findings(tables: list[Table], facts: dict, exhibits: list[Exhibit]) -> str:
         _tile(table, facts["benchmarks"].get(name, {})) for name, table in first.items()
     )
     said: dict[str, str] = {}  # by section
-    for one in exhibits:
-        if one.answer:
-            said[one.section] = said.get(one.section, "") + f"<p>{escape(one.answer)}</p>"
+    for one in entries:
+        if one.headline:
+            said[one.section] = said.get(one.section, "") + f"<p>{escape(one.headline)}</p>"
     lines = "".join(
-        f'<li><a href="#{_anchor(section)}">{escape(section)}</a>{answers}</li>'
-        for section, answers in said.items()
+        f'<li><a href="#{_anchor(section)}">{escape(section)}</a>{lines}</li>'
+        for section, lines in said.items()
     )
     return (f'<div class="tiles">{tiles}</div>' if tiles else "") + (
-        f'<ul class="answers">{lines}</ul>' if lines else ""
+        f'<ul class="headlines">{lines}</ul>' if lines else ""
     )
 
 
@@ -188,10 +188,10 @@ def _tile(table: Table, known: dict) -> str:
     ]
     if table.split in CLASSIFICATION and known.get("classes"):
         others.append(f"chance {1 / len(known['classes']):.2f}")
-    kind, told = "", f"the best of {len(names)}" if len(names) > 1 else ""
+    kind, said = "", f"the best of {len(names)}" if len(names) > 1 else ""
     if leader != shown:
-        kind, told = " behind", f"{names[leader]} is ahead with {values[leader]:.3f}"
-    others = [told, *others] if told else others
+        kind, said = " behind", f"{names[leader]} is ahead with {values[leader]:.3f}"
+    others = [said, *others] if said else others
     return (
         f'<a class="tile{kind}" href="#probes"><b>{values[shown]:.3f}</b>'
         f"<span>{escape(table.metrics[0])} of <em>{escape(str(names[shown]))}</em> on "
@@ -199,14 +199,14 @@ def _tile(table: Table, known: dict) -> str:
     )
 
 
-def _probes(tables: list[Table], facts: dict, entries: list[dict]) -> str:
+def _probes(tables: list[Table], facts: dict, commands: list[dict]) -> str:
     if not tables:
         return ""
     parts = [
         "<p>A linear model on frozen embeddings, mean (s.d.) over folds; the best of each column "
         "is in bold. Point at a dot for its value.</p>"
         + "".join(f"<p>{escape(note)}</p>" for note in readouts(facts))
-        + f'<p class="said">{panels.command_line(entries, "probe")}</p>'
+        + f'<p class="said">{panels.command_line(commands, "probe")}</p>'
     ]
     for name in dict.fromkeys(table.benchmark for table in tables):
         own = [table for table in tables if table.benchmark == name]
@@ -231,9 +231,9 @@ def _probes(tables: list[Table], facts: dict, entries: list[dict]) -> str:
     return "".join(parts)
 
 
-def _provenance(facts: dict, entries: list[dict]) -> str:
+def _provenance(facts: dict, commands: list[dict]) -> str:
     parts = []
-    for entry in entries:
+    for entry in commands:
         versions = ", ".join(f"{name} {number}" for name, number in entry["versions"].items())
         parts.append(
             f"<pre>{escape(entry['command'])}</pre><p>{escape(entry['finished'])}, "
