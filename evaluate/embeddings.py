@@ -133,11 +133,11 @@ def write(
                     file.write(header)
                 if order is None:
                     file.seek(len(header) + start * embeddings[0].nbytes)
-                    file.write(embeddings)
+                    file.write(memoryview(embeddings))
                 else:
                     for row, values in zip(order[start:done].tolist(), embeddings, strict=True):
                         file.seek(len(header) + row * values.nbytes)
-                        file.write(values)
+                        file.write(memoryview(values))
                 file.flush()
                 os.fsync(file.fileno())
                 write_text(mark, json.dumps({"manifest": manifest, "done": done, "width": width}))

@@ -25,14 +25,17 @@ class Encoder(Protocol):
     @property
     def components(self) -> int | None:
         """How many axes of a PCA the probe fits within each training fold; None: no PCA."""
+        ...
 
     @property
     def cached(self) -> bool:
         """Whether its embeddings are worth keeping on disk."""
+        ...
 
     @property
     def input_px(self) -> int | None:
         """Side of the crops it takes, px; None: any."""
+        ...
 
     def embed(self, crops: np.ndarray) -> np.ndarray:
         """Return (N, D) float32 for (N, P, P, 3) uint8 RGB crops at 0.25 µm/px."""

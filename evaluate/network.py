@@ -49,7 +49,7 @@ class Network:
             if self.device.type == "cpu":  # written out, attention of few tokens fuses better
                 for layer in self.module.modules():
                     if hasattr(layer, "fused_attn"):
-                        layer.fused_attn = False
+                        setattr(layer, "fused_attn", False)  # noqa: B010  # no Tensor, no Module
             self._forward = torch.compile(self.module, options={"freezing": True}, dynamic=False)
 
     def embed(self, crops: np.ndarray) -> np.ndarray:

@@ -208,7 +208,7 @@ def write_views(out: Path) -> None:
     seen = None
     while seen != (seen := _listing(out)):
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(text, list[str](COLUMNS), lineterminator="\n")
         writer.writeheader()
         writer.writerows(row | {"value": f"{row['value']:.6f}"} for row in read_rows(out))
         write_text(Path(out) / "probe.csv", text.getvalue())

@@ -22,7 +22,9 @@ class Sample(Benchmark):
 
     def take(self, rows: np.ndarray) -> "Sample":
         """Return the nuclei of the given rows, (M,) integers."""
-        return replace(super().take(rows), nuclei=self.nuclei[rows])
+        taken = super().take(rows)
+        assert isinstance(taken, Sample)
+        return replace(taken, nuclei=self.nuclei[rows])
 
 
 def from_shards(
@@ -70,8 +72,8 @@ def from_cells(
     rows = rows[_choose(len(rows), count, seed)]
     chosen = table.take(rows).to_pydict()
     crops = []
-    for number, slide in enumerate(slides):  # rows ascend, so slides come one after another
-        with open(Path(path) / f"{slide['slide']}.tar", "rb") as file:
+    for number, known in enumerate(slides):  # rows ascend, so slides come one after another
+        with open(Path(path) / f"{known['slide']}.tar", "rb") as file:
             for row in np.flatnonzero(np.array(chosen["slide_number"]) == number):
                 file.seek(chosen["source_offset"][row])
                 crops.append(decode(file.read(chosen["size"][row])))
@@ -87,9 +89,9 @@ def _of_slide(slides, slide: str | None, path: str | Path) -> np.ndarray:
     """Return the rows of a slide, or all."""
     if slide is None:
         return np.arange(len(slides))
-    rows = np.flatnonzero(pc.equal(slides, slide).to_numpy(zero_copy_only=False))
+    rows = np.flatnonzero(pc.call_function("equal", [slides, slide]).to_numpy(zero_copy_only=False))
     if not len(rows):
-        known = pc.unique(slides).to_pylist()
+        known = slides.unique().to_pylist()
         raise ValueError(
             f"{path} holds no cell of slide {slide!r}, but of {', '.join(known[:5])} …"
         )

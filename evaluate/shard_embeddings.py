@@ -81,4 +81,5 @@ def _write_keys(shards: Shards, path: Path) -> None:
             table = index.table(first, min(first + ROWS, len(index))).select(KEYS)
             writer = writer or pq.ParquetWriter(file, table.schema)
             writer.write_table(table)
-        writer.close()
+        if writer:
+            writer.close()

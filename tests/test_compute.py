@@ -95,5 +95,5 @@ def test_the_command_draws_what_was_probed(tmp_path, capsys):
     assert rows["uni"]["mean balanced accuracy"] == "" and float(rows["uni"]["GMAC"]) > 50
     assert (rows["vit_s8"]["GMAC"], rows["vit_s8"]["family"]) == ("0.560", "cells")
     facts = json.loads((tmp_path / "figures" / "compute.json").read_text())
-    assert "lemon has the highest mean balanced accuracy, 0.700" in facts["answer"]
+    assert "lemon has the highest mean balanced accuracy, 0.700" in facts["headline"]
     assert main.main(["compute", str(tmp_path), "--also", "x"]) == 2

@@ -176,7 +176,8 @@ def knn_purity(
     near = nearest(embeddings, k, None if single else slide)  # (N, k)
     share = (code[near] == code[:, None]).mean(axis=1)
     chance = (size[code] - own) / (len(code) - own)
-    return tuple(float((np.bincount(code, v) / size).mean()) for v in (share, chance))
+    found, expected = ((np.bincount(code, v) / size).mean() for v in (share, chance))
+    return float(found), float(expected)
 
 
 def class_score(

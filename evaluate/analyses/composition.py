@@ -86,7 +86,7 @@ def grid(
     ]
     lower = [
         Job(fixed, count, project, encoders[0], r)
-        for count in slides
+        for count in (slides if fixed else [])
         for project in projects or [None]
         if not project or project <= count
         for r in range(repeats)

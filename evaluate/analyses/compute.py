@@ -11,7 +11,7 @@ import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -194,7 +194,7 @@ def mean_scores(out: Path) -> dict[str, tuple[list[str], dict[str, float]]]:
     return found
 
 
-def compare_compute(out: Path, words: list[str], also: list[str], **options: object) -> Path:
+def compare_compute(out: Path, words: list[str], also: list[str], **options: Any) -> Path:
     """Count, measure and draw; return the path of the table.
 
     Args:
@@ -299,7 +299,7 @@ def _draw(out: Path, costs: dict[str, Cost | None], scores: dict) -> None:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     scored = {name for _, values in scores.values() for name in values}
-    present = {costs[name].family for name in scored if costs.get(name)}
+    present = {cost.family for name, cost in costs.items() if cost and name in scored}
     handles = [
         Line2D([], [], ls="", marker="o", color=colour, label=family)
         for family, colour in FAMILIES.items()
@@ -307,12 +307,12 @@ def _draw(out: Path, costs: dict[str, Cost | None], scores: dict) -> None:
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
     _, values = next(iter(scores.values()))
-    networks = {name: value for name, value in values.items() if costs.get(name)}
-    best = max(networks, key=networks.get)
+    networks = {name: cost for name, cost in costs.items() if cost and name in values}
+    best = max(networks, key=lambda name: values[name])
     metric = next(iter(scores))
     headline = (
-        f"Of {len(networks)} networks {best} has the highest mean {metric}, {networks[best]:.3f}, "
-        f"at {costs[best].macs / 1e9:.3g} G multiply-adds an image."
+        f"Of {len(networks)} networks {best} has the highest mean {metric}, {values[best]:.3f}, "
+        f"at {networks[best].macs / 1e9:.3g} G multiply-adds an image."
     )
     save_figure(
         out, "compute", figure, section="Compute", title="Compute against quality",

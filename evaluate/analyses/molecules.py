@@ -39,6 +39,7 @@ class Molecules:
 
 def from_targets(samples: Benchmark) -> Molecules:
     """Take the transcripts of a benchmark that has them, log1p of the counts."""
+    assert samples.targets is not None
     values = np.log1p(np.maximum(samples.targets, 0)).astype(np.float32)
     return Molecules("genes", samples.target_names, values, np.arange(len(samples)))
 

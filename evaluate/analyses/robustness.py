@@ -145,12 +145,12 @@ def shifted_probe(
     for i, test in enumerate(tests):
         fold[test] = i
     found = {name: [] for name in conditions}
-    reduced = bool(components) and components < min(original.shape)
+    reduced = components if components and components < min(original.shape) else None
     for held in [[i] for i in range(len(tests))] if reduced else [list(range(len(tests)))]:
         x = [original, *conditions.values()]
         if reduced:
             others = np.flatnonzero(fold != held[0])
-            axes = principal_axes(original, components, others, seed)
+            axes = principal_axes(original, reduced, others, seed)
             x = [project(part, *axes) for part in x]
         # A part is a fold of originals or of one condition; conditions are never learnt from.
         copies, count = len(x), len(tests)

@@ -2,6 +2,10 @@
 
 import argparse
 import logging
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from evaluate.analyses.molecules import Molecules
 
 log = logging.getLogger(__name__)
 
@@ -30,18 +34,17 @@ def say_used(benchmarks: list) -> None:
                 log.info("  %s", note)
 
 
-def molecules_of(options: argparse.Namespace, samples, measured: bool = False):
-    """Return the values of --values or the benchmark's genes, `Molecules`, or None.
+def molecules_of(options: argparse.Namespace, samples) -> "Molecules | None":
+    """Return the values of --values, or the benchmark's genes, or None.
 
     Args:
         options: of the command.
         samples: N nuclei.
-        measured: without genes, measure the nuclei instead.
 
     Raises:
-        ValueError: --values for a benchmark, or --markers that are not among the values.
+        ValueError: --values for a benchmark.
     """
-    from evaluate.analyses.molecules import from_crops, from_file, from_targets
+    from evaluate.analyses.molecules import from_file, from_targets
 
     if options.values and options.benchmark:
         raise ValueError("--values are keyed like cells: give --cells or --shards")
@@ -50,13 +53,15 @@ def molecules_of(options: argparse.Namespace, samples, measured: bool = False):
         found = from_file(options.values, samples, samples.nuclei, options.log1p)
     elif samples.targets is not None:
         found = from_targets(samples)
-    elif measured:
-        found = from_crops(samples)
-    unknown = sorted(set(options.markers or ()) - set(found.names if found else ()))
+    return found
+
+
+def check_markers(markers: list[str] | None, found: "Molecules | None") -> None:
+    """Raise ValueError where --markers are not among the values."""
+    unknown = sorted(set(markers or ()) - set(found.names if found else ()))
     if unknown:
         known = f"there are {', '.join(found.names[:8])}" if found else "no genes are known here"
         raise ValueError(f"--markers {unknown[0]}: {known}")
-    return found
 
 
 def source_of(options: argparse.Namespace) -> tuple[str, str]:

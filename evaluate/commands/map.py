@@ -28,7 +28,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Draw the map of a benchmark, of cells or of shards."""
-    from evaluate.commands.inputs import molecules_of
+    from evaluate.commands.inputs import check_markers, molecules_of
     from evaluate.embeddings import embed
     from evaluate.encoders import open_encoders
     from evaluate.maps.map import draw, fit, project
@@ -42,6 +42,7 @@ def run(options: argparse.Namespace) -> None:
     (encoder,) = open_encoders([options.encoder], options.seed, options.batch, options.precision)
     samples, embeddings, keys = _chosen(encoder, options)
     molecules = molecules_of(options, samples)
+    check_markers(options.markers, molecules)
     if embeddings is None:
         embeddings = embed(encoder, samples, options.out, keep=encoder.cached)
     name = f"{encoder.name}--{samples.name}" + (f"--{options.slide}" if options.slide else "")

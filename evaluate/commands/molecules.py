@@ -29,9 +29,10 @@ def run(options: argparse.Namespace) -> None:
     import numpy as np
 
     from evaluate.analyses.batch_effects import batch_variables
+    from evaluate.analyses.molecules import from_crops
     from evaluate.analyses.molecules_report import save, save_maps
     from evaluate.analyses.moran import graph, morans_i
-    from evaluate.commands.inputs import molecules_of, samples_of, source_of
+    from evaluate.commands.inputs import check_markers, molecules_of, samples_of, source_of
     from evaluate.embeddings import embed
     from evaluate.encoders import check_encoders, open_encoders
 
@@ -46,7 +47,8 @@ def run(options: argparse.Namespace) -> None:
         if not len(rows):
             raise ValueError(f"--slide {options.slide}: known are {sorted(set(slides))[:5]} …")
         samples, slides = samples.take(rows), slides[rows]
-    molecules = molecules_of(options, samples, measured=True)
+    molecules = molecules_of(options, samples) or from_crops(samples)
+    check_markers(options.markers, molecules)
     within = slides[molecules.rows]
     # A slide of a few cells has no graph; its cells are left out.
     names, counts = np.unique(within, return_counts=True)

@@ -58,7 +58,9 @@ def clusters(embeddings: np.ndarray, seed: int = 0) -> Column:
 
     k = min(CLUSTERS, max(2, len(embeddings) // 20))
     reduced = reduce(StandardScaler().fit_transform(embeddings), seed)
-    found = MiniBatchKMeans(k, random_state=seed, n_init=3, batch_size=4096).fit_predict(reduced)
+    # scikit-learn's types know n_init by its default alone
+    means = MiniBatchKMeans(k, random_state=seed, n_init=3, batch_size=4096)  # pyright: ignore[reportArgumentType]
+    found = means.fit_predict(reduced)
     ranked = np.argsort(-np.bincount(found, minlength=k), kind="stable")
     number = np.empty(k, int)
     number[ranked] = np.arange(1, k + 1)

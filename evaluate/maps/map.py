@@ -1,6 +1,7 @@
 """The map of cells: a t-SNE of embeddings drawn with the cells' own images (paper, Fig. 4)."""
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -41,12 +42,8 @@ def project(embeddings: np.ndarray, seed: int = 0, jobs: int = 1) -> np.ndarray:
     if not embeddings.std(axis=0).any():
         raise ValueError(f"all {len(embeddings)} embeddings are alike: the encoder has collapsed")
     embeddings = reduce(StandardScaler().fit_transform(embeddings.astype(np.float64)), seed)
-    tsne = TSNE(
-        perplexity=_perplexity(len(embeddings)),
-        initialization="pca",
-        random_state=seed,
-        n_jobs=jobs,
-    )
+    settings: dict[str, Any] = {"perplexity": _perplexity(len(embeddings)), "n_jobs": jobs}
+    tsne = TSNE(initialization="pca", random_state=seed, **settings)
     return np.asarray(tsne.fit(embeddings))
 
 
@@ -146,7 +143,7 @@ def draw(xy: np.ndarray, samples: Benchmark, title: str, path: Path) -> None:
         frameon=False, borderpad=0, borderaxespad=0, fontsize=15, labelspacing=0.5,
         handletextpad=0.3,
     )  # fmt: skip
-    for handle in legend.legend_handles:
+    for handle in filter(None, legend.legend_handles):
         handle.set(sizes=[110], alpha=1)
     facts = (
         f"{len(xy):,} cells · t-SNE, perplexity {_perplexity(len(xy)):.0f}\n"

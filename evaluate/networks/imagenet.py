@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -98,7 +99,7 @@ def open_timm(name: str, path: Path | None) -> tuple[nn.Module, dict, dict]:
         near = timm.list_models(f"*{name.split('.')[0][:8]}*")[:5]
         raise ValueError(f"timm {timm.__version__} has no model {name!r}; near: {', '.join(near)}")
     if path:
-        module = timm.create_model(name, num_classes=0)
+        module: Any = timm.create_model(name, num_classes=0)
         state = read_state(path)
         state = state.get("state_dict", state)
         classifier = module.pretrained_cfg.get("classifier") or "head"
@@ -117,18 +118,18 @@ def open_timm(name: str, path: Path | None) -> tuple[nn.Module, dict, dict]:
     return _whole(module.eval(), {"kind": f"timm:{name}", "sha256": digest_of(module)})
 
 
-def _build(timm_name: str) -> nn.Module:
+def _build(timm_name: str) -> Any:
     import timm
 
     with torch.device("meta"):
         return timm.create_model(timm_name, num_classes=0)
 
 
-def _whole(module: nn.Module, facts: dict) -> tuple[nn.Module, dict, dict]:
+def _whole(module: Any, facts: dict) -> tuple[nn.Module, dict, dict]:
     """Put a resampling to the model's own input before it: a crop is never cut further."""
-    import timm
+    from timm.data.config import resolve_model_data_config
 
-    own = timm.data.resolve_model_data_config(module)
+    own = resolve_model_data_config(module)
     side = own["input_size"][-1]
     mode = "bilinear" if own["interpolation"] == "bilinear" else "bicubic"
     config = {

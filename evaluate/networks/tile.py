@@ -5,7 +5,7 @@ Crops of a nucleus are enlarged to the 224 px that these were trained on (paper,
 
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -66,15 +66,16 @@ def open_tile(kind: str, path: Path | None) -> tuple[nn.Module, dict, dict]:
 def build(kind: str, device: str = "meta") -> nn.Module:
     """Build the transformer of a kind, by default without memory for its weights."""
     import timm
+    from timm.layers.mlp import SwiGLUPacked
 
     tile = TILES[kind]
-    named = {"SwiGLUPacked": timm.layers.SwiGLUPacked, "SiLU": nn.SiLU}
+    named = {"SwiGLUPacked": SwiGLUPacked, "SiLU": nn.SiLU}
     arguments = {k: named.get(v, v) if isinstance(v, str) else v for k, v in tile.arguments.items()}
     with torch.device(device):
         return timm.create_model(tile.timm, num_classes=0, img_size=INPUT_PX, **arguments)
 
 
-def convert(state: dict, transformer: nn.Module) -> dict[str, Tensor]:
+def convert(state: dict, transformer: Any) -> dict[str, Tensor]:
     """Return a publisher's weights by timm's names and at the transformer's grid.
 
     Knows timm's own files (UNI, Virchow2, H-optimus-0, DINOv2), Meta's `dinov2_vit*14_pretrain.pth`

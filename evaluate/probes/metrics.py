@@ -1,5 +1,7 @@
 """The paper's five metrics of a classification (Tables 10-12), through scikit-learn."""
 
+from typing import Any
+
 import numpy as np
 from sklearn.metrics import (
     average_precision_score,
@@ -10,6 +12,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+NO_SAMPLE: dict[str, Any] = {"zero_division": 0}  # of what has no samples
 METRICS = ("balanced accuracy", "AUC", "AUPR", "F1 macro", "F1 weighted")
 
 
@@ -46,7 +49,7 @@ def scores(
         present = truth.any(axis=0)
         names, truth, probabilities = names[present], truth[:, present], probabilities[:, present]
     f1 = {
-        kind: f1_score(labels, predicted, labels=names, average=kind, zero_division=0)
+        kind: f1_score(labels, predicted, labels=names, average=kind, **NO_SAMPLE)
         for kind in ("macro", "weighted")
     }
     values = (
@@ -73,12 +76,10 @@ def per_class(
         Class -> nuclei, precision, recall, F1, AUC, AUPR.
     """
     predicted = np.array(classes)[probabilities.argmax(axis=1)]
-    found = precision_recall_fscore_support(
-        labels, predicted, labels=list(classes), zero_division=0
-    )
+    found = precision_recall_fscore_support(labels, predicted, labels=list(classes), **NO_SAMPLE)
     table = {}
     for k, name in enumerate(classes):
-        precision, recall, f1, nuclei = (column[k] for column in found)
+        precision, recall, f1, nuclei = (np.asarray(column)[k] for column in found)
         truth = labels == name
         table[name] = {
             "nuclei": int(nuclei),

@@ -71,6 +71,7 @@ def regress(
     """
     from evaluate.probes.ridge import Ridge
 
+    assert benchmark.targets is not None
     slides = origins(benchmark, "slide")[0]
     names, parts = np.unique(slides, return_inverse=True)
     ridge = Ridge(embeddings, np.log1p(benchmark.targets), parts)

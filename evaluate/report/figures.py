@@ -14,7 +14,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evaluate.results import is_baseline
 from shards.write import atomic, write_text
@@ -68,7 +68,8 @@ def save_figure(out: Path, name: str, figure: "Figure", **facts: object) -> Path
 
     base = _describe(out, "figures", name, facts)
     FigureCanvasAgg(figure)
-    for kind, options in (("png", {"dpi": DPI}), ("svg", {"metadata": {"Date": None}})):
+    settings: dict[str, dict[str, Any]] = {"png": {"dpi": DPI}, "svg": {"metadata": {"Date": None}}}
+    for kind, options in settings.items():
         data = io.BytesIO()
         with matplotlib.rc_context({"svg.hashsalt": name}):
             figure.savefig(data, format=kind, bbox_inches="tight", facecolor="white", **options)
@@ -128,7 +129,8 @@ def read_entries(out: Path) -> list[Entry]:
             paths |= {path.stem: path for path in (Path(out) / kind).glob(f"*.{ending}")}
         for stem, path in sorted(paths.items()):
             facts = _facts(path.with_name(f"{stem}.json"))
-            found.append(Entry(path, kind, **{"title": stem.replace("_", " ")} | facts))
+            facts.setdefault("title", stem.replace("_", " "))
+            found.append(Entry(path, kind, **facts))
     return found
 
 
@@ -166,7 +168,7 @@ def _describe(out: Path, kind: str, name: str, facts: dict) -> Path:
     return path
 
 
-def _facts(path: Path) -> dict:
+def _facts(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:

@@ -13,6 +13,7 @@ are CSS, and an interactive map is a page of its own in a sandboxed frame, loade
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -44,9 +45,9 @@ LAST = ("Maps", "Cells", "More", "Provenance")
 def write_report(
     results: Path,
     path: Path,
-    extra: list[Path] = (),
+    extra: Sequence[Path] = (),
     title: str = "LEMON: what the encoder learnt",
-    beside: list[Path] = (),
+    beside: Sequence[Path] = (),
 ) -> None:
     """Write one self-contained HTML file: pictures and interactive maps inside.
 

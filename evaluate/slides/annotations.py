@@ -4,7 +4,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import pyarrow.compute as pc
 
 from evaluate.endings import Encoder
 from evaluate.slides.extraction import MORPHOLOGY, Nuclei
@@ -42,7 +41,7 @@ def xy(nuclei: Nuclei) -> np.ndarray:
 
 def labels(nuclei: Nuclei) -> np.ndarray:
     """Return what the segmenter says each nucleus is, (N,) str, '' where it says nothing."""
-    return np.array(pc.fill_null(nuclei.table["label"], "").to_pylist(), np.str_)
+    return np.array(nuclei.table["label"].fill_null("").to_pylist(), np.str_)
 
 
 def morphology(nuclei: Nuclei) -> dict[str, np.ndarray]:

@@ -83,7 +83,7 @@ class Nuclei:
         """
         with pq.ParquetFile(self.folder / f"{self.slide}.parquet") as file:
             for batch in file.iter_batches(BATCH, columns=["fate", "polygon"]):
-                kept = pc.equal(batch["fate"].cast(pa.string()), "kept")
+                kept = pc.call_function("equal", [batch["fate"].cast(pa.string()), "kept"])
                 yield batch["polygon"].filter(kept).to_numpy(zero_copy_only=False)
 
 
@@ -155,7 +155,7 @@ def open_nuclei(cells: Path, record: dict) -> Nuclei:
         )
     if not len(table):
         raise ValueError(f"{path}: no nucleus was kept (fates: {record['fates']})")
-    last = int(pc.max(pc.add(table["offset"], table["size"])).as_py())
+    last = int((table["offset"].to_numpy() + table["size"].to_numpy()).max())
     tar = cells / f"{slide}.tar"
     if not tar.is_file() or tar.stat().st_size < last:
         raise ValueError(f"{tar} is absent or cut short; extract that slide again")

@@ -36,4 +36,5 @@ def write_parquet(path: Path, nuclei: Nuclei, embeddings: np.ndarray, described:
                 schema = table.schema.with_metadata({"lemon": json.dumps(described)})
                 writer = pq.ParquetWriter(file, schema, compression="zstd")
             writer.write_table(table.cast(schema))
-        writer.close()
+        if writer:
+            writer.close()

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -55,7 +56,7 @@ def write_qupath(
             texts = []
             for i, geometry in enumerate(_geometries(part, xy[rows], origin)):
                 row = first + i
-                properties = {"objectType": "detection", "name": keys[row]}
+                properties: dict[str, Any] = {"objectType": "detection", "name": keys[row]}
                 if labels[row]:
                     properties["classification"] = classes[labels[row]]
                 properties["measurements"] = {

@@ -230,11 +230,18 @@ def _read(folders: list[Path], grouped: bool) -> dict[str, dict[tuple[str, str],
     return found
 
 
-def _layout(title, columns, ours, printed, names) -> Layout:
+def _layout(
+    title: str,
+    columns: list[tuple[str, str]],
+    ours: dict[str, dict[tuple[str, str], Cell]],
+    printed: dict[str, dict[tuple[str, str], Cell]] | None,
+    names: dict[str, str],
+) -> Layout:
     shown = {e: row for e, row in ours.items() if any(column in row for column in columns)}
     order = list(names)
+    every: set[str] = set(shown) | set(printed or {})
     encoders = sorted(
-        {*shown, *(printed or {})},
+        every,
         key=lambda e: (order.index(e) if e in order else len(order), rank(e)),
     )
     return Layout(title, columns, encoders, shown, printed, names)
