@@ -15,7 +15,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
         "folder, with --raw; or the publisher's folder, told by what lies in it",
     )
     command.add_argument("--raw", metavar="DIR", help="the publisher's folder")
-    command.add_argument("--out", type=Path, metavar="DIR")
+    command.add_argument("--out", type=Path, metavar="DIR", help="the folder to write to")
     command.add_argument(
         "--try",
         dest="tried",
@@ -29,7 +29,9 @@ def arguments(command: argparse.ArgumentParser) -> None:
     rules.add_argument("--view", type=flags.at_least(8), metavar="PX", help="side of a crop (40)")
     rules.add_argument("--mpp", type=float, help="scale of the publisher's images, µm/px")
     rules.add_argument("--window", help="side that must lie in the image: 60, or 60@0.2 (µm/px)")
-    rules.add_argument("--centre", "--center", choices=("box", "centroid"))
+    rules.add_argument(
+        "--centre", "--center", choices=("box", "centroid"), help="of an outline: the crop's"
+    )
     rules.add_argument("--duplicates", choices=("keep", "drop"), help="midog25 (keep)")
     rules.add_argument(
         "--images", type=Path, metavar="DIR", help="midog25: cut from MIDOG++'s cases (201.tiff, …)"
@@ -149,6 +151,6 @@ def _try(name: str, path: Path) -> None:
         rule: sum(paper.difference(task, counts) for task, counts in tasks.items())
         for rule, tasks in found.items()
     }
-    for rule in sorted(sums, key=sums.get):
+    for rule in sorted(sums, key=lambda rule: sums[rule]):
         totals = ", ".join(f"{task} {sum(c.values()):,}" for task, c in found[rule].items())
         print(f"off by {sums[rule]:,} (sum over classes): {rule}: {totals}")
