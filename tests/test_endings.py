@@ -1,5 +1,7 @@
 """Endings of encoders' names, encoders that come with the clone, and a probe fair to both."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -123,11 +125,51 @@ def test_an_encoder_of_the_clone_is_found_by_its_name(run, crops, tmp_path, monk
         opened("lemon-small")
 
 
+@pytest.mark.parametrize("parts", [1, 2])
+def test_timms_own_layout_in_one_file_or_several(parts, crops, tmp_path, monkeypatch):
+    import timm
+
+    monkeypatch.setattr(encoders, "SHIPPED", tmp_path)
+    folder = tmp_path / "lemon-hub"
+    folder.mkdir()
+    name, arguments = "vit_tiny_patch16_224", {"img_size": 40, "patch_size": 8}
+    facts = {"architecture": name, "num_classes": 0, "global_pool": "token"}
+    data = {"input_size": [3, 40, 40], "mean": [0.6, 0.5, 0.4], "std": [0.2, 0.2, 0.1]}
+    own = {"mpp": 0.25, "method": "dinov2"}
+    whole = facts | {"model_args": arguments, "pretrained_cfg": data, "lemon": own}
+    (folder / "config.json").write_text(json.dumps(whole))
+    torch.manual_seed(0)
+    model = timm.create_model(
+        "vit_tiny_patch16_224", num_classes=0, global_pool="token", **arguments
+    )
+    state = {k: v.half() for k, v in model.state_dict().items()}
+    names = [f"model-{i}.safetensors" for i in range(parts)] if parts > 1 else ["model.safetensors"]
+    where = {key: names[i % parts] for i, key in enumerate(state)}
+    for file in names:
+        save_file({k: v for k, v in state.items() if where[k] == file}, folder / file)
+    if parts > 1:
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    else:  # timm reads it too
+        other = timm.create_model(f"local-dir:{folder}", pretrained=True)
+        assert all(torch.equal(v.half(), state[k]) for k, v in other.state_dict().items())
+    model.load_state_dict(state)
+    x = torch.from_numpy((crops / 255 - data["mean"]) / data["std"]).permute(0, 3, 1, 2).float()
+    with torch.inference_mode():
+        expected = model.eval()(x).numpy()
+    encoder = opened("lemon-hub")
+    np.testing.assert_allclose(encoder.embed(crops), expected, atol=1e-4)
+    assert encoder.manifest()["config"]["method"] == "dinov2"
+    assert opened("lemon-hub+mean").embed(crops).shape == (5, 384)
+    (folder / names[-1]).unlink()
+    with pytest.raises(FileNotFoundError, match=r"lemon-hub"):
+        opened("lemon-hub")
+
+
 def test_c_by_an_inner_split_is_fair_to_narrow_blocks(benchmark):
     """scikit-learn, on blocks scaled to a variance of 1 each, gives the same predictions and C."""
     rng = np.random.default_rng(0)
     labels = np.array([benchmark.classes.index(label) for label in benchmark.labels.tolist()])
-    useful = (labels - 0.5)[:, None] * rng.uniform(0.2, 0.6, 3) + rng.standard_normal(
+    useful = (labels - 0.5)[:, None] * rng.uniform(0.7, 1.0, 3) + rng.standard_normal(
         (len(labels), 3)
     )
     x = np.concatenate([rng.standard_normal((len(labels), 160)) * 7, useful], axis=1)

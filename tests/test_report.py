@@ -42,6 +42,14 @@ def test_exhibits_travel_whole(tmp_path):
     assert read_table(one.path.with_suffix(".md")) == expected
 
 
+def test_a_description_of_an_earlier_version_is_read(tmp_path):
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables/x.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "tables/x.json").write_text(json.dumps({"answer": "42", "section": "Compute"}))
+    (entry,) = read_entries(tmp_path)
+    assert (entry.headline, entry.section, entry.title) == ("42", "Compute", "x")
+
+
 def test_a_headline_names_the_learnt_encoders_and_few():
     parts = {"pixels": "0.1", "untrained": "0.2", "run": "0.3"}
     assert headline("of x", parts) == "of x: run 0.3; pixels 0.1; untrained 0.2."

@@ -148,7 +148,7 @@ def _try(name: str, path: Path) -> None:
         raise ValueError(f"{name} has no rules to try; nucls, pannuke and midog25 have")
     found = BENCHMARKS[name].tried(path)
     sums = {
-        rule: sum(paper.difference(task, counts) for task, counts in tasks.items())
+        rule: sum(paper.difference(task, counts) or 0 for task, counts in tasks.items())
         for rule, tasks in found.items()
     }
     for rule in sorted(sums, key=lambda rule: sums[rule]):

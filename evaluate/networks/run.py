@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from evaluate.networks.hub_folder import WEIGHTS, is_hub_folder, open_hub_folder
 from evaluate.networks.weights import digest, fit, read_state
 
 STEP = re.compile(r"step-\d{7}\.pt")
@@ -30,7 +31,8 @@ def encoder_folder(path: Path) -> Path:
     else:
         inner = path / "encoder"
         folder = inner if inner.is_dir() else path
-        needed = ("model.safetensors", "config.json")
+        split = is_hub_folder(folder) and not (folder / WEIGHTS[0]).is_file()
+        needed = (WEIGHTS[1] if split else WEIGHTS[0], "config.json")
     missing = [name for name in needed if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(
@@ -67,6 +69,8 @@ def open_run(path: Path) -> tuple[nn.Module, dict, dict]:
 
     folder = encoder_folder(path)
     if path.is_dir():
+        if is_hub_folder(folder):
+            return open_hub_folder(folder)
         module, config = load_encoder(folder)
         return module, config, {"kind": "run", "sha256": digest(folder / "model.safetensors")}
     import timm
@@ -102,13 +106,13 @@ def open_untrained(first: Path | None, seed: int) -> tuple[nn.Module, dict, dict
     Raises:
         ValueError: the run's architecture is none that train/ builds.
     """
-    from train.encoder import ENCODERS, build_encoder, load_encoder
+    from train.encoder import ENCODERS, build_encoder
 
     # 0.5 and 0.25 are about the mean and s.d. of H&E where no data set has said its own.
     architecture, config = "vit_ti8", {"input_px": 40, "mpp": 0.25}
     config |= {"mean": [0.5] * 3, "std": [0.25] * 3}
     if first:
-        trained = load_encoder(encoder_folder(first))[1]
+        trained = open_run(first)[1]
         config = {k: trained[k] for k in config}
         timm_name = trained["timm"]["name"]
         names = [name for name, known in ENCODERS.items() if known[0] == timm_name]
