@@ -152,7 +152,7 @@ def test_every_cell_of_a_data_set(shards_folder, tmp_path, small_pieces):
     embed_shards(again, shards_folder, tmp_path)
     assert again.seen == 0
     wide = Means()
-    wide.config = {"input_px": 80}
+    wide.input_px = 80
     with pytest.raises(ValueError, match=r"takes 80 px; .* holds crops of 60 px"):
         embed_shards(wide, shards_folder, tmp_path)
 

@@ -261,7 +261,8 @@ def test_from_a_folder_to_the_report(own, run, cells, tmp_path, capsys):
     command = ["probe", "--benchmark", str(own), "--out", str(out), "--encoder"]
     assert main.main([*command, "pixels", "morphology"]) == 0
     printed = capsys.readouterr().out
-    assert "own, 216 nuclei, 2 classes, AUPR of round; 5 stratified folds" in printed
+    assert "own, 216 nuclei of 218 (not used: " in printed
+    assert "2 classes, AUPR of round; 5 stratified folds" in printed
     assert "5 folds that keep each group whole (6 groups)" in printed
     rows = read_rows(out)
     assert len(rows) == 2 * 2 * 5 * (len(METRICS) + 2)  # and ECE, k-NN

@@ -28,7 +28,8 @@ def nearest(embeddings: np.ndarray, k: int, exclude: np.ndarray | None = None) -
     largest = 1 if exclude is None else np.unique(exclude, return_counts=True)[1].max()
     if count - largest < k:
         raise ValueError(
-            f"{k} neighbours are asked for, but one of {count} embeddings has {count - largest}"
+            f"{k} neighbours are asked for, but one of {count} embeddings has "
+            f"{count - largest} others"
         )
     x = np.asarray(embeddings, np.float32)
     x = x - x.mean(axis=0)
