@@ -5,8 +5,7 @@ beside `cp` of the same files on the same disk, in turn: seconds of the clock an
 peak memory, MB/s. Plain is cp followed by fsync of what it wrote, for mix syncs all it writes; cp
 alone is printed too, though it ends while the bytes are still in memory. The targets: a third of
 cp, under 1.5 GB at any size. It needs 15 GB of disk for the largest. `--parts` is tried too, all
-parts in turn, one at a time: parts copy the cells into runs on disk, as a mix does whose cells
-the page cache cannot hold.
+parts in turn, one at a time.
 """
 
 import argparse

@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from bench.alternate import alternate, last_line, ratio
 from bench.mix import crops_of, write_cells
-from shards.mix import mix
+from shards.mix.mix import mix
 from shards.read import Shards
 from shards.stream import Stream
 

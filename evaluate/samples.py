@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from evaluate.benchmark import Benchmark
+from shards.cells import kept_cells
 from shards.crop import decode
-from shards.mix import kept_cells
 from shards.read import Shards
 
 

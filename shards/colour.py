@@ -36,18 +36,11 @@ def colour_statistics(batches: Iterable[np.ndarray], seed: int) -> dict:
         `mean`, `std` (3 floats each, of pixels in [0, 1]) and `stain`: space, crops, and for each
         of gmm1 and gmm10 weights (K,), means (K, 6) and covariances (K, 6, 6).
     """
-    load()  # before the limit, which reaches what is loaded
+    import sklearn.mixture  # noqa: F401 slow; before the limit, which reaches what is loaded
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):  # more threads only wait for each other, and round otherwise
         return _describe(batches, seed)
-
-
-def load() -> None:
-    """Import scikit-learn, which takes most of a second: who can, does it beside other work."""
-    import sklearn.mixture
-
-    assert sklearn.mixture
 
 
 def _describe(batches: Iterable[np.ndarray], seed: int) -> dict:

@@ -15,19 +15,21 @@ WEIGHTS = scramble(np.arange(1, BLOCK // 8 + 1, dtype=np.uint64) * GOLDEN) | np.
 CHUNK = 512  # blocks at once, so that they stay in the processor's cache
 
 
-def fingerprint(blocks: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def fingerprint(
+    blocks: np.ndarray, counts: np.ndarray, starts: np.ndarray | None = None
+) -> np.ndarray:
     """Return a 64-bit hash of each member: its header (which holds the key), bytes and padding.
 
     Multilinear hashing of a block's 64 words, then splitmix64's finaliser over block and member.
 
     Args:
-        blocks: (M, 512) uint8, C-contiguous, the members one after another.
-        counts: (N,) blocks of each member, each at least 1, M in all.
+        blocks: (M, 512) uint8, C-contiguous, that hold the members.
+        counts: (N,) blocks of each member, each at least 1.
+        starts: (N,) the first block of each; None: one after another, M in all.
 
     Returns:
         (N,) uint64.
     """
-    assert counts.sum() == len(blocks), (counts.sum(), len(blocks))
     if not len(counts):
         return np.empty(0, np.uint64)
     hashes = np.empty(len(blocks), np.uint64)
@@ -39,9 +41,13 @@ def fingerprint(blocks: np.ndarray, counts: np.ndarray) -> np.ndarray:
         folded = np.right_shift(chunk, HALF, out=mixed[: len(chunk)])
         folded ^= chunk
         np.matmul(folded, WEIGHTS, out=hashes[start : start + CHUNK])
-    starts = np.cumsum(counts) - counts
-    ordinal = (np.arange(len(blocks)) - np.repeat(starts, counts)).astype(np.uint64)
-    return scramble(np.add.reduceat(scramble(hashes + ordinal * GOLDEN), starts))
+    begins = np.cumsum(counts) - counts
+    if starts is None:
+        assert counts.sum() == len(blocks), (counts.sum(), len(blocks))
+    else:
+        hashes = hashes[block_numbers(starts, counts)]
+    ordinal = (np.arange(len(hashes)) - np.repeat(begins, counts)).astype(np.uint64)
+    return scramble(np.add.reduceat(scramble(hashes + ordinal * GOLDEN), begins))
 
 
 def checksum(fingerprints: np.ndarray) -> int:

@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _mix(arguments: argparse.Namespace) -> int:
-    from shards.mix import mix
+    from shards.mix.mix import mix
 
     info = mix(
         arguments.cells,

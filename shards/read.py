@@ -20,7 +20,6 @@ from shards.dataset import read_info
 from shards.index import Index
 from shards.remote import Mirror, is_remote
 from shards.schema import INDEX_COLUMNS
-from shards.strip import decode_batch
 from shards.url import open_url
 
 OPEN = 256  # shards mapped at a time
@@ -97,8 +96,13 @@ class Shards:
         shards, offsets, sizes = (column.tolist() for column in self._index.locate(rows))
         maps = {shard: self._map(shard) for shard in set(shards)}
         places = zip(shards, offsets, sizes, strict=True)
-        images = [maps[shard][start : start + size] for shard, start, size in places]
-        for i, error in decode_batch(images, crops).items():
+        broken = {}
+        for i, (shard, start, size) in enumerate(places):
+            try:
+                decode_into(maps[shard][start : start + size], crops[i])
+            except ValueError as error:
+                broken[i] = error
+        for i, error in broken.items():
             row = int(rows[i])
             message = (
                 f"{self._name(shards[i])}: the crop of index row {row} at byte {offsets[i]} is "

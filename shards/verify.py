@@ -17,7 +17,7 @@ from shards.index import Index
 from shards.schema import CODECS, key
 from shards.write import BLOCK, headers
 
-PIECE = 4096  # members checked at a time, about 15 MB
+TOGETHER = 4096  # members checked at a time, about 15 MB
 
 
 def verify(folder: Path) -> Iterator[str]:
@@ -95,9 +95,9 @@ def _faults(path: Path, number: int, shard: dict, rows: pa.Table, info: dict) ->
     crop = np.empty((info["patch_px"], info["patch_px"], 3), np.uint8)
     for shard_number in set(rows["shard"].to_pylist()) - {number}:
         yield f"{path}: the index has rows of shard {shard_number} in its place"
-    for start in range(0, len(rows), PIECE):
-        piece = slice(start, start + PIECE)
-        expected = headers(names[piece], sizes[piece])
+    for start in range(0, len(rows), TOGETHER):
+        some = slice(start, start + TOGETHER)
+        expected = headers(names[some], sizes[some])
         for i, header in enumerate(expected, start):
             first, count = offsets[i] // BLOCK - 1, int(member_blocks(sizes[i : i + 1])[0])
             if first < 0 or first + count > len(blocks):

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from extract.inputs import changed
 from extract.ledger import read_outcome
-from shards.gather import is_made
-from shards.plan import make_plan
-from shards.scatter import run_path
+from shards.mix.gather import is_made
+from shards.mix.layout import lay_out
+from shards.mix.spill import spill_path
 from shards.write import atomic
 from slurm.settings import Settings, read_settings
 
@@ -216,13 +216,15 @@ def _parts_missing(campaign: Campaign, found: dict[str, dict]) -> set[int]:
 def _mix_missing(campaign: Campaign) -> tuple[set[int], set[int]]:
     """Return the parts of mix's two rounds that have work left."""
     out, s = campaign.out, campaign.settings
-    plan = make_plan(out / "cells", None, s.SAMPLES_PER_SHARD, s.SEED, s.MIX_MEMORY)
+    layout = lay_out(out / "cells", None, s.SAMPLES_PER_SHARD, s.SEED, s.MIX_MEMORY)
     shards, work = out / "shards", out / "shards" / ".mix"
-    runs = {n for n in range(len(plan.runs)) if not run_path(work, n).is_file()}
+    spills = {n for n in range(len(layout.spills)) if not spill_path(work, n).is_file()}
     groups = {
-        n for n, group in enumerate(plan.groups) if not all(is_made(shards, work, i) for i in group)
+        n
+        for n, group in enumerate(layout.groups)
+        if not all(is_made(shards, work, i) for i in group)
     }
-    return ({n % s.MIX_PARTS for n in runs}, {n % s.MIX_PARTS for n in groups})
+    return ({n % s.MIX_PARTS for n in spills}, {n % s.MIX_PARTS for n in groups})
 
 
 def embedding_folder(out: Path, encoder: str, benchmark: str) -> Path:

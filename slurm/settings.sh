@@ -36,7 +36,7 @@ TOLERATED_SLIDES=1%                # failed slides with which the campaign goes 
 # mix: an array, twice, then the join --------------------------------------------------------------
 MIX_PARTS=20
 MIX_CPUS=4
-MIX_MEMORY=16                      # GB for the pieces; the jobs ask for 4 more
+MIX_MEMORY=16                      # GB for a part's cells; the jobs ask for 4 more
 MIX_TIME=04:00:00
 SAMPLES_PER_SHARD=10000
 

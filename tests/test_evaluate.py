@@ -213,7 +213,7 @@ def cells(tmp_path) -> Path:
 
 
 def test_samples_of_cells_and_shards(cells, tmp_path):
-    from shards.mix import mix
+    from shards.mix.mix import mix
 
     samples = from_cells(cells, 30, seed=1)
     assert samples.crops.shape == (30, 40, 40, 3)

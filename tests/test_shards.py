@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from shards.cells import kept_cells
 from shards.crop import cut, decode, encode, inside, window_px
-from shards.direct import SCRATCH, read_direct, write_direct
-from shards.mix import kept_cells, mix
+from shards.mix.direct import BUFFERS, read_blocks, write_blocks
+from shards.mix.mix import mix
 from shards.read import Shards, stream
 from shards.schema import CROP_PX, SLIDE_ID, VIEW_PX, check_slide_id, key
 from shards.write import TarWriter, atomic
@@ -320,14 +321,15 @@ def test_direct_reads_what_direct_wrote(tmp_path_factory, place, pieces, data):
     expected = b""
     with open(path, "wb") as file:
         for size in sizes:
-            blocks = SCRATCH.blocks("test", size)
+            blocks = BUFFERS.take("test", size)
             blocks[:] = RNG.integers(0, 256, blocks.shape, dtype=np.uint8)
+            write_blocks(file.fileno(), len(expected) // 512, blocks)
             expected += blocks.tobytes()
-            write_direct(file, blocks)
     assert path.read_bytes() == expected
     begin = data.draw(st.integers(0, len(expected) // 4096)) * 4096
-    out = SCRATCH.blocks("test", 8 * data.draw(st.integers(1, 40)))
-    found = read_direct(path, begin, out)
+    out = BUFFERS.take("test", 8 * data.draw(st.integers(1, 40)))
+    with open(path, "rb") as file:
+        found = read_blocks(file.fileno(), begin // 512, out)
     assert found == min(out.nbytes, len(expected) - begin)
     assert out.tobytes()[:found] == expected[begin : begin + found]
     path.unlink()

@@ -1,10 +1,11 @@
 """Mixing: nothing lost, bounded pieces, parts, kills at any moment, selections."""
 
+import errno
+import fcntl
 import hashlib
 import io
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -20,14 +21,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shards import sample, source
+from shards.cells import kept_cells
 from shards.crop import encode
-from shards.mix import kept_cells, mix
+from shards.mix import direct
+from shards.mix.layout import SHUFFLE, lay_out
+from shards.mix.mix import mix
 from shards.order import permute
-from shards.plan import SHUFFLE, make_plan
 from shards.read import Shards
 from shards.schema import CELL_COLUMNS, FATES, key
-from shards.source import fits_cache
 from shards.write import TarWriter
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -92,13 +93,7 @@ def mixed(many, tmp_path_factory) -> Path:
     return out
 
 
-@pytest.fixture
-def on_disk(monkeypatch):
-    """A machine whose page cache does not hold the tars."""
-    monkeypatch.setattr("shards.mix.fits_cache", lambda size: False)
-
-
-SMALL = 0.002  # GB: runs and groups of 250 kB
+SMALL = 0.002  # GB: spill files and groups of 250 kB
 
 
 def same(a: Path, b: Path) -> bool:
@@ -165,18 +160,18 @@ def test_mix_conserves_every_cell(tmp_path_factory, slides, samples_per_shard, p
     shutil.rmtree(folder)
 
 
-def test_pieces_and_memory_change_nothing(many, mixed, tmp_path):
-    plan = make_plan(many, None, 30, 5, SMALL)
-    assert len(plan.runs) >= 5
-    assert len(plan.groups) >= 5
+def test_spill_files_and_memory_change_nothing(many, mixed, tmp_path):
+    layout = lay_out(many, None, 30, 5, SMALL)
+    assert len(layout.spills) >= 5
+    assert len(layout.groups) >= 5
     mix(many, tmp_path / "s", 30, seed=5, memory=SMALL)
     assert same(tmp_path / "s", mixed)
 
 
 def test_a_slide_larger_than_the_memory_is_cut(tmp_path):
     cells = write_cells(tmp_path / "cells", {"A": [5] * 90, "B": [0, 1]})
-    plan = make_plan(cells, None, 10, 0, SMALL)
-    assert sum(p.slide == 0 for run in plan.runs for p in run) >= 4
+    layout = lay_out(cells, None, 10, 0, SMALL)
+    assert sum(p.slide == 0 for rows in layout.spills for p in rows) >= 4
     mix(cells, tmp_path / "small", 10, 0, memory=SMALL)
     mix(cells, tmp_path / "large", 10, 0)
     assert same(tmp_path / "small", tmp_path / "large")
@@ -208,7 +203,7 @@ def test_parts_in_any_order_give_the_same(many, mixed, tmp_path, caplog):
         mix(many, out, 30, 5, part=part, parts=3, memory=SMALL) for part in (2, 0, 1, 1, 0, 2, 0)
     ]
     assert done[0] is None
-    assert "runs left. Run the same command again" in caplog.text
+    assert "spill files left. Run the same command again" in caplog.text
     assert "shards left. Run the same command again" in caplog.text
     assert done[-1]["samples"] == 384
     assert same(out, mixed)
@@ -235,10 +230,8 @@ class Killed(BaseException):
     """What a test raises in the place of a kill."""
 
 
-@pytest.mark.parametrize("cached", [True, False])
-def test_stopped_at_every_rename_the_rerun_gives_the_same(tmp_path, monkeypatch, cached):
+def test_stopped_at_every_rename_the_rerun_gives_the_same(tmp_path, monkeypatch):
     """Each file appears by one rename: stop before and after each of them in turn."""
-    monkeypatch.setattr("shards.mix.fits_cache", lambda size: cached)
     cells = write_cells(tmp_path / "cells", {f"S{i}": [i, 5, 3, 1, 5] * 3 for i in range(3)})
     mix(cells, tmp_path / "straight", 12, 5, memory=SMALL / 2)
     replace = os.replace
@@ -265,13 +258,11 @@ def test_stopped_at_every_rename_the_rerun_gives_the_same(tmp_path, monkeypatch,
     assert moment > 12
 
 
-@pytest.mark.parametrize("cached", [True, False])
-def test_killed_at_random_moments_the_rerun_gives_the_same(many, mixed, tmp_path, cached):
+def test_killed_at_random_moments_the_rerun_gives_the_same(many, mixed, tmp_path):
     """SIGKILL, again and again, until a run gets through."""
     script = (
         f"import sys; sys.path[0] = {str(ROOT)!r}\n"
-        f"import shards.mix; shards.mix.fits_cache = lambda size: {cached}\n"
-        "from pathlib import Path; from shards.mix import mix; print('go', flush=True)\n"
+        "from pathlib import Path; from shards.mix.mix import mix; print('go', flush=True)\n"
         f"mix(Path({str(many)!r}), Path({str(tmp_path / 's')!r}), 30, 5, memory={SMALL})"
     )
     moments = np.random.default_rng(1).uniform(0, 0.25, 6)
@@ -298,90 +289,49 @@ def test_lost_and_changed_cells_are_noticed(many, tmp_path):
     out = tmp_path / "s"
     for part in (0, 1):
         mix(many, out, 30, 5, part=part, parts=2, memory=SMALL)
-    run = next((out / ".mix").glob("run-*.bin"))
-    whole = bytearray(run.read_bytes())
+    spill = next((out / ".mix").glob("spill-*.bin"))
+    whole = bytearray(spill.read_bytes())
     whole[700] ^= 8
-    run.write_bytes(whole)
+    spill.write_bytes(whole)
     with pytest.raises(ValueError, match="1 cells changed between reading and writing"):
         mix(many, out, 30, 5, memory=SMALL)
-    run.write_bytes(whole[:2000])
+    spill.write_bytes(whole[:2000])
     with pytest.raises(ValueError, match="is cut short"):
         mix(many, out, 30, 5, memory=SMALL)
     assert not (out / "dataset.json").exists()
 
 
-# ---- where the page cache holds the tars ---------------------------------------------------------
+# ---- disks and damaged cells ---------------------------------------------------------------------
 
 
-def test_copied_runs_give_the_same(many, mixed, tmp_path, on_disk):
+def test_a_file_system_without_direct_transfers_gives_the_same(many, mixed, tmp_path, monkeypatch):
+    transfer, refused = os.pwritev, []
+
+    def refuse(descriptor, buffers, offset):
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & direct.DIRECT:
+            refused.append(descriptor)
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return transfer(descriptor, buffers, offset)
+
+    monkeypatch.setattr(os, "pwritev", refuse)
     mix(many, tmp_path / "s", 30, seed=5, memory=SMALL)
+    assert refused
     assert same(tmp_path / "s", mixed)
 
 
-def test_bytes_go_through_runs_only_where_they_must(many, mixed, tmp_path, monkeypatch):
-    """Of the tars one has foreign headers, one no padding at its end."""
-    monkeypatch.setattr("shards.mix.fits_cache", lambda size: size == plan.bytes)
-    monkeypatch.setattr("shards.mix._clear", lambda work: None)
+def test_a_last_padding_may_be_absent(many, mixed, tmp_path):
     cells = Path(shutil.copytree(many, tmp_path / "cells"))
     whole = (cells / "S11.tar").read_bytes()
     (cells / "S11.tar").write_bytes(whole.rstrip(b"\0"))
-    with tarfile.open(cells / "S00.tar") as tar:
-        members = [(m, tar.extractfile(m).read()) for m in tar]
-    with tarfile.open(cells / "S00.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
-        for member, data in members:
-            member.uname = "somebody"
-            tar.addfile(member, io.BytesIO(data))
-    plan = make_plan(cells, None, 30, 5, SMALL)
     mix(cells, tmp_path / "s", 30, seed=5, memory=SMALL)
-    copied = {int(path.stem[4:]) for path in (tmp_path / "s/.mix").glob("run-*.bin")}
-    foreign = {n for n, run in enumerate(plan.runs) if 0 in {p.slide for p in run}}
-    assert copied == foreign | {len(plan.runs) - 1}
-    assert len(copied) < len(plan.runs)
-    shutil.rmtree(tmp_path / "s/.mix")
     assert same(tmp_path / "s", mixed)
 
 
-def test_a_tar_that_changes_between_the_passes_is_noticed(many, tmp_path, monkeypatch):
-    cells, out = Path(shutil.copytree(many, tmp_path / "cells")), tmp_path / "s"
-    with monkeypatch.context() as patch:
-        patch.setattr("shards.mix._left", lambda *_: True)  # as if other parts had runs left
-        assert mix(cells, out, 30, 5) is None
-    assert not list((out / ".mix").glob("*.bin"))
-    whole = (cells / "S05.tar").read_bytes()
-    (cells / "S05.tar").write_bytes(whole[:700] + bytes([whole[700] ^ 8]) + whole[701:])
-    with pytest.raises(ValueError, match="1 cells changed between reading and writing"):
-        mix(cells, out, 30, 5)
-    (cells / "S05.tar").write_bytes(whole[:2000])
-    with pytest.raises(ValueError, match=r"S05\.tar was changed while it was mixed"):
-        mix(cells, out, 30, 5)
-    assert not (out / "dataset.json").exists()
-
-
-def test_the_cache_is_trusted_with_half_of_what_is_free(monkeypatch, tmp_path):
-    free = int(re.search(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())[1]) * 1024
-    assert not fits_cache(free)
-    assert fits_cache(free // 8) or source._available() < free // 2  # or a cgroup's limit
-    monkeypatch.setattr(source, "_available", lambda: 1000)
-    assert fits_cache(500)
-    assert not fits_cache(501)
-
-
-@pytest.mark.parametrize("child", [sample.CHILD, "raise SystemExit"])
-def test_colours_of_another_process_are_the_same(many, mixed, tmp_path, monkeypatch, caplog, child):
-    monkeypatch.setattr("shards.mix.SAMPLE", 100)
-    monkeypatch.setattr("shards.sample.CHILD", child)
-    mix(many, tmp_path / "s", 30, seed=5)
-    assert same(tmp_path / "s", mixed)
-    assert ("has died" in caplog.text) == (child == "raise SystemExit")
-
-
-@pytest.mark.parametrize("least", [1, 1000])
-def test_a_broken_crop_is_named_wherever_it_is_decoded(tmp_path, monkeypatch, least):
-    monkeypatch.setattr("shards.mix.SAMPLE", least)
+def test_a_broken_crop_is_named(tmp_path):
     cells = write_cells(tmp_path / "cells", {"S": [0] * 20})
     whole = (cells / "S.tar").read_bytes()
     (cells / "S.tar").write_bytes(whole.replace(b"\xff\xd8\xff", bytes(3), 1))
-    with pytest.raises(ValueError, match=r"train-000000\.tar: the crop at byte \d+ is broken"):
+    with pytest.raises(ValueError, match=r"nucleus 0 of S is broken .* extract that slide again"):
         mix(cells, tmp_path / "s", 30, seed=5)
     assert not (tmp_path / "s/dataset.json").exists()
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shards.exclusion import case
-from shards.mix import mix
+from shards.mix.mix import mix
 from shards.read import Shards
 from shards.selection import _quotas, select
 from tests.test_shards_mix import write_cells

@@ -15,7 +15,7 @@ import pytest
 from shards.contents import describe
 from shards.crop import encode
 from shards.dataset import read_info
-from shards.mix import mix
+from shards.mix.mix import mix
 from shards.read import Shards
 from shards.schema import key
 from shards.verify import verify

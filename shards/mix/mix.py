@@ -1,40 +1,42 @@
 """Mix the cells of all slides into shards: one global shuffle, bytes moved, never re-encoded.
 
-An external sort by destination. Pass 1 (shards/scatter.py) writes runs: what fits in memory,
-sorted. Pass 2 (shards/gather.py) takes each shard's slice out of every run; where the page cache
-holds all slides' tars, out of these. The join writes the index and, last, `dataset.json`. Parts
-share out runs and shards; each unit of work is a file that is whole or absent and a function of
-the cells and settings alone, so neither a kill nor a second copy can do harm, and whoever comes
-last finishes.
+An external sort by destination. Pass 1 (scatter.py) writes spill files: what fits in memory, in
+order. Pass 2 (gather.py) takes each shard's slice out of every spill file. The join writes the
+index and, last, `dataset.json`. Parts share out spill files and shards; each is a file that is
+whole or absent and a function of the cells and settings alone, so neither a kill nor a second copy
+can do harm, and whoever comes last finishes.
 """
 
 import json
 import logging
 import secrets
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from shards.cells import kept_cells
+from shards.colour import colour_statistics
+from shards.crop import decode_into
 from shards.dataset import FORMAT, about_file, digest
-from shards.gather import is_made, mark_path, shard_name, write_shards
-from shards.plan import THREADS, Plan, make_plan
-from shards.runs import Runs, read_facts, run_path
-from shards.sample import SAMPLE, colours_beside
-from shards.scatter import write_run
+from shards.index import Index
+from shards.mix.gather import is_made, mark_path, shard_name, write_shards
+from shards.mix.layout import THREADS, Layout, lay_out
+from shards.mix.scatter import write_spill
+from shards.mix.spill import Spills, read_facts, spill_path
+from shards.read import Shards
 from shards.schema import CROP_PX, INDEX_COLUMNS, MPP
-from shards.source import fits_cache, read_ahead
 from shards.write import atomic
 
-__all__ = ["kept_cells", "mix"]  # evaluate looks for both here
 MEMORY = 0.5  # GB by default
 INDEX_ROWS = 65_536  # of a row group at most, unless a shard holds more
+SAMPLE = 10_000  # crops whose colours are described: the first, which mixing made a random sample
+DECODED = 64  # of them at a time
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +67,7 @@ def mix(
         selection: what `select` wrote: only these cells.
         part: which of `parts` this is, from 0; it does its share of the work that can be done.
         parts: how many share the work.
-        memory: GB that the pieces may take, beside the 0.4 of Python and its libraries.
+        memory: GB that all threads may take, beside the 0.4 of Python and its libraries.
 
     Returns:
         What `dataset.json` holds; None where other parts have work left, which is logged.
@@ -82,31 +84,27 @@ def mix(
             "--overwrite would delete what the other parts have made: run it once without --part, "
             f"or delete {out}, and start the parts without it"
         )
-    plan = make_plan(cells, selection, samples_per_shard, seed, memory)
-    found = _finished(plan, out, overwrite)
+    layout = lay_out(cells, selection, samples_per_shard, seed, memory)
+    found = _finished(layout, out, overwrite)
     if found:
         return found
-    work = _start(plan, out, overwrite, memory)
+    work = _start(layout, out, overwrite, memory)
     try:
-        beside = parts == 1 and plan.samples >= SAMPLE
-        with (
-            colours_beside(plan, out, work, beside) as describe,
-            ThreadPoolExecutor(THREADS) as pool,  # numpy and the kernel do the work
-        ):
-            return _work(plan, out, work, part, parts, pool, describe)
+        with ThreadPoolExecutor(THREADS) as pool:  # numpy and the kernel do the work
+            return _work(layout, out, work, part, parts, pool)
     except FileNotFoundError:
-        found = _finished(plan, out, overwrite=False)  # another copy ended and cleared away
+        found = _finished(layout, out, overwrite=False)  # another copy ended and cleared away
         if not found:
             raise
         return found
 
 
-def _finished(plan: Plan, out: Path, overwrite: bool) -> dict | None:
+def _finished(layout: Layout, out: Path, overwrite: bool) -> dict | None:
     """Return the data set that is there already if it is this one."""
     if not (out / "dataset.json").exists() or overwrite:
         return None
     found = json.loads((out / "dataset.json").read_text())
-    if found.get("source") != plan.source:
+    if found.get("source") != layout.source:
         raise ValueError(
             f"{out} holds shards of other cells or settings; name another --out, or give "
             "--overwrite to replace them"
@@ -116,7 +114,7 @@ def _finished(plan: Plan, out: Path, overwrite: bool) -> dict | None:
     return found
 
 
-def _start(plan: Plan, out: Path, overwrite: bool, memory: float) -> Path:
+def _start(layout: Layout, out: Path, overwrite: bool, memory: float) -> Path:
     """Make the work folder, which remembers what it is for; return it."""
     work = out / ".mix"
     if overwrite:
@@ -124,7 +122,7 @@ def _start(plan: Plan, out: Path, overwrite: bool, memory: float) -> Path:
             old.unlink(missing_ok=True)
         _clear(work)
     work.mkdir(parents=True, exist_ok=True)
-    path, now = work / "plan.json", {"source": plan.source, "memory": memory}
+    path, now = work / "plan.json", {"source": layout.source, "memory": memory}
     if not path.exists():
         with atomic(path, "w") as file:
             json.dump(now, file)
@@ -137,52 +135,29 @@ def _start(plan: Plan, out: Path, overwrite: bool, memory: float) -> Path:
 
 
 def _work(
-    plan: Plan,
-    out: Path,
-    work: Path,
-    part: int,
-    parts: int,
-    pool: ThreadPoolExecutor,
-    describe: Callable[[], dict],
+    layout: Layout, out: Path, work: Path, part: int, parts: int, pool: ThreadPoolExecutor
 ) -> dict | None:
     """Do a part's share of each pass as far as the files allow."""
-    # Other parts may run on other machines, whose page cache is another.
-    copy = parts > 1 or not fits_cache(plan.bytes)
-    mine = [n for n in range(part, len(plan.runs), parts) if not run_path(work, n).is_file()]
-    if not copy and len(mine) < len(plan.runs):  # a rerun: pass 1 did not just read them
-        read_ahead(plan.tar(slide) for slide in range(len(plan.slides)))
-    _finish([pool.submit(write_run, plan, n, work, copy) for n in mine], "pass 1")
-    if _left(plan.runs, lambda n: run_path(work, n).is_file(), "pass 1", "run"):
+    mine = [n for n in range(part, len(layout.spills), parts) if not spill_path(work, n).is_file()]
+    _finish([pool.submit(write_spill, layout, n, work) for n in mine], "pass 1")
+    if _left(layout.spills, lambda n: spill_path(work, n).is_file(), "pass 1", "spill file"):
         return None
-    runs = Runs(work, len(plan.runs))
-    tasks: list[Future] = []
-    colours = None
-    for group in plan.groups[part::parts]:
-        tasks.append(pool.submit(write_shards, plan, group, out, work, runs))
-        enough = group.stop * plan.samples_per_shard >= min(SAMPLE, plan.samples)
-        if parts == 1 and not colours and enough:  # beside the rest, for it is slow and serial
-            colours = pool.submit(_after, list(tasks), describe)
-    _finish(tasks, "pass 2")
-    if _left(range(plan.shards), lambda n: is_made(out, work, n), "pass 2", "shard"):
+    spills = Spills(work, len(layout.spills))
+    groups = layout.groups[part::parts]
+    _finish([pool.submit(write_shards, layout, g, out, work, spills) for g in groups], "pass 2")
+    if _left(range(layout.shards), lambda n: is_made(out, work, n), "pass 2", "shard"):
         return None
-    return _join(plan, out, work, colours or pool.submit(describe))
+    return _join(layout, out, work)
 
 
 def _finish(tasks: list[Future], what: str) -> None:
     """Wait for all tasks; after an error none is begun any more."""
     try:
-        for task in tqdm(tasks, what, unit="piece", disable=None):
+        for task in tqdm(tasks, what, unit="file", disable=None):
             task.result()
     finally:
         for task in tasks:
             task.cancel()
-
-
-def _after(tasks: list[Future], describe: Callable[[], dict]) -> dict:
-    """Describe the colours once some tasks are done."""
-    for task in tasks:
-        task.result()
-    return describe()
 
 
 def _left(units: Iterable, is_done: Callable[[int], bool], what: str, unit: str) -> bool:
@@ -197,38 +172,38 @@ def _left(units: Iterable, is_done: Callable[[int], bool], what: str, unit: str)
     return bool(left)
 
 
-def _join(plan: Plan, out: Path, work: Path, colours: Future) -> dict:
+def _join(layout: Layout, out: Path, work: Path) -> dict:
     """Check that nothing was lost or doubled, write the index and the description."""
-    facts = [read_facts(mark_path(work, n)) for n in range(plan.shards)]
-    before = [read_facts(run_path(work, n))["checksum"] for n in range(len(plan.runs))]
+    facts = [read_facts(mark_path(work, n)) for n in range(layout.shards)]
+    before = [read_facts(spill_path(work, n))["checksum"] for n in range(len(layout.spills))]
     total, moved = (
         sum(int(c, 16) for c in sums) % 2**64 for sums in (before, [f["checksum"] for f in facts])
     )
     samples = sum(f["shard"]["samples"] for f in facts)
-    if (samples, moved) != (plan.samples, total):
+    if (samples, moved) != (layout.samples, total):
         raise ValueError(
-            f"{plan.samples} cells of checksum {total:016x} went in, {samples} of {moved:016x} "
+            f"{layout.samples} cells of checksum {total:016x} went in, {samples} of {moved:016x} "
             f"came out: cells were lost, doubled or changed; delete {work} and mix again"
         )
     for stray in out.glob("train-*.tar"):
-        if stray.name > shard_name(plan.shards - 1):
+        if stray.name > shard_name(layout.shards - 1):
             stray.unlink(missing_ok=True)
-    _write_index(plan, out, work)
+    _write_index(layout, out, work)
     info = {
         "format": FORMAT,
         "samples": samples,
-        "slides": len(plan.slides),
-        "projects": sorted({s["project"] for s in plan.slides if s["project"]}),
-        "codec": plan.slides[0]["codec"],
+        "slides": len(layout.slides),
+        "projects": sorted({s["project"] for s in layout.slides if s["project"]}),
+        "codec": layout.slides[0]["codec"],
         "patch_px": CROP_PX,
         "mpp": MPP,
-        "seed": plan.seed,
+        "seed": layout.seed,
         "checksum": f"{total:016x}",
         "shards": [f["shard"] for f in facts],
         "index": about_file(out / "index.parquet"),
-        "source": plan.source,
+        "source": layout.source,
     }
-    info |= colours.result()
+    info |= colour_statistics(_sample(Shards(out, info)), layout.seed)
     with atomic(out / "dataset.json", "w") as file:
         json.dump(info, file, indent=1)
     _clear(work)
@@ -239,6 +214,28 @@ def _join(plan: Plan, out: Path, work: Path, colours: Future) -> dict:
     return info
 
 
+def _sample(shards: Shards) -> Iterator[np.ndarray]:
+    """Yield the first crops of a data set, (N, 3, H, W) uint8, some at a time.
+
+    Raises:
+        ValueError: one does not decode, or has another size.
+    """
+    count = min(SAMPLE, len(shards))
+    for start in range(0, count, DECODED):
+        stop = min(start + DECODED, count)
+        crops = np.empty((stop - start, CROP_PX, CROP_PX, 3), np.uint8)
+        for row in range(start, stop):
+            try:
+                decode_into(shards.data(row), crops[row - start])
+            except ValueError as error:
+                [cell] = Index(shards.folder, shards.info).table(row, row + 1).to_pylist()
+                raise ValueError(
+                    f"the crop of nucleus {cell['nucleus']} of {cell['slide']} is broken "
+                    f"({error}): extract that slide again"
+                ) from error
+        yield crops.transpose(0, 3, 1, 2)
+
+
 def _clear(work: Path) -> None:
     """Delete the work folder; a kill meanwhile leaves no half of it that looks whole."""
     doomed = work.with_name(f".mix.{secrets.token_hex(4)}.tmp")
@@ -247,17 +244,17 @@ def _clear(work: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
-def _write_index(plan: Plan, out: Path, work: Path) -> None:
+def _write_index(layout: Layout, out: Path, work: Path) -> None:
     """Write `index.parquet`: a row a sample, in shard order, some whole shards a row group."""
-    together = max(1, INDEX_ROWS // plan.samples_per_shard)
-    schema = INDEX_COLUMNS.with_metadata({"lemon": json.dumps({"digest": digest(plan.source)})})
+    together = max(1, INDEX_ROWS // layout.samples_per_shard)
+    schema = INDEX_COLUMNS.with_metadata({"lemon": json.dumps({"digest": digest(layout.source)})})
     with (
         atomic(out / "index.parquet") as file,
         pq.ParquetWriter(file, schema, write_statistics=False) as writer,
     ):
-        for start in range(0, plan.shards, together):
+        for start in range(0, layout.shards, together):
             tables = []
-            for number in range(start, min(start + together, plan.shards)):
+            for number in range(start, min(start + together, layout.shards)):
                 with pa.memory_map(str(mark_path(work, number))) as mark:
                     table = pa.ipc.open_file(mark).read_all()  # stays mapped while it is used
                 tables.append(table.replace_schema_metadata(schema.metadata))

@@ -1,4 +1,4 @@
-"""What a mix will do, known before any image is read: which cells go where, in which pieces."""
+"""Which cells go where in a mix, and what is sorted and written at a time: no image is read."""
 
 import hashlib
 import json
@@ -13,21 +13,21 @@ from shards.order import permute
 from shards.selection import read_selection
 
 VERSION = 2  # of the shuffle: another one puts the same cells elsewhere
-THREADS = 4  # pieces in work at a time
+THREADS = 4  # spill files, and groups of shards, in work at a time
 SHUFFLE = 0x6D6978  # keeps this permutation apart from those of shards/order.py
 
 
 @dataclass(frozen=True)
-class Piece:
+class SlideRows:
     """Some consecutive cells of one slide: rows [start, stop) of its chosen nuclei."""
 
-    slide: int  # number in Plan.slides
+    slide: int  # number in Layout.slides
     start: int
     stop: int
 
 
 @dataclass(frozen=True)
-class Plan:
+class Layout:
     """A mix: a pure function of the cells folder, the selection and the settings.
 
     Attributes:
@@ -37,9 +37,8 @@ class Plan:
         samples_per_shard: crops in a shard; the last may hold fewer.
         seed: of the shuffle.
         first: (S + 1,) number of each slide's first cell among all; the last is how many.
-        runs: what pass 1 reads at a time, each of at most `piece_bytes`.
-        groups: shards that pass 2 makes at a time, likewise.
-        bytes: of the slides' tars.
+        spills: the cells of each spill file, which take at most a thread's share of the memory.
+        groups: the shards that pass 2 makes at a time, likewise.
         source: what determines the data set, for `dataset.json`.
     """
 
@@ -49,9 +48,8 @@ class Plan:
     samples_per_shard: int
     seed: int
     first: np.ndarray
-    runs: list[list[Piece]]
+    spills: list[list[SlideRows]]
     groups: list[range]
-    bytes: int
     source: dict
 
     @property
@@ -64,10 +62,10 @@ class Plan:
         """Shards in all."""
         return -(-self.samples // self.samples_per_shard)
 
-    def positions(self, piece: Piece) -> np.ndarray:
-        """Return where the cells of a piece go: (n,) places in the data set."""
-        low = int(self.first[piece.slide])
-        cells = np.arange(low + piece.start, low + piece.stop)
+    def positions(self, rows: SlideRows) -> np.ndarray:
+        """Return where some cells go: (n,) places in the data set."""
+        low = int(self.first[rows.slide])
+        cells = np.arange(low + rows.start, low + rows.stop)
         return permute(cells, self.samples, (self.seed, SHUFFLE))
 
     def tar(self, slide: int) -> Path:
@@ -80,17 +78,17 @@ class Plan:
         return range(start, min(start + self.samples_per_shard, self.samples))
 
 
-def make_plan(
+def lay_out(
     cells: Path, selection: Path | None, samples_per_shard: int, seed: int, memory: float
-) -> Plan:
-    """Plan a mix.
+) -> Layout:
+    """Lay out a mix.
 
     Args:
         cells: what extract wrote.
         selection: what `select` wrote; None: all cells.
         samples_per_shard: crops in a shard.
         seed: of the shuffle.
-        memory: GB that the pieces may take, beside the 0.4 of Python and its libraries.
+        memory: GB that all threads may take, beside the 0.4 of Python and its libraries.
 
     Raises:
         FileNotFoundError: no such folder, no finished slide, or a slide's tar is gone.
@@ -101,7 +99,7 @@ def make_plan(
     if seed < 0:
         raise ValueError(f"--seed {seed}: a whole number from 0 on is needed")
     slides = finished_slides(cells)
-    chosen = selection and read_selection(selection, slides, cells)
+    chosen = read_selection(selection, slides, cells) if selection else None
     if chosen is not None:
         slides = [s for s in slides if s["slide"] in chosen]
     codecs = sorted({s["codec"] for s in slides})
@@ -109,19 +107,18 @@ def make_plan(
         raise ValueError(f"{cells} holds crops of several codecs ({', '.join(codecs)})")
     counts = [len(chosen[s["slide"]]) if chosen else s["cells"] for s in slides]
     first = np.concatenate([[0], np.cumsum(counts)])
-    tars = _bytes(cells, slides)
-    sizes = tars * counts // [s["cells"] for s in slides]
-    # A pass holds a piece whole, and a shard or a few copies of its table beside it.
-    piece_bytes = memory * 1e9 / 2 / THREADS
+    sizes = _bytes(cells, slides) * counts // [s["cells"] for s in slides]
+    # A thread holds its cells once as they were read and, in part or whole, once more in order.
+    share = memory * 1e9 / 2 / THREADS
     a_shard = sizes.sum() / first[-1] * min(samples_per_shard, first[-1])
-    if a_shard > piece_bytes:
+    if a_shard > share:
         raise ValueError(
             f"a shard of {samples_per_shard} samples takes {a_shard / 1e9:.2f} GB, more than "
             f"{1 / 2 / THREADS:.2f} of --memory {memory}: give a smaller --samples-per-shard or "
             "more --memory"
         )
     shards = -(-int(first[-1]) // samples_per_shard)
-    together = max(1, int(piece_bytes // a_shard))
+    together = max(1, int(share // a_shard))
     source = {
         "version": VERSION,
         "cells": [s["slide"] for s in slides],
@@ -130,34 +127,33 @@ def make_plan(
         "digest": _digest(slides, chosen),
         "selected": chosen is not None,
     }
-    return Plan(
+    return Layout(
         cells=cells,
         slides=slides,
         chosen=chosen,
         samples_per_shard=samples_per_shard,
         seed=seed,
         first=first,
-        runs=_runs(sizes, counts, piece_bytes),
+        spills=_spills(sizes, counts, share),
         groups=[range(s, min(s + together, shards)) for s in range(0, shards, together)],
-        bytes=int(tars.sum()),
         source=source,
     )
 
 
-def _runs(sizes: np.ndarray, counts: list[int], piece_bytes: float) -> list[list[Piece]]:
-    """Cut the slides' cells into runs: several small slides, or a part of a large one."""
-    runs: list[list[Piece]] = []
+def _spills(sizes: np.ndarray, counts: list[int], share: float) -> list[list[SlideRows]]:
+    """Share the slides' cells out among spill files: several small slides, or part of a large."""
+    spills: list[list[SlideRows]] = []
     room = 0.0
     for slide, (size, count) in enumerate(zip(sizes.tolist(), counts, strict=True)):
-        parts = min(count, max(1, -(-size // int(piece_bytes))))
+        parts = min(count, max(1, -(-size // int(share))))
         edges = [count * i // parts for i in range(parts + 1)]
         for start, stop in pairwise(edges):
-            if not runs or size / parts > room:
-                runs.append([])
-                room = piece_bytes
-            runs[-1].append(Piece(slide, start, stop))
+            if not spills or size / parts > room:
+                spills.append([])
+                room = share
+            spills[-1].append(SlideRows(slide, start, stop))
             room -= size / parts
-    return runs
+    return spills
 
 
 def _bytes(cells: Path, slides: list[dict]) -> np.ndarray:
