@@ -27,7 +27,7 @@ def describe(shards: Shards) -> str:
         f"  cells     {len(shards):,} of {info['patch_px']}x{info['patch_px']} px at "
         f"{info['mpp']} µm/px, {info['codec']}",
         f"  shards    {len(info['shards']):,}, {size / 1e9:.3f} GB, seed {info['seed']}, checksum "
-        f"{info.get('checksum', 'none')}",
+        f"{info['checksum']}",
         f"  slides    {len(slides):,}, with {counts[0]:,} to {counts[-1]:,} cells, median "
         f"{int(np.median(counts)):,}",
     ]

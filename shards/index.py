@@ -27,7 +27,7 @@ class Index:
             info: its description.
 
         Raises:
-            ValueError: no Parquet file, or the index of another data set.
+            ValueError: no Parquet file, no index, or the index of another data set.
         """
         self.path = folder / "index.parquet"
         try:
@@ -42,7 +42,9 @@ class Index:
         source = digest(info["source"])
         if self._metadata.num_rows != info["samples"]:
             other = f"has {self._metadata.num_rows} rows, dataset.json says {info['samples']}"
-        elif described.get("digest", source) != source:
+        elif missing := [c for c in INDEX_COLUMNS.names if c not in self._metadata.schema.names]:
+            raise ValueError(f"{self.path} has no column {', '.join(missing)}; mix again")
+        elif described.get("digest") != source:
             other = "was written for other cells or settings than dataset.json says"
         else:
             other = ""
@@ -81,13 +83,10 @@ class Index:
         return found
 
     def table(self, start: int, stop: int) -> pa.Table:
-        """Return the rows [start, stop) with INDEX_COLUMNS, null where an old index lacks one."""
+        """Return the rows [start, stop) with INDEX_COLUMNS."""
         first, last = np.searchsorted(self._first, [start, max(start, stop - 1)], side="right") - 1
         with self._open() as file:
             table = file.read_row_groups(range(int(first), int(last) + 1))
-        for field in INDEX_COLUMNS:
-            if field.name not in table.column_names:
-                table = table.append_column(field, pa.nulls(len(table), field.type))
         table = table.select(INDEX_COLUMNS.names).cast(INDEX_COLUMNS)
         return table.slice(start - self._first[first], stop - start)
 

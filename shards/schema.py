@@ -64,7 +64,7 @@ INDEX_COLUMNS = pa.schema(
         ("y", pa.float32()),
         ("area_um2", pa.float32()),
         ("label", pa.string()),
-        ("fingerprint", pa.uint64()),  # of the member (shards/fingerprint.py); null in old indexes
+        ("fingerprint", pa.uint64()),  # of the member (shards/fingerprint.py)
     ]
 )
 

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from shards.contents import describe
 from shards.crop import encode
 from shards.dataset import read_info
 from shards.mix.mix import mix
@@ -214,18 +213,17 @@ def test_rows_that_are_not_there(shards_folder):
             shards.read(rows)
 
 
-def test_an_index_without_the_new_columns_is_read(copy):
-    """What the first version wrote: one row group, no fingerprints, no name of its data set."""
-    expected = Shards(copy).read(np.arange(40, 60))
-    index = pq.read_table(copy / "index.parquet").drop_columns(["fingerprint"])
-    pq.write_table(index.replace_schema_metadata(None), copy / "index.parquet")
-    info = json.loads((copy / "dataset.json").read_text())
-    for new in ("checksum", "stain"):
-        del info[new]
-    (copy / "dataset.json").write_text(json.dumps(info))
-    assert np.array_equal(Shards(copy).read(np.arange(40, 60)), expected)
-    assert list(verify(copy)) == []
-    assert "cells" in describe(Shards(copy))
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda index: index.drop_columns(["fingerprint"]), "has no column fingerprint; mix again"),
+        (lambda index: index.replace_schema_metadata(None), "are of two data sets; mix again"),
+    ],
+)
+def test_an_index_that_lacks_something_is_refused(copy, change, message):
+    pq.write_table(change(pq.read_table(copy / "index.parquet")), copy / "index.parquet")
+    with pytest.raises(ValueError, match=message):
+        Shards(copy)
 
 
 def test_info_says_and_shows_what_is_there(run_stage, shards_folder, tmp_path):
