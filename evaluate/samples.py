@@ -16,15 +16,16 @@ from shards.read import Shards
 
 @dataclass(frozen=True, eq=False)
 class Sample(Benchmark):
-    """Cells out of slides (`origins["slide"]`), and their numbers in them."""
+    """Cells out of slides (`origins["slide"]`), their numbers and places in them."""
 
     nuclei: np.ndarray = field(default_factory=lambda: np.empty(0, int))  # (N,) int
+    xy: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))  # (N, 2) level-0 px
 
     def take(self, rows: np.ndarray) -> "Sample":
         """Return the nuclei of the given rows, (M,) integers."""
         taken = super().take(rows)
         assert isinstance(taken, Sample)
-        return replace(taken, nuclei=self.nuclei[rows])
+        return replace(taken, nuclei=self.nuclei[rows], xy=self.xy[rows])
 
 
 def from_shards(
@@ -54,7 +55,8 @@ def from_shards(
     )
     note = f"{len(rows):,} of {len(shards):,} crops, chosen at random"
     nuclei = index["nucleus"].to_numpy()
-    return _samples(path, crops, view_px, labels, projects, slides, nuclei, note)
+    xy = np.stack([index[axis].to_numpy() for axis in "xy"], axis=1)
+    return _samples(path, crops, view_px, labels, projects, slides, nuclei, xy, note)
 
 
 def from_cells(
@@ -82,7 +84,8 @@ def from_cells(
     of = [slides[number]["slide"] for number in chosen["slide_number"]]
     note = f"{len(rows):,} of {len(table):,} kept nuclei of {len(slides)} slides, chosen at random"
     nuclei = np.array(chosen["nucleus"])
-    return _samples(path, np.stack(crops), view_px, labels, projects, of, nuclei, note)
+    xy = np.stack([chosen[axis] for axis in "xy"], axis=1)
+    return _samples(path, np.stack(crops), view_px, labels, projects, of, nuclei, xy, note)
 
 
 def _of_slide(slides, slide: str | None, path: str | Path) -> np.ndarray:
@@ -103,7 +106,7 @@ def _choose(total: int, count: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(total, min(total, count), replace=False))
 
 
-def _samples(path, crops, view_px, labels, projects, slides, nuclei, note) -> Sample:
+def _samples(path, crops, view_px, labels, projects, slides, nuclei, xy, note) -> Sample:
     start = (crops.shape[1] - view_px) // 2
     if start < 0:
         raise ValueError(f"{path}: crops of {crops.shape[1]} px, smaller than {view_px}")
@@ -118,4 +121,5 @@ def _samples(path, crops, view_px, labels, projects, slides, nuclei, note) -> Sa
         notes=(note,),
         origins={"slide": np.array(slides, np.str_), "project": np.array(projects, np.str_)},
         nuclei=nuclei,
+        xy=xy,
     )

@@ -52,6 +52,26 @@ def from_crops(samples: Benchmark) -> Molecules:
     return Molecules("measures (no genes)", names, values[known], known)
 
 
+def from_xenium(path: Path, samples: Benchmark, xy: np.ndarray, radius_um: float) -> Molecules:
+    """Take the transcripts of a Xenium bundle's cells, log1p of the counts; say what joined.
+
+    Args:
+        path: the bundle's folder or its matrix.
+        samples: N cells of one slide.
+        xy: (N, 2) their places, level-0 px.
+        radius_um: within which a cell's centroid must lie, µm.
+
+    Raises:
+        ValueError: a file is not as 10x writes it, or hardly a cell joins.
+    """
+    from evaluate.benchmarks.xenium import join
+
+    joined = join(path, samples.origins["slide"], xy, radius_um)
+    for note in joined.notes:
+        log.info("%s: %s", path.name, note)
+    return Molecules("genes", joined.genes, np.log1p(joined.counts), joined.rows)
+
+
 def from_file(path: Path, samples: Benchmark, nuclei: np.ndarray, log1p: bool) -> Molecules:
     """Read a CSV or Parquet of values a cell, keyed like cells.
 

@@ -3,7 +3,18 @@
 from pathlib import Path
 
 from evaluate.benchmark import Benchmark
-from evaluate.benchmarks import ami_br, consep, folder, hest, midog25, nucls, pannuke, prepared
+from evaluate.benchmarks import (
+    ami_br,
+    consep,
+    folder,
+    hest,
+    midog25,
+    nucls,
+    pannuke,
+    prepared,
+    xenium,
+)
+from shards.folder import visible
 
 
 def find_benchmarks(path: str | Path, view_px: int | None = None) -> list[Benchmark]:
@@ -52,7 +63,7 @@ def find_name(path: str | Path) -> str:
         raise FileNotFoundError(f"no benchmark at {path}: no such folder")
     if not path.is_dir():
         raise ValueError(f"{path} is a file; a benchmark is a folder, one of\n{known}")
-    held = sorted(entry.name for entry in path.iterdir())
+    held = [entry.name for entry in visible(path.iterdir())]
     if not held:
         raise ValueError(f"{path} is empty; a benchmark is a folder, one of\n{known}")
     for name, module in BENCHMARKS.items():
@@ -75,6 +86,7 @@ BENCHMARKS = {
     "pannuke": pannuke,
     "midog25": midog25,
     **hest.BENCHMARKS,
+    "xenium": xenium,
     "folder": folder,
     "prepared": prepared,
 }

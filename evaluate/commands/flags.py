@@ -37,6 +37,14 @@ def strength(text: str) -> float | None:
     return value
 
 
+def positive(text: str) -> float:
+    """Read a number above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: a number above 0")
+    return value
+
+
 def encoder(command: argparse.ArgumentParser, several: bool = True, compiled: bool = False) -> None:
     """Add --encoder, one or several, and what a network's forward pass needs."""
     group = command.add_argument_group("encoder")
@@ -110,7 +118,14 @@ def values(command: argparse.ArgumentParser) -> None:
         "--values",
         type=Path,
         metavar="FILE",
-        help="CSV or Parquet of values (genes) a cell of --cells, --shards",
+        help="CSV or Parquet of values (genes) a cell of --cells, --shards; or a Xenium bundle",
+    )
+    group.add_argument(
+        "--radius",
+        type=positive,
+        default=5.0,
+        metavar="UM",
+        help="of a Xenium bundle: within which a cell's centroid is a nucleus', µm",
     )
     group.add_argument("--log1p", action="store_true", help="--values are counts: log(1 + count)")
     group.add_argument("--markers", nargs="+", metavar="GENE", help="draw these of the values")

@@ -44,12 +44,15 @@ def molecules_of(options: argparse.Namespace, samples) -> "Molecules | None":
     Raises:
         ValueError: --values for a benchmark.
     """
-    from evaluate.analyses.molecules import from_file, from_targets
+    from evaluate.analyses.molecules import from_file, from_targets, from_xenium
+    from evaluate.benchmarks.xenium_bundle import is_bundle
 
     if options.values and options.benchmark:
         raise ValueError("--values are keyed like cells: give --cells or --shards")
     found = None
-    if options.values:
+    if options.values and is_bundle(options.values):
+        found = from_xenium(options.values, samples, samples.xy, options.radius)
+    elif options.values:
         found = from_file(options.values, samples, samples.nuclei, options.log1p)
     elif samples.targets is not None:
         found = from_targets(samples)

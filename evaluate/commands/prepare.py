@@ -11,8 +11,8 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "benchmark",
         metavar="NAME|DIR",
-        help="nucls, pannuke, midog25, hest-bowel, hest-breast, hest-lung, consep, ami-br or "
-        "folder, with --raw; or the publisher's folder, told by what lies in it",
+        help="nucls, pannuke, midog25, hest-bowel, hest-breast, hest-lung, xenium, consep, ami-br "
+        "or folder, with --raw; or the publisher's folder, told by what lies in it",
     )
     command.add_argument("--raw", metavar="DIR", help="the publisher's folder")
     command.add_argument("--out", type=Path, metavar="DIR", help="the folder to write to")
@@ -34,7 +34,10 @@ def arguments(command: argparse.ArgumentParser) -> None:
     )
     rules.add_argument("--duplicates", choices=("keep", "drop"), help="midog25 (keep)")
     rules.add_argument(
-        "--images", type=Path, metavar="DIR", help="midog25: cut from MIDOG++'s cases (201.tiff, …)"
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="midog25: cut from MIDOG++'s cases (201.tiff, …); xenium: H&E",
     )
     rules.add_argument("--scanners", nargs="+", metavar="S", help="midog25: their rows alone")
     rules.add_argument("--outline", choices=("nucleus", "cell"), help="hest: the centre's")
