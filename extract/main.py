@@ -144,6 +144,14 @@ def summarise(records: list[dict], out: Path) -> int:
         for fate, count in record["fates"].items():
             fates[fate] = fates.get(fate, 0) + count
     counts = ", ".join(f"{count} {fate}" for fate, count in fates.items() if count)
+    passed_over, where = Counter(), 0
+    for record in done:
+        left_out = record.get("segmentation", {}).get("left_out", {})
+        passed_over.update(left_out)
+        where += bool(left_out)
+    if passed_over:
+        said = ", ".join(f"{count} {reason}" for reason, count in passed_over.items())
+        print(f"passed over in the segmentations of {where} slides: {said}")
     print(
         f"{out}: {len(done)} slides done, {len(outcomes['skipped'])} skipped, "
         f"{len(outcomes['failed'])} failed; {sum(fates.values())} nuclei detected"

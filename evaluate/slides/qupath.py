@@ -94,10 +94,15 @@ def scanned_part(slide: str | None) -> tuple[int, int]:
 
 
 def _geometries(wkb: np.ndarray, xy: np.ndarray, origin: tuple[float, float]) -> list[dict]:
-    """Return the geometries of M nuclei."""
-    polygons = shapely.from_wkb(wkb)
+    """Return the geometries of M nuclei; every polygon is valid, for QuPath refuses others."""
+    rings = shapely.get_exterior_ring(shapely.from_wkb(wkb))
+    rings = shapely.transform(rings, lambda points: (points - origin).round(DECIMALS))
+    polygons = shapely.polygons(rings)
+    bad = np.flatnonzero(~shapely.is_valid(polygons) & ~shapely.is_missing(polygons))
+    if len(bad):
+        polygons[bad] = [_mended(polygon) for polygon in polygons[bad]]
     points, owner = shapely.get_coordinates(shapely.get_exterior_ring(polygons), return_index=True)
-    points = (points - origin).round(DECIMALS).tolist()
+    points = points.round(DECIMALS).tolist()
     ends = np.searchsorted(owner, np.arange(len(wkb) + 1)).tolist()
     places = (xy.astype(np.float64) - origin).round(DECIMALS).tolist()
     return [
@@ -106,6 +111,14 @@ def _geometries(wkb: np.ndarray, xy: np.ndarray, origin: tuple[float, float]) ->
         else {"type": "Point", "coordinates": place}
         for a, b, place in zip(ends[:-1], ends[1:], places, strict=True)
     ]
+
+
+def _mended(polygon: shapely.Polygon) -> shapely.Polygon | None:
+    """Return the largest polygon in one whose rounded corners make it cross itself."""
+    shape = shapely.set_precision(shapely.make_valid(polygon), 10.0**-DECIMALS)
+    parts = [part for part in shapely.get_parts(shape) if part.geom_type == "Polygon"]
+    largest = max(parts, key=lambda part: part.area, default=None)
+    return None if largest is None else shapely.Polygon(largest.exterior)
 
 
 def _rounded(values: np.ndarray) -> list[float]:
