@@ -21,7 +21,7 @@ from extract.morphology import DENSITY_COLUMNS, SHAPE_COLUMNS, shape
 from extract.segment import hoverfast, imported, rays
 from extract.segment.detections import BATCH, Detections, Outlines
 from extract.segment.masks import find_mask
-from extract.segment.matching import find_file
+from extract.segment.matching import own_file
 from extract.slide import Slide, not_40x
 from extract.slides import Entry, check_download
 from extract.status import fault
@@ -89,9 +89,9 @@ def _beside(entry: Entry, settings: Settings) -> dict[str, Path]:
     """Return the files that determine a slide's cells beside it: its mask or segmentation."""
     files = {}
     if settings.imported:
-        files["segmentation"] = find_file(Path(settings.imported.source), entry, "--from")
+        files["segmentation"] = own_file(entry.nuclei, settings.imported.source, entry, "--from")
     elif settings.masks:
-        files["mask"] = find_file(Path(settings.masks), entry, "--masks")
+        files["mask"] = own_file(entry.mask, settings.masks, entry, "--masks")
     return files
 
 

@@ -32,8 +32,9 @@ ENDINGS = (
 )
 SUFFIXES = (
     *SLIDES,
+    *(".vsi", ".czi", ".lif", ".nd2", ".qptiff", ".zarr", ".dcm", ".ome"),  # QuPath reads them
     *(".json", ".geojson", ".gz", ".zip", ".snappy", ".csv", ".tsv", ".txt", ".parquet"),
-    *(".geoparquet", ".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ome"),
+    *(".geoparquet", ".png", ".jpg", ".jpeg", ".bmp", ".webp"),
 )
 
 
