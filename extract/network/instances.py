@@ -1,0 +1,71 @@
+"""From the network's answers to nuclei told apart: markers from the maps' slopes, then a watershed.
+
+The rule is HoverFast's (utils_wsi.py, pre_watershed and watershed_object): a nucleus' inside is where
+both maps rise; a piece of foreground with several insides is divided among them.
+"""
+
+import cv2
+import numpy as np
+from skimage.segmentation import watershed
+
+STEEP = 0.4  # from there on a pixel belongs to a border, not to a marker
+OPENING = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
+
+
+def instances(
+    nuclei: np.ndarray, maps: np.ndarray, limits: tuple[float, float] | None = None
+) -> np.ndarray:
+    """Label the nuclei of a tile.
+
+    Args:
+        nuclei: (H, W) bool.
+        maps: (2, H, W) float32, along x and along y.
+        limits: slopes (Sobel 5x5 of maps halved) that count as steepest fall and rise; None: the
+            tile's own extremes, as HoverFast has it, so that a tile's nuclei depend on its steepest.
+
+    Returns:
+        (H, W) int32, 0 is background, nuclei are 1 to n.
+    """
+    mask = nuclei.astype(np.uint8)
+    pieces, labels = cv2.connectedComponents(mask, connectivity=4)
+    if pieces == 1:
+        return labels
+    opened = cv2.morphologyEx(mask, cv2.MORPH_OPEN, OPENING, iterations=2)
+    border = np.hypot(_steepness(maps[0], 1, 0, limits), _steepness(maps[1], 0, 1, limits))
+    border = np.maximum(border - (1 - opened), 0)
+    marked = opened.astype(bool) & (border < STEEP)
+    count, markers = cv2.connectedComponents(_fill_holes(marked), connectivity=4)
+    # Which piece each marker lies in, and so which pieces hold several.
+    held = np.zeros(count, np.int32)
+    held[markers.ravel()] = labels.ravel()
+    several = np.bincount(held[1:], minlength=pieces) > 1
+    several[0] = False
+    divide = several[labels] & (opened > 0)
+    if divide.any():
+        depth = -cv2.GaussianBlur(((1 - border) * opened).astype(np.float32), (3, 3), 0)
+        parts = watershed(depth, np.where(divide, markers, 0), mask=divide)
+        labels[several[labels]] = 0
+        labels = np.where(parts > 0, parts + pieces, labels)
+    _, labels = np.unique(labels, return_inverse=True)
+    return labels.reshape(nuclei.shape).astype(np.int32)
+
+
+def _steepness(
+    values: np.ndarray, dx: int, dy: int, limits: tuple[float, float] | None
+) -> np.ndarray:
+    """Return how steeply a map falls, 1 where most, 0 where it rises most, (H, W) float32."""
+    if limits is None:  # the map, too, from 0 to 1 over the tile
+        low, high = float(values.min()), float(values.max())
+        values = (values - low) / max(high - low, 1e-6)
+        slope = cv2.Sobel(values, cv2.CV_32F, dx, dy, ksize=5)
+        low, high = float(slope.min()), float(slope.max())
+    else:
+        slope = cv2.Sobel(values * np.float32(0.5), cv2.CV_32F, dx, dy, ksize=5)
+        low, high = limits
+    return 1 - np.clip((slope - low) / (high - low), 0, 1)
+
+
+def _fill_holes(mask: np.ndarray) -> np.ndarray:
+    """Fill what the mask encloses, (H, W) uint8."""
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return cv2.drawContours(mask.astype(np.uint8), outlines, -1, 1, cv2.FILLED)
