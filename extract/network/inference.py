@@ -1,7 +1,5 @@
 """The network at work: batch norm folded into its convolutions, in the fastest number format."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -34,9 +32,12 @@ def fold(network: nn.Module) -> nn.Module:
     network.eval()
     for path in list(network.modules()):
         if isinstance(path, KernelPath):
-            first, norm, relu, second, norm_2, relu_2 = path.block
-            folded = (fuse_conv_bn_eval(first, norm), fuse_conv_bn_eval(second, norm_2))
-            path.block = nn.Sequential(folded[0], relu, folded[1], relu_2)
+            convolutions = [layer for layer in path.block if isinstance(layer, nn.Conv2d)]
+            norms = [layer for layer in path.block if isinstance(layer, nn.BatchNorm2d)]
+            path.block = nn.Sequential()
+            for convolution, norm in zip(convolutions, norms, strict=True):
+                path.block.append(fuse_conv_bn_eval(convolution, norm))
+                path.block.append(nn.ReLU(inplace=True))
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, Block):
@@ -85,15 +86,3 @@ class Predictor:
         logits, maps = self.network(x.contiguous(memory_format=torch.channels_last))
         odds = (logits[0, 1] - logits[0, 0])[:height, :width].float()
         return odds.cpu().numpy(), maps[0, :, :height, :width].float().cpu().numpy()
-
-
-def load(path: Path) -> HoverFast:
-    """Load a checkpoint of HoverFast's, strictly.
-
-    Raises:
-        ValueError: it is none, or of another architecture.
-    """
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    network = HoverFast(int(state["depth"]), int(state["wf"]))
-    network.load_state_dict(state["model_dict"])
-    return network

@@ -1,42 +1,64 @@
-"""From the network's answers to nuclei told apart: markers from the maps' slopes, then a watershed.
+"""From the network's answers to nuclei told apart: markers from the maps' slopes, a watershed.
 
-The rule is HoverFast's (utils_wsi.py, pre_watershed and watershed_object): a nucleus' inside is where
-both maps rise; a piece of foreground with several insides is divided among them.
+The rule is HoverFast's (utils_wsi.py, pre_watershed and watershed_object): a nucleus' inside is
+where both maps rise; a piece of foreground with several insides is divided among them. HoverFast
+measures slopes against the steepest of each tile, so that a nucleus depends on what else its tile
+holds; here they are measured against LIMITS everywhere.
 """
 
 import cv2
 import numpy as np
 from skimage.segmentation import watershed
 
+LIMITS = (-25.0, 10.0)  # steepest fall and rise, about the mean of tiles' extremes
+MIN_AREA = 50  # px (3 µm²)
 STEEP = 0.4  # from there on a pixel belongs to a border, not to a marker
 OPENING = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
 
 
+def nuclei(odds: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """Label the nuclei of a tile by our rule; specks are none.
+
+    Args:
+        odds: (H, W) float32, above 0 where nucleus outweighs background.
+        maps: (2, H, W) float32.
+
+    Returns:
+        (H, W) int32, 0 is background.
+    """
+    labels = instances(odds > 0, maps, LIMITS)
+    small = np.bincount(labels.ravel()) < MIN_AREA
+    labels[small[labels]] = 0
+    return labels
+
+
 def instances(
-    nuclei: np.ndarray, maps: np.ndarray, limits: tuple[float, float] | None = None
+    mask: np.ndarray, maps: np.ndarray, limits: tuple[float, float] | None = None
 ) -> np.ndarray:
     """Label the nuclei of a tile.
 
     Args:
-        nuclei: (H, W) bool.
+        mask: (H, W) bool, where nuclei are.
         maps: (2, H, W) float32, along x and along y.
         limits: slopes (Sobel 5x5 of maps halved) that count as steepest fall and rise; None: the
-            tile's own extremes, as HoverFast has it, so that a tile's nuclei depend on its steepest.
+            tile's own extremes, as HoverFast has it.
 
     Returns:
         (H, W) int32, 0 is background, nuclei are 1 to n.
     """
-    mask = nuclei.astype(np.uint8)
-    pieces, labels = cv2.connectedComponents(mask, connectivity=4)
+    mask = mask.astype(np.uint8)
+    pieces, found = cv2.connectedComponents(mask, connectivity=4)
+    labels = np.asarray(found, np.int64)
     if pieces == 1:
-        return labels
+        return labels.astype(np.int32)
     opened = cv2.morphologyEx(mask, cv2.MORPH_OPEN, OPENING, iterations=2)
     border = np.hypot(_steepness(maps[0], 1, 0, limits), _steepness(maps[1], 0, 1, limits))
     border = np.maximum(border - (1 - opened), 0)
     marked = opened.astype(bool) & (border < STEEP)
-    count, markers = cv2.connectedComponents(_fill_holes(marked), connectivity=4)
+    count, found = cv2.connectedComponents(_fill_holes(marked), connectivity=4)
+    markers = np.asarray(found, np.int64)
     # Which piece each marker lies in, and so which pieces hold several.
-    held = np.zeros(count, np.int32)
+    held = np.zeros(count, np.int64)
     held[markers.ravel()] = labels.ravel()
     several = np.bincount(held[1:], minlength=pieces) > 1
     several[0] = False
@@ -47,7 +69,7 @@ def instances(
         labels[several[labels]] = 0
         labels = np.where(parts > 0, parts + pieces, labels)
     _, labels = np.unique(labels, return_inverse=True)
-    return labels.reshape(nuclei.shape).astype(np.int32)
+    return labels.reshape(mask.shape).astype(np.int32)
 
 
 def _steepness(

@@ -124,5 +124,7 @@ def _recolour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     image = np.clip(np.rint(values), 0, 255).astype(np.uint8)
     if rng.random() < 0.3:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(*JPEG_QUALITY))]
-        image = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)
+        decoded = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)
+        assert decoded is not None
+        image = np.asarray(decoded, np.uint8)
     return image

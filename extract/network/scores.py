@@ -14,9 +14,9 @@ def scores(found: np.ndarray, true: np.ndarray) -> dict[str, float]:
         found, true: (H, W) integer ids, 0 background.
 
     Returns:
-        Counts that add up over fields (`found`, `true`, `near`: centres one to one within 3 µm,
-        `matched`: outlines at IoU > 0.5, `iou`: their sum, `shared` and `union` of AJI, `dice_shared`
-        and `dice_total` of foreground).
+        Counts that add up over fields: `found`, `true`, `near` (centres one to one within 3 µm),
+        `matched` (outlines at IoU > 0.5), `iou` (their sum), `shared` and `union` of AJI,
+        `dice_shared` and `dice_total` of foreground.
     """
     found, n = _dense(found)
     true, m = _dense(true)
@@ -28,7 +28,7 @@ def scores(found: np.ndarray, true: np.ndarray) -> dict[str, float]:
     union = size_found[1:, None] + size_true[None, 1:] - shared
     iou = shared / union
     matched = iou > 0.5
-    # AJI: each true nucleus takes the found one of largest IoU; found ones never taken count in full.
+    # AJI: a true nucleus takes the found one of largest IoU; found ones never taken count whole.
     aji_shared, aji_union = 0, 0
     taken = np.zeros(n, bool)
     if n and m:

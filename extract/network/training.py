@@ -70,7 +70,7 @@ def train(
     """
     torch.manual_seed(settings.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = HoverFast().to(device, memory_format=torch.channels_last)
+    network = HoverFast().to(device).to(memory_format=torch.channels_last)
     averaged = HoverFast().to(device)
     averaged.load_state_dict(network.state_dict())
     optimiser = torch.optim.AdamW(
