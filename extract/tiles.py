@@ -5,7 +5,9 @@ centroid; where two tiles drew one nucleus differently, both drawings are kept a
 the seam and the later one that covers an earlier one is marked a duplicate.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 import cv2
@@ -31,34 +33,41 @@ STAIN_TILES = 16  # regions that a slide's stain is estimated from
 STAIN_TILE_PX = 512
 
 
+# From (H, W, 3) uint8 at 0.25 µm/px and the slide's stain to (H, W) int32 labels, or to a function
+# that gives them: what may be done while the next tile is looked at.
+Segmenter = Callable[[np.ndarray, Stain], "np.ndarray | Callable[[], np.ndarray]"]
+
+
 def segment_by_tiles(
     slide: Slide,
-    segment: Callable[[np.ndarray, Stain], np.ndarray],
+    segment: Segmenter,
     seed: int,
     mask: np.ndarray | None = None,
+    core_px: int | None = None,
 ) -> tuple[Detections, Stain | None]:
     """Find a slide's nuclei with a segmenter of images.
 
+    The next tile is read, and the one before outlined, while one is segmented.
+
     Args:
         slide: open.
-        segment: from (H, W, 3) uint8 at 0.25 µm/px and the slide's stain to (H, W) int32 labels.
+        segment: of a tile's image.
         seed: of the choice of regions for the stain.
         mask: (H, W) bool over the whole slide, where nuclei are sought; None: in its tissue.
+        core_px: side of a tile without its margin, px at 0.25 µm/px; None: CORE_PX.
 
     Returns:
         The nuclei in the tiles' order, and the slide's stain (None: no tissue).
     """
     tissue, sampled = find_tissue(slide) if mask is None else (mask, mask)
-    tiles = list(tissue_tiles(slide, tissue))
+    tiles = list(tissue_tiles(slide, tissue, core_px))
     if not tiles:
         none = Outlines.none()
         return Detections(none, none.centres(), np.empty(0, bool)), None
     stain = estimate_stain(slide, sampled, seed)
     polygons, owners, seams = [], [], []
-    for number, (x, y, width, height) in enumerate(
-        tqdm(tiles, "segment", unit="tile", leave=False, disable=None)
-    ):
-        found = _segment_tile(slide, (x, y, width, height), segment, stain)
+    found_by_tile = _segment_tiles(slide, tiles, segment, stain)
+    for number, ((x, y, width, height), found) in enumerate(zip(tiles, found_by_tile, strict=True)):
         centre = _centres(found)  # (N, 2)
         reach = SEAM_PX * MPP / slide.mpp
         outside = np.maximum(
@@ -88,14 +97,17 @@ def find_tissue(slide: Slide) -> tuple[np.ndarray, np.ndarray]:
     return tissue, stained if stained.any() else tissue
 
 
-def tissue_tiles(slide: Slide, tissue: np.ndarray) -> Iterator[tuple[int, int, int, int]]:
+def tissue_tiles(
+    slide: Slide, tissue: np.ndarray, core_px: int | None = None
+) -> Iterator[tuple[int, int, int, int]]:
     """Yield the cores (x, y, width, height, level-0 px) that hold any tissue, row by row.
 
     Args:
         slide: open.
         tissue: (H, W) bool over the whole slide.
+        core_px: side of a core, px at 0.25 µm/px; None: CORE_PX.
     """
-    core = round(CORE_PX * MPP / slide.mpp)
+    core = round((core_px or CORE_PX) * MPP / slide.mpp)
     down_y, down_x = tissue.shape[0] / slide.height, tissue.shape[1] / slide.width
     for y in range(0, slide.height, core):
         for x in range(0, slide.width, core):
@@ -129,13 +141,34 @@ def estimate_stain(slide: Slide, tissue: np.ndarray, seed: int) -> Stain:
     return replace(macenko(pixels), lab_mean=mean, lab_sd=sd)
 
 
-def _segment_tile(
-    slide: Slide,
-    core: tuple[int, int, int, int],
-    segment: Callable[[np.ndarray, Stain], np.ndarray],
-    stain: Stain,
-) -> np.ndarray:
-    """Return the (N,) outlines found in a core and its margin, in level-0 px."""
+def _segment_tiles(
+    slide: Slide, tiles: list[tuple[int, int, int, int]], segment: Segmenter, stain: Stain
+) -> Iterator[np.ndarray]:
+    """Yield the (N,) outlines found in each core and its margin, in level-0 px, in order."""
+    bar = tqdm(tiles, "segment", unit="tile", leave=False, disable=None)
+    with bar, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as tracer:
+        coming = reader.submit(_read_tile, slide, tiles[0])
+        tracing: deque[Future[np.ndarray]] = deque()
+        for following in [*tiles[1:], None]:
+            image, place = coming.result()
+            if following is not None:
+                coming = reader.submit(_read_tile, slide, following)
+            tracing.append(tracer.submit(_trace, segment(image, stain), place))
+            if len(tracing) > 1:
+                yield tracing.popleft().result()
+                bar.update()
+        yield tracing.popleft().result()
+        bar.update()
+
+
+def _read_tile(
+    slide: Slide, core: tuple[int, int, int, int]
+) -> tuple[np.ndarray, tuple[np.ndarray, tuple[int, int]]]:
+    """Read a core and its margin at 0.25 µm/px.
+
+    Returns:
+        (H, W, 3) uint8, and where it lies: level-0 px in one of its px (x, y), and its corner.
+    """
     x, y, width, height = core
     margin = round(MARGIN_PX * MPP / slide.mpp)
     left, top = max(x - margin, 0), max(y - margin, 0)
@@ -147,10 +180,18 @@ def _segment_tile(
         kind = cv2.INTER_AREA if shrink > 1 else cv2.INTER_CUBIC
         image = cv2.resize(image, size, interpolation=kind)
     ratio = np.array([(right - left) / image.shape[1], (bottom - top) / image.shape[0]])
+    return image, (ratio, (left, top))
+
+
+def _trace(
+    labels: np.ndarray | Callable[[], np.ndarray], place: tuple[np.ndarray, tuple[int, int]]
+) -> np.ndarray:
+    """Return the (N,) outlines of a tile's labels, in level-0 px."""
+    ratio, corner = place
     # Edges, not centres, coincide in both frames: hence the halves.
     return shapely.transform(
-        outlines(segment(image, stain)),
-        lambda xy: (xy + 0.5) * ratio - 0.5 + (left, top),
+        outlines(labels() if callable(labels) else labels),
+        lambda xy: (xy + 0.5) * ratio - 0.5 + corner,
     )
 
 

@@ -17,11 +17,9 @@ class FoldedBlock(nn.Module):
         half = block.conv.in_channels // 2
         self.join_3 = nn.Conv2d(half, block.conv.out_channels, 1)
         self.join_7 = nn.Conv2d(half, block.conv.out_channels, 1, bias=False)
-        with torch.no_grad():
-            self.join_3.weight.copy_(block.conv.weight[:, :half])
-            self.join_7.weight.copy_(block.conv.weight[:, half:])
-            assert self.join_3.bias is not None and block.conv.bias is not None
-            self.join_3.bias.copy_(block.conv.bias)
+        self.join_3.weight = nn.Parameter(block.conv.weight[:, :half].detach().clone())
+        self.join_7.weight = nn.Parameter(block.conv.weight[:, half:].detach().clone())
+        self.join_3.bias = block.conv.bias
 
     def forward(self, x: Tensor) -> Tensor:
         return self.join_3(self.conv_3(x)).add_(self.join_7(self.conv_7(x)))
