@@ -57,7 +57,8 @@ def extract_cohort(
     _say_changed(out, waiting)
     lost: dict[str, dict] = {}  # records that could not be written
     running: dict[int, tuple[BaseProcess, Entry]] = {}
-    context, lent = _context()
+    context, lent = _context(settings)
+    threads = max(workers // max(len(waiting), 1), 1)  # of a network: few slides, many cores
     progress = tqdm(
         total=len(entries), initial=len(entries) - len(waiting), desc="slides", disable=None
     )
@@ -69,7 +70,7 @@ def extract_cohort(
                     progress.update()  # by another process that was given the same part
                     continue
                 (out / f"{entry.slide}.json").unlink(missing_ok=True)
-                process = context.Process(target=_work, args=(entry, out, settings, lent))
+                process = context.Process(target=_work, args=(entry, out, settings, lent, threads))
                 process.start()
                 running[process.sentinel] = (process, entry)
             for sentinel in wait(list(running)):
@@ -94,7 +95,9 @@ def _say_changed(out: Path, waiting: list[Entry]) -> None:
             log.warning("%s: %s; it is extracted anew", entry.slide, why)
 
 
-def _context() -> tuple[multiprocessing.context.ForkServerContext, list[str]]:
+def _context(
+    settings: Settings,
+) -> tuple[multiprocessing.context.ForkServerContext, list[str]]:
     """Start the server process that has imported the work and forks a child a slide.
 
     A clean start each time, without paying the imports each time. Slides are the parallelism: a
@@ -106,14 +109,17 @@ def _context() -> tuple[multiprocessing.context.ForkServerContext, list[str]]:
     lent = [name for name in THREADS if name not in os.environ]
     os.environ.update(dict.fromkeys(lent, "1"))
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["extract.job"])
+    needed = {settings.network: "extract.network.segmenter"}
+    needed |= {settings.scripted: "extract.segment.torchscript"}
+    extra = [module for asked, module in needed.items() if asked]  # torch takes two seconds
+    context.set_forkserver_preload(["extract.job", *extra])
     forkserver.ensure_running()
     for name in lent:
         del os.environ[name]
     return context, lent
 
 
-def _work(entry: Entry, out: Path, settings: Settings, lent: list[str]) -> None:
+def _work(entry: Entry, out: Path, settings: Settings, lent: list[str], threads: int) -> None:
     """Extract one slide, in the child."""
     import cv2
     import pyarrow as pa
@@ -126,6 +132,10 @@ def _work(entry: Entry, out: Path, settings: Settings, lent: list[str]) -> None:
         os.environ.pop(name, None)
     cv2.setNumThreads(1)
     pa.set_cpu_count(1)
+    if settings.network or settings.scripted:
+        import torch
+
+        torch.set_num_threads(threads)
     try:
         extract_slide(entry, out, settings)
     except OSError as error:

@@ -213,10 +213,41 @@ def _rays(
     return *found, {"version": rays.VERSION}
 
 
+def _network(
+    slide: Slide, entry: Entry, settings: Settings, work: Path
+) -> tuple[Detections, Stain | None, dict]:
+    """Find nuclei with HoverFast's network."""
+    from extract.network.segmenter import CORE_PX, NetworkSegmenter  # torch takes two seconds
+
+    assert settings.network and settings.model
+    mask = find_mask(settings.masks, slide, entry)
+    segmenter = NetworkSegmenter(Path(settings.model))
+    found = segment_by_tiles(slide, segmenter, settings.seed, mask, CORE_PX)
+    version = f"HoverFast's network, weights {settings.network.weights[:16]}"
+    return *found, {"version": version, "file": str(Path(settings.model).absolute())}
+
+
+def _torchscript(
+    slide: Slide, entry: Entry, settings: Settings, work: Path
+) -> tuple[Detections, Stain | None, dict]:
+    """Find nuclei with a scripted model."""
+    from extract.segment.torchscript import ScriptedSegmenter
+
+    assert settings.scripted and settings.model
+    mask = find_mask(settings.masks, slide, entry)
+    segmenter = ScriptedSegmenter(Path(settings.model), settings.scripted)
+    found = segment_by_tiles(slide, segmenter, settings.seed, mask)
+    version = f"TorchScript, model {settings.scripted.model[:16]}"
+    return *found, {"version": version, "file": str(Path(settings.model).absolute())}
+
+
 def _hoverfast(
     slide: Slide, entry: Entry, settings: Settings, work: Path
 ) -> tuple[Detections, Stain | None, dict]:
-    """Find nuclei with HoverFast, in a process of its own."""
+    """Find nuclei with HoverFast's network, or with HoverFast itself in a process of its own."""
+    if settings.network:
+        return _network(slide, entry, settings, work)
+    assert settings.hoverfast and settings.run
     mask = find_mask(settings.masks, slide, entry)
     asked, run = settings.hoverfast, settings.run
     found, about = hoverfast.segment(slide, entry, asked, run, mask, work)
@@ -243,4 +274,4 @@ def _stain(slide: Slide, seed: int) -> Stain | None:
 # nuclei, the slide's stain, and what to record of how they came about (version, remarks, …)
 SEGMENTERS: dict[
     str, Callable[[Slide, Entry, Settings, Path], tuple[Detections, Stain | None, dict]]
-] = {"rays": _rays, "hoverfast": _hoverfast, "import": _import}
+] = {"rays": _rays, "hoverfast": _hoverfast, "torchscript": _torchscript, "import": _import}

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from extract.inputs import changed
-from extract.segment.options import HoverFast, Import, Run
+from extract.segment.options import HoverFast, Import, Network, Run, TorchScript
 from extract.slides import Entry
 from shards.write import atomic
 
@@ -23,12 +23,17 @@ class Settings:
     any_scale: bool  # take slides that are not 40X
     masks: str | None = None  # where nuclei are sought
     hoverfast: HoverFast | None = None
+    network: Network | None = None
+    scripted: TorchScript | None = None
     imported: Import | None = None
-    run: Run | None = None  # how HoverFast is run: determines nothing
+    # What determines nothing:
+    run: Run | None = None  # how HoverFast is run
+    model: str | None = None  # where the network's weights or the scripted model lie
 
     def determining(self) -> dict:
         """Return all that determines a slide's files."""
-        return {name: value for name, value in asdict(self).items() if name != "run"}
+        settings = asdict(self)
+        return {name: settings[name] for name in settings if name not in ("run", "model")}
 
 
 def record_outcome(
@@ -86,7 +91,8 @@ def is_finished(out: Path, entry: Entry, settings: Settings) -> bool:
     record = read_outcome(out, entry.slide)
     if record is None or record["outcome"] == "failed":
         return False
-    same = record["settings"] == settings.determining() and record["given_mpp"] == entry.mpp
+    was, now = _given(record["settings"]), _given(settings.determining())
+    same = was == now and record["given_mpp"] == entry.mpp
     if record["outcome"] == "skipped":
         return same and not changed(record, entry)
     for kind in ("tar", "parquet"):
@@ -95,13 +101,17 @@ def is_finished(out: Path, entry: Entry, settings: Settings) -> bool:
         if not path.is_file() or size not in (None, path.stat().st_size):
             return False
     if not same:
-        was = record["settings"] | {"mpp": record["given_mpp"]}
-        now = settings.determining() | {"mpp": entry.mpp}
+        was["mpp"], now["mpp"] = record["given_mpp"], entry.mpp
         differing = ", ".join(
-            f"{k} {was.get(k)} is now {now[k]}" for k in now if was.get(k) != now[k]
+            f"{k} {was.get(k)} is now {now.get(k)}" for k in was | now if was.get(k) != now.get(k)
         )
         raise ValueError(
             f"{out}/{entry.slide} was extracted with other settings ({differing}); "
             "name another --out, or give --overwrite to extract it anew"
         )
     return not changed(record, entry)
+
+
+def _given(settings: dict) -> dict:
+    """Return the settings that are given: a record of an early version lacks what came later."""
+    return {name: value for name, value in settings.items() if value is not None}

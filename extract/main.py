@@ -40,6 +40,7 @@ from shards.schema import CODECS
 SEGMENTERS = (
     "rays",
     "hoverfast",
+    "torchscript",
     "import",
 )  # keys of extract.job.SEGMENTERS, whose import takes a second
 CURE_FLAG = "it is not the objective's power: 40X is --mpp 0.25"
@@ -48,7 +49,7 @@ CURE_FLAG = "it is not the objective's power: 40X is --mpp 0.25"
 def main() -> int:
     """Run the command line and return its exit code."""
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    commands = {"status": status, "sheet": sheet}
+    commands = {"status": status, "sheet": sheet, "train-segmenter": train_segmenter}
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     try:
         return commands[name](sys.argv[2:]) if name in commands else extract(sys.argv[1:])
@@ -190,6 +191,13 @@ def status(words: list[str]) -> int:
     if counts["broken"]:
         print("broken ones are done anew with --overwrite")
     return 1 if again else 0
+
+
+def train_segmenter(words: list[str]) -> int:
+    """Train the network segmenter."""
+    from extract.network.command import train_segmenter
+
+    return train_segmenter(words)
 
 
 def sheet(words: list[str]) -> int:

@@ -13,7 +13,6 @@ from safetensors.torch import save
 from extract.network.architecture import HoverFast
 from shards.write import atomic
 
-SHIPPED = Path(__file__).with_name("nuclei.safetensors")
 FIXED = {  # of HoverFast's options, the only ones its published networks use
     "n_classes": 2,
     "in_channels": 3,

@@ -1,31 +1,45 @@
-"""The flags of the segmenters that are not our own."""
+"""The flags of the segmenters."""
 
 import argparse
 import hashlib
 import shlex
 from pathlib import Path
 
-from extract.segment.options import ORIGINS, HoverFast, Import, Run
+from extract.segment.options import (
+    NORMALISATIONS,
+    ORIGINS,
+    HoverFast,
+    Import,
+    Network,
+    Run,
+    TorchScript,
+)
+from shards.scale import check_mpp
 
 SPEED = {"-n", "--n_process", "-g", "--batch_gpu", "-r", "--batch_mem"}
 MAGNIFICATION = {"-l", "--magnification"}
+SHIPPED = Path(__file__).parents[1] / "network" / "nuclei.safetensors"
 OURS = {"-o", "--outdir", "-m", "--model_path", "-b", "--binmask_dir"}
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `--segmenter hoverfast` and `--segmenter import`."""
+    """Add the flags of every `--segmenter`."""
     parser.add_argument(
         "--masks",
-        help="where nuclei are sought (rays, hoverfast): a folder with an image a slide, or a "
+        help="where nuclei are sought (not with import): a folder with an image a slide, or a "
         "pattern, e.g. 'histoqc/*/*_mask_use.png'",
     )
     hoverfast = parser.add_argument_group("--segmenter hoverfast")
     hoverfast.add_argument(
-        "--hoverfast-command",
-        default="HoverFast",
-        help="how it is called, e.g. 'apptainer exec --nv hoverfast.sif HoverFast'",
+        "--hoverfast-model",
+        help="a checkpoint of HoverFast's (.pth) or weights of train-segmenter (.safetensors) "
+        "[those that come with the clone]",
     )
-    hoverfast.add_argument("--hoverfast-model", help="its checkpoint, .pth")
+    hoverfast.add_argument(
+        "--hoverfast-command",
+        help="run HoverFast itself, a slide a process, in place of its network in process, e.g. "
+        "'apptainer exec --nv hoverfast.sif HoverFast'",
+    )
     hoverfast.add_argument(
         "--hoverfast-options",
         default="",
@@ -45,6 +59,19 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         help="slides it works on at once; the other --workers cut crops meanwhile",
+    )
+    scripted = parser.add_argument_group(
+        "--segmenter torchscript (a model is code: trust it first)"
+    )
+    scripted.add_argument("--model", help="the model, a file of torch.jit.save, e.g. instanseg.pt")
+    scripted.add_argument(
+        "--model-mpp", type=float, default=0.5, help="µm/px of the images that it takes [0.5]"
+    )
+    scripted.add_argument(
+        "--model-normalise",
+        choices=NORMALISATIONS,
+        default=NORMALISATIONS[0],
+        help="each channel from its 0.1 to its 99.9 percentile, by 255, or not at all [percentile]",
     )
     imported = parser.add_argument_group("--segmenter import")
     imported.add_argument(
@@ -77,10 +104,21 @@ def read_flags(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -
         return {"imported": Import(a.source, a.from_mpp, a.from_origin)}
     if a.source or a.from_mpp or a.from_origin:
         parser.error("--from, --from-mpp and --from-origin belong to --segmenter import")
+    if a.model and a.segmenter != "torchscript":
+        parser.error("--model belongs to --segmenter torchscript; see --hoverfast-model")
+    if a.segmenter == "torchscript":
+        return {"masks": a.masks, **_scripted(a, parser)}
     if a.segmenter != "hoverfast":
         return {"masks": a.masks}
+    if not a.hoverfast_command:
+        if a.hoverfast_options:
+            parser.error("--hoverfast-options are for HoverFast itself: give --hoverfast-command")
+        path = Path(a.hoverfast_model or SHIPPED)
+        if not path.is_file():
+            parser.error(f"--hoverfast-model {path}: there is no such file")
+        return {"masks": a.masks, "network": Network(_fingerprint(str(path))), "model": str(path)}
     if not a.hoverfast_model:
-        parser.error("--segmenter hoverfast needs --hoverfast-model: HoverFast's .pth")
+        parser.error("--hoverfast-command needs --hoverfast-model: HoverFast's .pth")
     if min(a.hoverfast_limit, a.hoverfast_stall, a.hoverfast_at_once) <= 0:
         parser.error("--hoverfast-limit, --hoverfast-stall and --hoverfast-at-once: above 0")
     magnification, others, speed = _split(shlex.split(a.hoverfast_options), parser)
@@ -96,6 +134,18 @@ def read_flags(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -
             a.hoverfast_at_once,
         ),
     }
+
+
+def _scripted(a: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
+    """Return the settings of a scripted model."""
+    if not a.model:
+        parser.error("--segmenter torchscript needs --model: a file of torch.jit.save")
+    path = Path(a.model)
+    if not path.is_file():
+        parser.error(f"--model {a.model}: there is no such file; models are not fetched from a URL")
+    check_mpp(a.model_mpp, f"with --model-mpp {a.model_mpp:g} models", "give the model's own")
+    asked = TorchScript(_fingerprint(a.model), a.model_mpp, a.model_normalise)
+    return {"scripted": asked, "model": str(path)}
 
 
 def _split(words: list[str], parser: argparse.ArgumentParser) -> tuple[float, str, str]:

@@ -1,8 +1,9 @@
-"""What a user may ask of the segmenters that are not our own."""
+"""What a user may ask of the segmenters."""
 
 from dataclasses import dataclass
 
 ORIGINS = ("slide", "bounds")
+NORMALISATIONS = ("percentile", "255", "none")  # of the images that a scripted model takes
 
 
 @dataclass(frozen=True)
@@ -15,8 +16,24 @@ class Import:
 
 
 @dataclass(frozen=True)
+class Network:
+    """What determines the nuclei that HoverFast's network finds in process."""
+
+    weights: str  # sha256 of their file
+
+
+@dataclass(frozen=True)
+class TorchScript:
+    """What determines the nuclei that a scripted model finds."""
+
+    model: str  # sha256 of its file
+    mpp: float  # µm/px of the images that it takes
+    normalise: str = "percentile"  # of NORMALISATIONS
+
+
+@dataclass(frozen=True)
 class HoverFast:
-    """What determines the nuclei that HoverFast finds."""
+    """What determines the nuclei that HoverFast itself finds, run as a program of its own."""
 
     model: str  # sha256, or the path where the model lies in a container
     magnification: float = 40.0  # HoverFast's -l

@@ -5,27 +5,17 @@ scale, each channel stretched between its 0.1 and 99.9 percentile; out, (1, C, H
 labels, nuclei first, 0 background. A TorchScript file is code: run none that you do not trust.
 """
 
-import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
+from extract.segment.options import TorchScript
 from shards.schema import MPP
+from shards.stain import Stain
 
-NORMALISATIONS = ("percentile", "255", "none")
 PERCENTILES = (0.1, 99.9)
-
-
-@dataclass(frozen=True)
-class TorchScript:
-    """What determines the nuclei that a scripted model finds."""
-
-    model: str  # sha256 of the file
-    mpp: float  # µm/px that it was trained at
-    normalise: str = NORMALISATIONS[0]
 
 
 class ScriptedSegmenter:
@@ -48,11 +38,12 @@ class ScriptedSegmenter:
             ) from error
 
     @torch.inference_mode()
-    def __call__(self, rgb: np.ndarray) -> np.ndarray:
+    def __call__(self, rgb: np.ndarray, stain: Stain) -> np.ndarray:
         """Label the nuclei of a tile.
 
         Args:
             rgb: (H, W, 3) uint8 at 0.25 µm/px.
+            stain: of the slide; not looked at.
 
         Returns:
             (H, W) int32, 0 background.
@@ -88,8 +79,3 @@ class ScriptedSegmenter:
             return values
         low, high = np.percentile(values, PERCENTILES, axis=(0, 1)).astype(np.float32)
         return (values - low) / np.maximum(high - low, 1e-3)
-
-
-def fingerprint(path: Path) -> str:
-    """Return a file's sha256."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
