@@ -1,8 +1,9 @@
-"""python bench/segment.py [--quick] [--data ../shared/data/tcga-mini]
+"""python bench/segment.py [--quick] [--data FOLDER …] [--segmenter NAME …] [--hoverfast-model FILE]
 
-Detect nuclei with the built-in segmenter, through extract's own command, and compare them with
-the annotated ones of the MoNuSeg fields: precision, recall and F1 with one-to-one matches within
-3 µm, and the Dice overlap of matched outlines. The target is F1 0.80 pooled, 0.65 on any slide.
+Detect nuclei through extract's own command, and compare them with outlined ones: F1 of centres one
+to one within 3 µm, F1 of outlines at IoU 0.5, Dice of foreground, AJI and PQ, by field and pooled.
+A folder of fields is one that `extract/main.py train-segmenter` takes; `FOLDER:test_*` takes only
+the fields so named.
 """
 
 import argparse
@@ -10,123 +11,122 @@ import csv
 import subprocess
 import sys
 import tempfile
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import shapely
-from scipy.optimize import linear_sum_assignment
-from scipy.spatial.distance import cdist
+import tifffile
 
 ROOT = Path(__file__).resolve().parent.parent
-RADIUS = 12.0  # px (3 µm)
-QUICK = 3  # slides
+sys.path.insert(0, str(ROOT))
+
+from extract.network.fields import Field, read_fields
+from extract.network.scores import rates, scores
+
+SHARED = ROOT / "../shared/data"
+QUICK = 3  # fields of a folder
 NOT_COUNTED = ("duplicate", "size")  # fates that are no detections
+SHIFT = 4  # bits of fraction in what OpenCV fills
 
 
-def match(found: np.ndarray, true: np.ndarray, radius: float = RADIUS) -> np.ndarray:
-    """Pair points one to one within a radius: as many pairs as possible, then the nearest.
-
-    Args:
-        found: (N, 2) px.
-        true: (M, 2) px.
-        radius: px.
-
-    Returns:
-        (K, 2) int, indices into both.
-    """
-    distance = cdist(found, true)
-    # Each pair within reach outweighs any sum of distances, so none is given up for a nearer one.
-    gain = np.where(distance <= radius, radius * (min(distance.shape, default=0) + 1), 0)
-    pairs = np.stack(linear_sum_assignment(np.where(gain > 0, distance - gain, 0)), axis=1)
-    return pairs[distance[pairs[:, 0], pairs[:, 1]] <= radius]
-
-
-def dice(polygon: bytes, instances: np.ndarray, instance: int) -> float:
-    """Return the overlap of an outline with an annotated nucleus, 2|A∩B| / (|A| + |B|).
-
-    Args:
-        polygon: WKB, px of the field.
-        instances: (H, W) ids.
-        instance: the nucleus' id.
-    """
-    shape = shapely.from_wkb(polygon)
-    filled = np.zeros(instances.shape, np.uint8)
-    outline = np.round(shapely.get_coordinates(shapely.get_exterior_ring(shape)))
-    cv2.fillPoly(filled, [outline.astype(np.int32)], 1)
-    true = instances == instance
-    return 2 * np.count_nonzero(filled & true) / (filled.sum() + true.sum())
-
-
-def score(cells: Path, data: Path, slide: str, true: np.ndarray) -> tuple[int, int, int, float]:
-    """Return a slide's matched, found and annotated nuclei and the mean Dice of the matched.
-
-    Args:
-        cells: folder that extract wrote.
-        data: folder of the benchmark.
-        slide: id.
-        true: (M, 3) id, x, y of the annotated nuclei, px.
-    """
-    table = pq.read_table(cells / f"{slide}.parquet", columns=["x", "y", "polygon", "fate"])
-    counted = ~np.isin(table["fate"].to_numpy(zero_copy_only=False).astype(str), NOT_COUNTED)
-    found = np.stack([table["x"].to_numpy(), table["y"].to_numpy()], axis=1)[counted]
-    polygons = np.array(table["polygon"].to_pylist(), object)[counted]
-    instances = cv2.imread(str(data / "labels" / f"{slide}_inst.png"), cv2.IMREAD_UNCHANGED)
-    pairs = match(found, true[:, 1:])
-    overlaps = [dice(polygons[i], instances, int(true[j, 0])) for i, j in pairs]
-    return len(pairs), len(found), len(true), float(np.mean(overlaps)) if overlaps else 0.0
-
-
-def _rates(matched: int, found: int, true: int) -> tuple[float, float, float]:
-    """Return precision, recall and F1."""
-    return matched / max(found, 1), matched / max(true, 1), 2 * matched / max(found + true, 1)
-
-
-def _extract(data: Path, slides: list[str], out: Path) -> None:
-    """Run extract's command on the named slides of the benchmark."""
-    with open(data / "slides.csv", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["slide_id"] in slides]
+def write_slides(fields: list[Field], out: Path) -> Path:
+    """Write fields as lossless tiled TIFFs at 0.25 µm/px, and their list."""
+    rows = []
+    for field in fields:
+        path = out / f"{field.name}.tif"
+        tifffile.imwrite(
+            path,
+            field.image,
+            tile=(256, 256),
+            photometric="rgb",
+            compression="deflate",
+            resolution=(40_000, 40_000),
+            resolutionunit="CENTIMETER",
+            metadata=None,
+        )
+        rows.append({"path": str(path), "slide_id": field.name, "mpp": 0.25})
     manifest = out / "slides.csv"
     with open(manifest, "w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
-        writer.writerows({**row, "path": str(data / row["path"])} for row in rows)
-    command = [sys.executable, str(ROOT / "extract" / "main.py"), str(manifest)]
-    subprocess.run([*command, "--out", str(out / "cells")], check=True)
+        writer.writerows(rows)
+    return manifest
+
+
+def label_image(table: Path, shape: tuple[int, int]) -> np.ndarray:
+    """Fill the outlines of a slide's table, (H, W) int32."""
+    columns = pq.read_table(table, columns=["polygon", "fate"])
+    fates = columns["fate"].to_numpy(zero_copy_only=False).astype(str)
+    polygons = np.array(columns["polygon"].to_pylist(), object)[~np.isin(fates, NOT_COUNTED)]
+    labels = np.zeros(shape, np.int32)
+    for number, polygon in enumerate(shapely.from_wkb(polygons), start=1):
+        ring = shapely.get_coordinates(shapely.get_exterior_ring(polygon))
+        mask = np.zeros(shape, np.uint8)
+        cv2.fillPoly(mask, [np.round(ring * 2**SHIFT).astype(np.int32)], 1, shift=SHIFT)
+        labels[(mask > 0) & (labels == 0)] = number
+    return labels
 
 
 def main() -> None:
-    """Extract, match, and print the table."""
+    """Extract, score, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[1])
-    parser.add_argument("--data", type=Path, default=ROOT / "../shared/data/tcga-mini")
-    parser.add_argument("--quick", action="store_true", help=f"only {QUICK} slides")
-    args = parser.parse_args()
-    data = args.data.resolve()
-    true: dict[str, list[tuple[float, ...]]] = {}
-    with open(data / "nuclei.csv", newline="") as file:
-        for row in csv.DictReader(file):
-            nucleus = (float(row["nucleus"]), float(row["x"]), float(row["y"]))
-            true.setdefault(row["slide_id"], []).append(nucleus)
-    slides = sorted(true)[:: -(-len(true) // QUICK) if args.quick else 1]
-    counts = []
-    with tempfile.TemporaryDirectory() as folder:
-        _extract(data, slides, Path(folder))
-        print(f"{'slide':28}  found   true  precision  recall     F1   Dice")
-        for slide in slides:
-            *count, overlap = score(Path(folder) / "cells", data, slide, np.array(true[slide]))
-            counts.append(count)
-            precision, recall, f1 = _rates(*count)
-            print(
-                f"{slide:28}  {count[1]:5}  {count[2]:5}      {precision:.3f}   {recall:.3f}"
-                f"  {f1:.3f}  {overlap:.3f}"
-            )
-    precision, recall, f1 = _rates(*np.sum(counts, axis=0))
-    worst = min(_rates(*count)[2] for count in counts)
-    print(
-        f"segment: F1 {f1:.3f} (worst slide {worst:.3f} of {len(slides)}) "
-        f"precision {precision:.3f} recall {recall:.3f}"
+    parser.add_argument(
+        "--data", nargs="+", default=[str(SHARED / "tcga-mini"), str(SHARED / "consep") + ":test_*"]
     )
+    parser.add_argument("--segmenter", nargs="+", default=["rays", "hoverfast"])
+    parser.add_argument("--hoverfast-model", help="weights other than those of the clone")
+    parser.add_argument("--quick", action="store_true", help=f"only {QUICK} fields of each folder")
+    args = parser.parse_args()
+    lines = []
+    for word in args.data:
+        folder, _, pattern = word.partition(":")
+        fields = [f for f in read_fields(Path(folder).resolve()) if f.told_apart]
+        fields = [f for f in fields if fnmatchcase(f.name, pattern or "*")]
+        fields = fields[:: -(-len(fields) // QUICK)] if args.quick else fields
+        lines += _compare(Path(folder).name, fields, args.segmenter, args.hoverfast_model)
+    print(*lines, sep="\n")
+
+
+def _compare(name: str, fields: list[Field], segmenters: list[str], model: str | None) -> list[str]:
+    """Print the fields' scores by each segmenter; return the pooled lines."""
+    counts: dict[str, list[dict[str, float]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = write_slides(fields, Path(folder))
+        for segmenter in segmenters:
+            cells = Path(folder) / segmenter
+            command = [sys.executable, str(ROOT / "extract" / "main.py"), str(manifest)]
+            command += ["--out", str(cells), "--segmenter", segmenter]
+            if segmenter == "hoverfast" and model:
+                command += ["--hoverfast-model", model]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            counts[segmenter] = [
+                scores(label_image(cells / f"{f.name}.parquet", f.labels.shape), f.labels)
+                for f in fields
+            ]
+    keys = ("f1", "f1_iou", "dice", "aji", "pq")
+    print(f"{name}: F1 (3 µm), F1 (IoU 0.5), Dice, AJI, PQ of " + ", ".join(segmenters))
+    for number, field in enumerate(fields):
+        each = [rates([counts[s][number]]) for s in segmenters]
+        values = "   ".join(" ".join(f"{rate[key]:.3f}" for key in keys) for rate in each)
+        print(f"  {field.name:26} {values}")
+    lines = []
+    for segmenter in segmenters:
+        rate = rates(counts[segmenter])
+        worst = min(rates([count])["f1"] for count in counts[segmenter])
+        lines.append(
+            f"segment: {name} ({len(fields)} fields) {segmenter} F1 {rate['f1']:.3f} "
+            f"(worst {worst:.3f}), at IoU 0.5 {rate['f1_iou']:.3f}, Dice {rate['dice']:.3f}, "
+            f"AJI {rate['aji']:.3f}, PQ {rate['pq']:.3f}"
+        )
+    if len(segmenters) == 2:
+        first, second = (counts[s] for s in segmenters)
+        pairs = zip(first, second, strict=True)
+        behind = sum(rates([b])["f1"] < rates([a])["f1"] for a, b in pairs)
+        lines.append(f"  {segmenters[1]} below {segmenters[0]} on {behind} of {len(fields)} fields")
+    return lines
 
 
 if __name__ == "__main__":

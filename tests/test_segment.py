@@ -1,13 +1,13 @@
 """The built-in segmenter: stains, tissue, and nuclei, on painted and on real fields."""
 
 import csv
-import importlib.util
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from extract.network.scores import match
 from extract.segment.rays import segment
 from extract.tissue import tissue_mask
 from shards.stain import (
@@ -239,12 +239,9 @@ def test_nuclei_do_not_depend_on_where_the_tile_begins(field, field_stain, field
 
 @real
 def test_f1_on_a_real_field(field_labels):
-    spec = importlib.util.spec_from_file_location("bench_segment", ROOT / "bench" / "segment.py")
-    bench = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(bench)
     with open(DATA / "nuclei.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["slide_id"] == SLIDE]
     true = np.array([(float(row["x"]), float(row["y"])) for row in rows])
     found = centroids(field_labels)
-    matched = len(bench.match(found, true))
+    matched = len(match(found, true))
     assert 2 * matched / (len(found) + len(true)) > 0.84
