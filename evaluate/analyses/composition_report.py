@@ -6,7 +6,7 @@ import numpy as np
 
 from evaluate.analyses.composition import Job
 from evaluate.maps.map import COLOURS
-from evaluate.report.figures import save_figure, save_table
+from evaluate.report.figures import label, save_figure, save_table
 from evaluate.results import read_rows
 
 METRIC, SPLIT = "balanced accuracy", "stratified"
@@ -121,12 +121,12 @@ def _draw(out: Path, columns: list[str], table: dict, facts: dict, over: str) ->
             for i, line in enumerate(lines):
                 here = sorted((p for p in points if p[by] == line), key=lambda p: p[along])
                 mean, error = np.array([table[p][column] for p in here]).T
-                label = f"{line or 'all'} projects" if diverse else str(line)
-                label = label.replace("1 projects", "1 project")
+                said = f"{line or 'all'} projects" if diverse else str(line)
+                said = said.replace("1 projects", "1 project")
                 beside = [p[along] * 1.03**i for p in here]
                 style = {"marker": "o", "ms": 5, "capsize": 3, "lw": 1.6}
                 style["color"] = COLOURS[i % len(COLOURS)]
-                axes.errorbar(beside, mean, error, label=label, **style)
+                axes.errorbar(beside, mean, error, label=said, **style)
             ticks = sorted({p[along] for p in points})
             axes.set_xscale("log")
             axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
@@ -136,7 +136,7 @@ def _draw(out: Path, columns: list[str], table: dict, facts: dict, over: str) ->
             what = f"slides, of {points[0][1]:,} cells in all" if diverse else "cells"
             axes.set_xlabel(what)
             title = f"mean of {len(columns) - 1} benchmarks" if columns[column] == "mean" else ""
-            axes.set_title(title or columns[column].replace("$", r"\$"), size=11)
+            axes.set_title(title or label(columns[column]), size=11)
         axes_row[0].set_ylabel(METRIC)
         axes_row[0].legend(frameon=False, fontsize=9)
     save_figure(

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evaluate.report.figures import save_figure, save_table
+from evaluate.report.figures import label, save_figure, save_table
 from evaluate.results import rank, read_facts, read_rows
+from evaluate.tables.table import PAPER_SPLIT
 from shards.schema import VIEW_PX
 from shards.write import write_text
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 SECONDS = 2.0  # that an encoder's speed is measured for
-SCORES = {"balanced accuracy": "stratified", "Pearson": "slide"}  # metric -> the paper's split
 FAMILIES = {  # as in the paper's figure, and its colour
     "cells": "#0072b2",
     "tiles": "#d55e00",
@@ -171,17 +171,17 @@ def read_speeds(out: Path) -> dict[str, dict]:
 
 
 def mean_scores(out: Path) -> dict[str, tuple[list[str], dict[str, float]]]:
-    """Return, for each metric of SCORES, the benchmarks and the mean over them by encoder.
+    """Return, for each metric of PAPER_SPLIT, the benchmarks and the mean over them by encoder.
 
     A mean is only comparable on the same benchmarks: those that every encoder was probed on.
     """
     values: dict[tuple[str, str, str], list[float]] = {}
     for row in read_rows(out):
-        if SCORES.get(row["metric"]) == row["split"]:
+        if PAPER_SPLIT.get(row["metric"]) == row["split"]:
             key = (row["metric"], row["encoder"], row["benchmark"])
             values.setdefault(key, []).append(row["value"])
     found = {}
-    for metric in SCORES:
+    for metric in PAPER_SPLIT:
         encoders = sorted({key[1] for key in values if key[0] == metric}, key=rank)
         shared = [
             benchmark
@@ -272,22 +272,22 @@ def _draw(out: Path, costs: dict[str, Cost | None], scores: dict) -> None:
     for axes, (metric, (benchmarks, values)) in zip(panels, scores.items(), strict=True):
         for name, value in values.items():
             cost = costs.get(name)
-            label = name.replace("$", r"\$")
             if cost is None:
                 axes.axhline(value, color="#8a949e", lw=1, ls=(0, (4, 3)), zorder=1)
                 at = (1, value)
-                axes.annotate(label, at, (-3, 3), xycoords=("axes fraction", "data"), size=9,
+                axes.annotate(label(name), at, (-3, 3), xycoords=("axes fraction", "data"), size=9,
                               textcoords="offset points", ha="right", color="#5d6975")  # fmt: skip
                 continue
             size = 30 + 14 * np.sqrt(cost.parameters / 1e6)  # area by width, so that giants fit
             axes.scatter(cost.macs / 1e9, value, s=size, c=FAMILIES[cost.family], alpha=0.85,
                          lw=0, zorder=2)  # fmt: skip
-            axes.annotate(label, (cost.macs / 1e9, value), (np.sqrt(size) / 2 + 3, 0), size=10,
+            beside = (np.sqrt(size) / 2 + 3, 0)
+            axes.annotate(label(name), (cost.macs / 1e9, value), beside, size=10,
                           textcoords="offset points", va="center")  # fmt: skip
         for name, cost in costs.items():  # counted without a score: where it would lie
             if cost and name not in values:
                 axes.axvline(cost.macs / 1e9, color="#c3cad1", lw=1, zorder=0)
-                axes.annotate(name, (cost.macs / 1e9, 0.02), (-3, 0), size=8, rotation=90,
+                axes.annotate(label(name), (cost.macs / 1e9, 0.02), (-3, 0), size=8, rotation=90,
                               xycoords=("data", "axes fraction"), textcoords="offset points",
                               ha="right", color="#8a949e")  # fmt: skip
         axes.set_xscale("log")
@@ -295,7 +295,7 @@ def _draw(out: Path, costs: dict[str, Cost | None], scores: dict) -> None:
         axes.margins(x=0.25, y=0.18)
         axes.set_xlabel("multiply-adds for one image, G")
         axes.set_ylabel(f"mean {metric}")
-        axes.set_title(", ".join(benchmarks).replace("$", r"\$"), size=10, color="#5d6975")
+        axes.set_title(label(", ".join(benchmarks), 80), size=10, color="#5d6975")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     scored = {name for _, values in scores.values() for name in values}

@@ -9,7 +9,7 @@ from evaluate.analyses.moran import Moran
 from evaluate.benchmark import Benchmark
 from evaluate.maps.colouring import hues
 from evaluate.maps.map import project
-from evaluate.report.figures import headline, save_figure, save_table
+from evaluate.report.figures import headline, label, save_figure, save_table
 
 SECTION = "Molecules"
 PANELS = 11  # of expression at most, beside the t-SNE
@@ -129,7 +129,7 @@ def draw(xy: np.ndarray, samples: Benchmark, panels: list[tuple[str, np.ndarray,
     grid[0].scatter(*xy[order].T, c=each, **dots)
     grid[0].set_title("class" if names else "cells", fontsize=10)
     for name in names[:LEGEND]:
-        grid[0].scatter([], [], color=colours[name], s=25, label=_plain(name))
+        grid[0].scatter([], [], color=colours[name], s=25, label=label(name, 28))
     if names:
         grid[0].legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=7, frameon=False,
                        borderaxespad=0, handletextpad=0)  # fmt: skip
@@ -140,7 +140,7 @@ def draw(xy: np.ndarray, samples: Benchmark, panels: list[tuple[str, np.ndarray,
         bar = figure.colorbar(shown, ax=axes, shrink=0.6, pad=0.01, aspect=15)
         bar.ax.tick_params(labelsize=7)
         bar.outline.set_visible(False)
-        axes.set_title(f"{_plain(name)}   I = {index:.2f}", fontsize=10)
+        axes.set_title(f"{label(name, 28)}   I = {index:.2f}", fontsize=10)
     for axes in grid:
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set(color="#cccccc", linewidth=0.6)
@@ -161,9 +161,3 @@ def _headline(samples: Benchmark, molecules: Molecules, found: dict[str, Moran])
 
 def _p(moran: Moran, t: int) -> str:
     return f"{moran.p_adjusted[t]:.3g}"
-
-
-def _plain(text: str) -> str:
-    """Return a name that matplotlib neither sets as mathematics nor hides."""
-    short = text if len(text) <= 28 else f"{text[:27]}…"
-    return short.replace("$", r"\$").lstrip("_")

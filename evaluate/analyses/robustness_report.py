@@ -7,7 +7,7 @@ import numpy as np
 from evaluate.analyses.robustness import MEASURES, Stability
 from evaluate.benchmark import Benchmark
 from evaluate.maps.map import COLOURS
-from evaluate.report.figures import headline, save_figure, save_table
+from evaluate.report.figures import headline, label, save_figure, save_table
 
 SECTION = "Robustness to staining"
 CELLS = 36  # in a panel of the figure of cells
@@ -120,14 +120,13 @@ def draw_probe(stains: list[str], accuracies: dict[str, dict[str, list[float]]],
         mean = [np.mean(of[c]) for c in conditions[:-1]]
         sd = [np.std(of[c], ddof=1) for c in conditions[:-1]]
         mean, sd = [*mean, np.mean(mean[1:])], [*sd, np.std(mean[1:], ddof=1)]
-        colour, label = COLOURS[i % len(COLOURS)], encoder.replace("$", r"\$").lstrip("_")
         x = places + width * (i - (len(accuracies) - 1) / 2)
         axes.bar(
-            x, np.array(mean) - chance, width * 0.92, chance, yerr=sd, color=colour,
-            label=label[:30], error_kw={"lw": 0.9, "ecolor": "#333"},
+            x, np.array(mean) - chance, width * 0.92, chance, yerr=sd,
+            color=COLOURS[i % len(COLOURS)], label=label(encoder, 30),
+            error_kw={"lw": 0.9, "ecolor": "#333"},
         )  # fmt: skip
-    classes = [c if len(c) <= 14 else f"{c[:13]}…" for c in conditions]
-    axes.set_xticks(places, [c.replace("$", r"\$") for c in classes], fontsize=9)
+    axes.set_xticks(places, [label(c, 14) for c in conditions], fontsize=9)
     axes.set(ylabel="balanced accuracy", xlim=(places[0] - 0.6, places[-1] + 0.6))
     axes.axhline(chance, color="#888", lw=1)
     axes.text(places[-1] + 0.6, chance, " chance", va="center", fontsize=9, color="#666")

@@ -23,9 +23,10 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print the table, and write it beside the others."""
-    from evaluate.tables.comparison import HEADLINE, compare
+    from evaluate.tables.comparison import compare
+    from evaluate.tables.table import PAPER_SPLIT
 
     if not re.fullmatch(r"[\w+=@.-]+", options.name):
         raise ValueError(f"--name {options.name!r} names no file: letters, digits and _+=@.- only")
-    wanted = {options.metric: options.split} if options.metric else HEADLINE
+    wanted = {options.metric: options.split} if options.metric else PAPER_SPLIT
     print(compare(options.results, options.rows, options.first, options.name, wanted))

@@ -8,6 +8,7 @@ import numpy as np
 
 from evaluate.benchmark import Benchmark
 from evaluate.principal import components
+from evaluate.report.figures import label
 
 COMPONENTS = 50  # of the PCA before t-SNE
 PERPLEXITY = 30
@@ -133,9 +134,9 @@ def draw(xy: np.ndarray, samples: Benchmark, title: str, path: Path) -> None:
         here = keys == name
         colour = COLOURS[i % len(COLOURS)] if len(names) > 1 else "#8899aa"
         marker = "o^s"[i // len(COLOURS) % 3]
-        label = f"{name or 'nuclei'} ({here.sum():,})"
+        said = f"{name or 'nuclei'} ({here.sum():,})"
         scatter.scatter(
-            *xy[here].T, s=dot, c=colour, marker=marker, lw=0, alpha=0.75, label=_plain(label),
+            *xy[here].T, s=dot, c=colour, marker=marker, lw=0, alpha=0.75, label=label(said),
             zorder=2 - here.mean(),
         )  # fmt: skip
     legend = scatter.legend(
@@ -170,8 +171,3 @@ def _colouring(samples: Benchmark) -> tuple[np.ndarray, list[str]]:
     if 2 <= len(groups) <= 16:
         return samples.groups, groups
     return np.full(len(samples), ""), [""]
-
-
-def _plain(text: str) -> str:
-    """Return a label that matplotlib neither sets as mathematics nor hides."""
-    return text[:40].replace("$", r"\$").lstrip("_")

@@ -116,6 +116,12 @@ def headline(of: str, parts: dict[str, str]) -> str:
     return f"{of}: {'; '.join(said + more)}."
 
 
+def label(text: str, length: int = 40) -> str:
+    """Return a text that matplotlib neither sets as mathematics nor hides, cut to a length."""
+    short = text if len(text) <= length else f"{text[: length - 1]}…"
+    return short.replace("$", r"\$").lstrip("_")
+
+
 def read_entries(out: Path) -> list[Entry]:
     """Return the figures and tables of a results folder, in the order of their names.
 

@@ -6,14 +6,13 @@ import numpy as np
 
 from evaluate.report.figures import save_table
 from evaluate.results import read_rows
-from evaluate.tables.table import markdown_text
+from evaluate.tables.table import PAPER_SPLIT, markdown_table, markdown_text
 
-HEADLINE = {"balanced accuracy": "stratified", "Pearson": "slide"}  # metric -> the paper's split
 SHORT = {"balanced accuracy": "bal acc", "Pearson": "pcc"}  # as the paper heads columns
 
 
 def compare(
-    out: Path, rows: list[str], first: str, name: str, wanted: dict[str, str] = HEADLINE
+    out: Path, rows: list[str], first: str, name: str, wanted: dict[str, str] = PAPER_SPLIT
 ) -> str:
     """Write results/tables/<name>.csv and .md from `probe.csv`; return the table as Markdown.
 
@@ -74,8 +73,4 @@ def compare(
         ]
         for line, row in zip(cells, best, strict=True)
     ]
-    widths = [max(map(len, column)) for column in zip(header, *shown, strict=True)]
-    lines = [header, ["-" * width for width in widths], *shown]
-    return "\n".join(
-        f"| {' | '.join(c.ljust(w) for c, w in zip(line, widths, strict=True))} |" for line in lines
-    )
+    return markdown_table(header, shown)

@@ -15,7 +15,14 @@ import numpy as np
 
 from evaluate.probes.metrics import METRICS
 from evaluate.results import DECISIVE, rank, read_pairs
-from evaluate.tables.table import PEARSON, SPLITS, latex_frame, latex_text, markdown_text
+from evaluate.tables.table import (
+    PEARSON,
+    SPLITS,
+    latex_frame,
+    latex_text,
+    markdown_table,
+    markdown_text,
+)
 
 DATA = Path(__file__).with_name("paper_tables.json")
 TITLES = {
@@ -139,13 +146,7 @@ def markdown(tables: list[Layout]) -> str:
                 texts = [table.cell(s, encoder, (b, m)) for b, m, _, s in _columns(table)]
                 cells = [f"**{text}**" if best else text for text, best in texts]
                 lines.append([markdown_text(table.names.get(encoder, encoder)), *cells])
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        lines.insert(1, ["-" * width for width in widths])
-        body = "\n".join(
-            "| " + " | ".join(w.ljust(n) for w, n in zip(line, widths, strict=True)) + " |"
-            for line in lines
-        )
-        parts.append(f"{markdown_text(table.title)}:\n\n{body}\n")
+        parts.append(f"{markdown_text(table.title)}:\n\n{markdown_table(lines[0], lines[1:])}\n")
     return "\n".join([*parts, "Mean (s.d.) over folds; the best of each column in bold.", ""])
 
 

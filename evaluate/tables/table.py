@@ -16,6 +16,7 @@ from shards.write import write_text
 CLASSIFICATION = ("stratified", "grouped")
 SPLITS = (*CLASSIFICATION, "slide", "patient")
 PEARSON = "Pearson"
+PAPER_SPLIT = {METRICS[0]: "stratified", PEARSON: "slide"}  # of the metrics that sum a benchmark up
 
 
 @dataclass(frozen=True)
@@ -99,15 +100,18 @@ def markdown(tables: list[Table]) -> str:
             ]
             for i, encoder in enumerate(table.encoders)
         ]
-        widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
-        lines = [head, ["-" * width for width in widths], *body]
-        text = "\n".join(
-            "| " + " | ".join(w.ljust(n) for w, n in zip(line, widths, strict=True)) + " |"
-            for line in lines
-        )
-        parts.append(f"{markdown_text(table.caption)}:\n\n{text}\n")
+        parts.append(f"{markdown_text(table.caption)}:\n\n{markdown_table(head, body)}\n")
     note = "Mean (s.d.) over folds; the best of each column in bold."
     return "\n".join([*parts, note, ""]) if parts else ""
+
+
+def markdown_table(header: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table whose columns are aligned; cells are Markdown already."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = [header, ["-" * width for width in widths], *rows]
+    return "\n".join(
+        f"| {' | '.join(c.ljust(w) for c, w in zip(line, widths, strict=True))} |" for line in lines
+    )
 
 
 def latex(tables: list[Table]) -> str:
