@@ -16,6 +16,7 @@ from shards.mix.gather import is_made
 from shards.mix.layout import lay_out
 from shards.mix.spill import spill_path
 from shards.write import atomic
+from slurm.jobs import read_queue
 from slurm.settings import Settings, read_settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,23 +54,25 @@ class Campaign:
         return [job for job, stage in CHAIN.items() if stage in self.settings.STAGES.split()]
 
 
-def begin(settings: Settings, write: bool) -> Campaign:
+def begin(settings: Settings, write: bool, queue: str = "") -> Campaign:
     """Open the campaign in OUT, or begin it: list the slides and cut them into parts.
 
     The list is kept, so that a part means the same slides whatever comes into the folder later.
+    A campaign of other settings of which sbatch has not taken a single job gives way to this one.
 
     Args:
         settings: checked.
         write: write it down; False: look only.
+        queue: what squeue printed.
 
     Raises:
         ValueError: OUT holds a campaign of other settings; or the slides cannot be listed.
     """
     out, path = settings.OUT, settings.OUT / "campaign.json"
-    if path.exists():
-        begun = json.loads(path.read_text())
-        now = settings.fixed()
-        changed = [f"{k} was {v}, is {now[k]}" for k, v in begun["fixed"].items() if v != now[k]]
+    begun = json.loads(path.read_text()) if path.exists() else {"fixed": {}}
+    now = settings.fixed()
+    changed = [f"{k} was {v}, is {now[k]}" for k, v in begun["fixed"].items() if v != now[k]]
+    if path.exists() and not (changed and not _under_way(out, begun["id"], queue)):
         if changed:
             raise ValueError(
                 f"{out} holds a campaign of other settings ({'; '.join(changed)}): go on with "
@@ -94,6 +97,13 @@ def begin(settings: Settings, write: bool) -> Campaign:
         with atomic(out / "settings.json", "w") as file:
             json.dump(asdict(settings), file, indent=1, default=str)
     return campaign
+
+
+def _under_way(out: Path, campaign: str, queue: str) -> bool:
+    """Tell whether any job of a campaign was ever taken: it stands in jobs.tsv or the queue."""
+    submitted = out / "jobs.tsv"
+    taken = submitted.exists() and submitted.stat().st_size > 0
+    return taken or (out / "cells").exists() or bool(read_queue(queue, campaign))
 
 
 def open_campaign(out: Path) -> Campaign:

@@ -50,6 +50,8 @@ def read_queue(text: str, campaign: str) -> list[Task]:
     """
     tasks = []
     for line in text.splitlines():
+        if line.count("|") < 4:
+            continue  # what squeue or a site says besides, such as `CLUSTER: name`
         name, job, unit, state, reason = line.strip().split("|", 4)
         start = f"lemon-{campaign}-"
         if name.startswith(start):

@@ -23,7 +23,7 @@ from pathlib import Path
 from shards.write import atomic
 from slurm.campaign import Campaign, begin, check_flags, survey
 from slurm.jobs import ARRAYS, HELD, Task, array, read_queue
-from slurm.settings import Settings, check_settings, read_settings
+from slurm.settings import WORDS, Settings, check_settings, read_settings
 
 
 def main() -> int:
@@ -39,12 +39,14 @@ def main() -> int:
     try:
         settings = read_settings(os.environ)
         errors = check_settings(settings)
-        if arguments.partitions:
-            errors += check_partitions(settings, arguments.partitions.read_text().split())
         if errors:
             raise ValueError("\n".join(errors))
-        campaign = prepare(settings, arguments.max_array, arguments.dry_run)
-        tasks = read_queue(arguments.queue.read_text(), campaign.id)
+        known = arguments.partitions.read_text().split() if arguments.partitions else None
+        for remark in unchecked(settings, known):
+            print(f"warning: {remark}", file=sys.stderr)
+        queue = arguments.queue.read_text()
+        campaign = prepare(settings, arguments.max_array, arguments.dry_run, queue)
+        tasks = read_queue(queue, campaign.id)
         lines, remarks = plan(campaign, survey(campaign), tasks)
     except (FileNotFoundError, ValueError) as error:
         for line in str(error).splitlines():
@@ -56,22 +58,36 @@ def main() -> int:
     return 0
 
 
-def check_partitions(s: Settings, known: list[str]) -> list[str]:
-    """Return a line for each partition that the cluster does not have."""
-    return [
-        f"{name}={getattr(s, name)}: the cluster has {', '.join(sorted(set(known)))}"
+def unchecked(s: Settings, known: list[str] | None) -> list[str]:
+    """Return a line for each setting that only sbatch can judge, and that looks wrong from here.
+
+    Args:
+        s: settings; a partition may be several, separated by commas.
+        known: partitions that sinfo shows; sites hide some. None: it did not say.
+    """
+    remarks = [
+        f"{name}={getattr(s, name)}: sinfo shows no partition {partition!r} (it shows "
+        f"{', '.join(sorted(set(known)))}); sbatch decides"
         for name in ("GPU_PARTITION", "CPU_PARTITION")
-        if getattr(s, name) not in known
+        for partition in filter(None, map(str.strip, getattr(s, name).split(",")))
+        if known is not None and partition not in known
     ]
+    flags = shlex.split(s.SBATCH_FLAGS)
+    if any(w.split("=")[0] in ("-M", "--cluster", "--clusters") for w in flags):
+        remarks.append(
+            "SBATCH_FLAGS names another cluster, whose queue is not looked at: export "
+            "SLURM_CLUSTERS instead"
+        )
+    return remarks
 
 
-def prepare(settings: Settings, max_array: int | None, dry_run: bool) -> Campaign:
+def prepare(settings: Settings, max_array: int | None, dry_run: bool, queue: str) -> Campaign:
     """Open the campaign, or begin it; check what needs its slides; write it down unless dry.
 
     Raises:
         ValueError: extract's flags are wrong, an array is too large, the campaign is another.
     """
-    campaign = begin(settings, write=False)
+    campaign = begin(settings, write=False, queue=queue)
     sizes = {"SLIDES_PER_TASK": campaign.parts, "MIX_PARTS": settings.MIX_PARTS}
     sizes["BENCHMARKS and EVALUATE_EVERY"] = len(settings.tasks)
     errors = [
@@ -87,15 +103,22 @@ def prepare(settings: Settings, max_array: int | None, dry_run: bool) -> Campaig
     if errors:
         raise ValueError("\n".join(errors))
     if not dry_run:
-        campaign = begin(settings, write=True)
+        campaign = begin(settings, write=True, queue=queue)
         with atomic(campaign.out / "settings.sh", "w") as file:
-            file.write("# Written by slurm/submit.sh for the jobs; edit your own file\n")
-            values = asdict(settings) | {"PARTS": campaign.parts, "STEPS": settings.train.steps}
-            values["LEMON"] = Path(__file__).resolve().parents[1]
-            file.writelines(f"{k}={shlex.quote(str(v))}\n" for k, v in values.items())
+            file.write(shell_settings(campaign))
         with atomic(campaign.out / "embed.tsv", "w") as file:
             file.writelines("\t".join(task) + "\n" for task in settings.tasks)
     return campaign
+
+
+def shell_settings(campaign: Campaign) -> str:
+    """Return a campaign's settings as the recipes read them; flags as arrays of words, too."""
+    settings = campaign.settings
+    values = asdict(settings) | {"PARTS": campaign.parts, "STEPS": settings.train.steps}
+    values["LEMON"] = Path(__file__).resolve().parents[1]
+    lines = [f"{k}={shlex.quote(str(v))}" for k, v in values.items()]
+    lines += [f"{k}_WORDS=({shlex.join(shlex.split(values[k]))})" for k in WORDS]
+    return "\n".join(["# Written by slurm/submit.sh for the jobs; edit your own file", *lines, ""])
 
 
 def plan(

@@ -23,10 +23,18 @@ TAKEN = {
     "EXTRACT_FLAGS": ("--out", "--part", "--parts", "--workers", "--seed", "--overwrite"),
     "SLIDES_FLAGS": ("--out", "--digests"),
     "EVALUATE_FLAGS": ("--encoder", "--benchmark", "--out", "--seed", "--part", "--parts"),
+    "SBATCH_FLAGS": (
+        *("--job-name", "-J", "--array", "-a", "--dependency", "-d", "--output", "-o", "--wrap"),
+        "--parsable",
+    ),
+    "WRAP": (),
     "TRAIN_FLAGS": ("--data", "--out", "--seed", "--overwrite", "--dry-run", "--keep-every"),
 }
-TIME = re.compile(r"\d+(:\d\d){0,2}|\d+-\d+(:\d\d){0,2}")  # man sbatch, --time
-MEMORY = re.compile(r"[1-9]\d*[KMGT]?")
+# What the recipes take as words, some of them quoted.
+WORDS = ("WRAP", "EXTRACT_FLAGS", "TRAIN_FLAGS", "EVALUATE_FLAGS")
+# man sbatch, --time and --mem (0: all of a node's)
+TIME = re.compile(r"\d+(:\d\d){0,2}|\d+-\d+(:\d\d){0,2}|(?i:unlimited|infinite)")
+MEMORY = re.compile(r"\d+[KMGTkmgt]?")
 TOLERATED = re.compile(r"(\d+)|(\d+(?:\.\d+)?)%")
 
 
@@ -149,7 +157,7 @@ def check_settings(s: Settings) -> list[str]:
             errors.append(f"{name}={value}: a time as sbatch takes it, e.g. 12:00:00 or 2-00:00:00")
         if name.endswith("_MEMORY") and name != "MIX_MEMORY" and not MEMORY.fullmatch(value):
             errors.append(f"{name}={value}: memory as sbatch takes it, e.g. 48G")
-        if name.endswith("_FLAGS") and name in TAKEN:
+        if name in TAKEN:
             errors += _flags(name, value)
     if s.MIX_MEMORY <= 0:
         errors.append(f"MIX_MEMORY={s.MIX_MEMORY}: GB, above 0")

@@ -16,10 +16,10 @@ STAGES="extract mix train evaluate" # the first so many of them
 
 # The site -----------------------------------------------------------------------------------------
 ACCOUNT=                           # sbatch --account; empty: your default
-GPU_PARTITION=gpu                  # of extract, train and evaluate
-CPU_PARTITION=cpu                  # of mix and the small jobs
+GPU_PARTITION=gpu                  # of extract, train, evaluate; or several: gpu,gpu-long; empty:
+CPU_PARTITION=cpu                  # of mix and the small jobs          the site's default
 GRES=gpu                           # what the site calls a GPU: gpu, gpu:a100, …
-SBATCH_FLAGS=                      # more flags for every job: --qos=long --mail-type=FAIL …
+SBATCH_FLAGS=                      # more flags for every job: '--qos=long --constraint="a100|h100"'
 SETUP=". $HOME/lemon/.venv/bin/activate" # done first in every job: module load …, conda activate …
 WRAP=                              # before every command: apptainer exec --nv -B /data lemon.sif
 

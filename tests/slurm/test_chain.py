@@ -63,7 +63,6 @@ def test_a_dry_run_writes_and_submits_nothing(begin):
 
 WRONG = {
     "SLIDES": ("/nowhere/slides.csv", "no such file"),
-    "GPU_PARTITION": ("gpus", "the cluster has cpu, gpu, high"),
     "EXTRACT_AT_ONCE": ("many", "whole number"),
     "EXTRACT_MEMORY": ("48 GB", "as sbatch takes it"),
     "TRAIN_TIME": ("1 day", "as sbatch takes it"),
@@ -111,6 +110,19 @@ def refuse(campaign, reasons: list[tuple[str, str]]) -> None:
 )
 def test_what_only_stages_and_the_cluster_know_is_refused_too(begin, changes, reason):
     refuse(begin(**changes), [("", reason)])
+
+
+def test_a_refused_submission_leaves_nothing_that_refuses_the_next(begin):
+    campaign = begin(STAGES="extract", GPU_PARTITION="gpus")
+    done = campaign.submit()
+    assert done.returncode == 2
+    assert "sinfo shows no partition 'gpus' (it shows cpu, gpu, high)" in done.stderr
+    assert "error: sbatch refused extract" in done.stderr
+    text = campaign.settings.read_text()
+    for name, value in {"GPU_PARTITION": "gpu,high", "SLIDES_PER_TASK": "3"}.items():
+        text += f'{name}="{value}"\n'
+    campaign.settings.write_text(text)
+    assert campaign.submitted() == {"extract": "0-1"}
 
 
 def test_another_experiment_in_the_same_folder_is_refused(branch, begin):

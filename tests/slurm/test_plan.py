@@ -33,6 +33,7 @@ def test_queue_tells_this_campaigns_jobs_from_others():
         "lemon-abc123-train|9|N/A|PENDING|Dependency\n"
         "lemon-ffffff-train|10|N/A|RUNNING|None\n"
         "my|job|11|N/A|RUNNING|None\n"
+        "CLUSTER: far\n\n"
     )
     tasks = read_queue(text, "abc123")
     assert [(t.stage, t.unit, t.job, t.waits) for t in tasks] == [
