@@ -42,13 +42,15 @@ def changed(record: dict, entry: Entry | None = None) -> str | None:
         record: of the slide; one of an early version keeps nothing and is taken as it is.
         entry: of the slide, where its files are now; None: where they were.
     """
+    now = {}
+    if entry is not None:
+        now = {"slide": entry.path, "mask": entry.mask, "segmentation": entry.nuclei}
     for what, kept in record.get("inputs", {}).items():
-        path = Path(kept["path"])
-        if entry is not None and what == "slide":
-            path = entry.path
-            md5 = kept.get("md5")
-            if md5 and entry.md5 and md5.lower() != entry.md5.lower():
-                return f"its {what} {path} has another MD5 than when it was extracted"
+        found = now.get(what)
+        path = found if isinstance(found, Path) else Path(kept["path"])
+        md5 = kept.get("md5")
+        if md5 and entry and entry.md5 and md5.lower() != entry.md5.lower():
+            return f"its {what} {path} has another MD5 than when it was extracted"
         try:
             status = path.stat()
             same = status.st_size == kept["size"] and (
