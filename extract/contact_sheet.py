@@ -1,6 +1,5 @@
 """A page to look at before weeks of training: what was found on each slide, kept and dropped."""
 
-import json
 from collections import Counter
 from html import escape
 from pathlib import Path
@@ -21,6 +20,7 @@ from extract.drawing import (
 )
 from extract.inputs import changed
 from extract.slide import Slide
+from shards.cells import read_record
 from shards.crop import cut, decode, window_px
 from shards.folder import visible
 from shards.schema import CROP_PX, FATES
@@ -53,7 +53,7 @@ def write_sheet(cells: Path, out: Path, slides: int, seed: int = 0) -> Path:
     paths = visible(cells.glob("*.json"))
     if not paths:
         raise FileNotFoundError(f"{cells} holds no outcome of extract (<slide>.json)")
-    records = [json.loads(path.read_text()) for path in paths]
+    records = [read_record(path) for path in paths]
     done = [record for record in records if record["outcome"] == "done"]
     chosen = np.random.default_rng(seed).permutation(len(done))[:slides]
     shown = [done[i] for i in sorted(chosen.tolist())]

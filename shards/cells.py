@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from shards.filetype import check_file
 from shards.folder import visible
 
 KEPT_COLUMNS = ["nucleus", "x", "y", "area_um2", "label", "offset", "size"]
@@ -30,7 +31,7 @@ def finished_slides(cells: Path) -> list[dict]:
         raise FileNotFoundError(f"no folder {cells}; make it with `python extract/main.py`")
     slides, outcomes, empty = [], {}, []
     for path in visible(cells.glob("*.json")):
-        record = json.loads(path.read_text())
+        record = read_record(path)
         outcomes[record["outcome"]] = outcomes.get(record["outcome"], 0) + 1
         if record["outcome"] != "done":
             continue
@@ -65,6 +66,22 @@ def finished_slides(cells: Path) -> list[dict]:
     return slides
 
 
+def read_record(path: Path) -> dict:
+    """Read `<slide>.json`.
+
+    Raises:
+        ValueError: it is no outcome of extract.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        check_file(path)
+        raise ValueError(f"{path} is no outcome of extract ({error!r}); delete it") from error
+    if not isinstance(record, dict) or not {"slide", "outcome"} <= record.keys():
+        raise ValueError(f"{path} is no outcome of extract, for it names none; delete it")
+    return record
+
+
 def kept_nuclei(cells: Path, slide: dict, columns: list[str] | None = None) -> pa.Table:
     """Return the kept nuclei of one slide, in the order of its table.
 
@@ -74,12 +91,16 @@ def kept_nuclei(cells: Path, slide: dict, columns: list[str] | None = None) -> p
         columns: of KEPT_COLUMNS; None: all.
 
     Raises:
-        ValueError: the table is not the one its outcome describes.
+        ValueError: the table cannot be read, or is not the one its outcome describes.
     """
     path = cells / f"{slide['slide']}.parquet"
     columns = columns or KEPT_COLUMNS
-    with pq.ParquetFile(path) as file:  # `read_table` would import a lot
-        table = file.read([*columns, "fate"], use_threads=False)
+    try:
+        with pq.ParquetFile(path) as file:  # `read_table` would import a lot
+            table = file.read([*columns, "fate"], use_threads=False)
+    except pa.ArrowException as error:
+        check_file(path)
+        raise ValueError(f"{path}: {error}; extract that slide again") from error
     kept = table.filter(pc.equal(table["fate"], "kept"))
     if len(kept) != slide["cells"]:
         raise ValueError(

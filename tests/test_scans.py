@@ -11,7 +11,7 @@ from extract.job import extract_slide
 from extract.ledger import Settings
 from extract.slides import Entry, list_slides
 from extract.status import survey
-from shards.cells import finished_slides
+from shards.cells import finished_slides, kept_cells
 
 SETTINGS = Settings("rays", "jpeg", 0, None, any_scale=False)
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 86016\n"
@@ -155,3 +155,24 @@ def test_what_a_mac_leaves_in_a_cells_folder_is_no_record(cells, tmp_path):
     assert [row["slide"] for row in survey(copy, None)] == ["PAINTED-0001", "PAINTED-0002"]
     assert len(finished_slides(copy)) == 2
     write_sheet(copy, tmp_path / "sheet", slides=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("PAINTED-0001.json", b"", r"json is empty"),
+        ("PAINTED-0001.json", b"[]", r"json is no outcome of extract"),
+        ("PAINTED-0001.json", b'{"a": 1}', r"json is no outcome of extract, for it names none"),
+        ("PAINTED-0001.json", b"{", r"json is no outcome of extract \(JSONDecodeError"),
+        ("PAINTED-0001.json", b"\xff\xfe{\0", r"json is no outcome of extract \(Unicode"),
+        ("PAINTED-0001.parquet", b"", r"parquet is empty"),
+        ("PAINTED-0001.parquet", LFS, r"parquet is a Git LFS pointer"),
+        ("PAINTED-0001.parquet", b"PAR1" * 20, r"parquet: .*; extract that slide again"),
+        ("PAINTED-0001.parquet", b"PAR1" + b"x" * 50, r"is a Parquet file cut short"),
+    ],
+)
+def test_cells_that_are_none_are_called_what_they_are(cells, tmp_path, name, content, said):
+    copy = shutil.copytree(cells, tmp_path / "cells")
+    (copy / name).write_bytes(content)
+    with pytest.raises(ValueError, match=said):
+        kept_cells(copy)

@@ -12,7 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from shards.cells import read_record
 from shards.crop import decode
+from shards.filetype import check_file
 from shards.folder import visible
 from shards.schema import CELL_COLUMNS, key
 
@@ -147,6 +149,7 @@ def open_nuclei(cells: Path, record: dict) -> Nuclei:
     slide = record["slide"]
     path = cells / f"{slide}.parquet"
     columns = [*(name for name in NOT_MEASURED if name not in ("polygon", "fate")), *MORPHOLOGY]
+    check_file(path)
     table = pq.read_table(path, columns=columns, filters=[("fate", "=", "kept")])
     if len(table) != record["fates"]["kept"]:
         raise ValueError(
@@ -164,7 +167,7 @@ def open_nuclei(cells: Path, record: dict) -> Nuclei:
 
 
 def _records(cells: Path) -> list[dict]:
-    return [json.loads(path.read_text()) for path in visible(cells.glob("*.json"))]
+    return [read_record(path) for path in visible(cells.glob("*.json"))]
 
 
 def _done(cells: Path, record: dict) -> dict:
