@@ -25,20 +25,19 @@ import logging
 from pathlib import Path
 
 from shards.errors import report
-from train.config import Config
 from train.flags import parse
 from train.policy import POLICIES
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """Run the command line and return its exit code."""
+    name = "train"  # also where flags come at once
+    if arguments and not arguments[0].startswith("-"):
+        name, *arguments = arguments
     try:
-        command = COMMANDS.get(sys.argv[1] if len(sys.argv) > 1 else "")
-        if command:
-            command(sys.argv[2:])
-            return 0
-        config, flags = parse(sys.argv[1:], __doc__ or "")
-        return run(config, flags)
+        if name not in COMMANDS:
+            raise ValueError(f"no command {name!r}; there are {', '.join(COMMANDS)}")
+        return COMMANDS[name][0](arguments)
     except (OSError, ValueError) as error:
         rank = os.environ.get("RANK", "0")
         # What cannot be used all ranks find alike; a disk may fail one of them.
@@ -47,13 +46,15 @@ def main() -> int:
         return report(error, f"rank {rank}: " if rank != "0" else "")
 
 
-def run(config: Config, flags: argparse.Namespace) -> int:
-    """Train, or say what training would take."""
+def train(arguments: list[str]) -> int:
+    """Train an encoder, or say what training would take; the default."""
+    about = "commands:\n" + "".join(f"  {n:8}{purpose}\n" for n, (_, purpose) in COMMANDS.items())
+    config, flags = parse(arguments, f"{__doc__}\n{about}")
     from train.batches import Unreadable  # torch takes seconds: not for --help
     from train.distributed import is_alone, start, stop
     from train.dry_run import describe
     from train.health import Collapsed, Diverged
-    from train.loop import train
+    from train.loop import train as train_encoder
 
     world = start()
     level = logging.WARNING if world.rank else logging.INFO
@@ -64,7 +65,7 @@ def run(config: Config, flags: argparse.Namespace) -> int:
             if world.rank == 0:
                 print(description)
         else:
-            train(config, world, flags.overwrite)
+            train_encoder(config, world, flags.overwrite)
     except (Diverged, Collapsed, Unreadable) as error:
         print(f"error: rank {world.rank}: {error}", file=sys.stderr)
         return 2 if isinstance(error, Unreadable) else 1
@@ -78,10 +79,10 @@ def run(config: Config, flags: argparse.Namespace) -> int:
     return 0
 
 
-def plot(arguments: list[str]) -> None:
+def plot(arguments: list[str]) -> int:
     """Draw the curves of runs."""
     parser = argparse.ArgumentParser(prog="train/main.py plot", description=plot.__doc__)
-    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of runs")
     parser.add_argument("--out", type=Path, help="PNG; the first run's curves.png by default")
     options = parser.parse_args(arguments)
     from train.plot import plot as draw_curves
@@ -89,16 +90,27 @@ def plot(arguments: list[str]) -> None:
     out = options.out or options.runs[0] / "curves.png"
     draw_curves(options.runs, out)
     print(out)
+    return 0
 
 
-def views(arguments: list[str]) -> None:
+def views(arguments: list[str]) -> int:
     """Draw a contact sheet of views (paper, Fig. 5)."""
     parser = argparse.ArgumentParser(prog="train/main.py views", description=views.__doc__)
     parser.add_argument("--data", required=True, help="folder of shards")
-    parser.add_argument("--policy", nargs="+", default=list(POLICIES), metavar="P")
-    parser.add_argument("--cells", type=int, default=8)
-    parser.add_argument("--views", type=int, default=4, help="of each cell and policy")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--policy",
+        nargs="+",
+        default=list(POLICIES),
+        metavar="P",
+        help=f"some of {', '.join(POLICIES)}; all by default",
+    )
+    parser.add_argument("--cells", type=int, default=8, help="rows; default %(default)s")
+    parser.add_argument(
+        "--views", type=int, default=4, help="of each cell and policy; default %(default)s"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of cells and draws; default %(default)s"
+    )
     parser.add_argument("--out", type=Path, required=True, help="PNG")
     options = parser.parse_args(arguments)
     from train.view_sheet import write_sheet
@@ -107,9 +119,14 @@ def views(arguments: list[str]) -> None:
         options.data, options.policy, options.cells, options.views, options.seed, options.out
     )
     print(options.out)
+    return 0
 
 
-COMMANDS = {"plot": plot, "views": views}
+COMMANDS = {
+    "train": (train, "train an encoder; also without this word"),
+    "plot": (plot, "draw the curves of runs"),
+    "views": (views, "draw a contact sheet of views (paper, Fig. 5)"),
+}
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
