@@ -20,6 +20,8 @@ def parts_of(rank: int, ranks: int) -> dict[str, torch.Tensor]:
     rows, found = slice(rank * size, (rank + 1) * size), {}
     terms = {
         "koleo": koleo,
+        "koleo within": lambda z: koleo(z, within_rank=True),
+        "koleo within teacher": lambda z: koleo(z, y[rows], within_rank=True),
         "koleo teacher": lambda z: koleo(z, y[rows]),
         "kde": lambda z: kde(z, 5.0),
         "kde sum": lambda z: kde(z, 5.0, None, True, "sum"),

@@ -7,4 +7,6 @@ ENCODERS = {
     "vit_s8": ("vit_small_patch8_224", {"num_heads": 12}),
     "vit_b8": ("vit_base_patch8_224", {}),
 }
+WIDTHS = {"vit_ti8": 192, "vit_s8": 384, "vit_b8": 768}  # of a token
+DINO_HEADS = {"vit_s8": 6}  # where they are not MoCo v3's (dinov2, vision_transformer.py)
 PATCH_PX = 8  # side of a patch

@@ -89,6 +89,7 @@ def draw(policy: Policy, view: int, seed: int, step: int, batch: int, rows: rang
         next(one),
         side=policy.view_px,
         strict=True,
+        tall=policy.erase_ratio_of == "height/width",
     )
     erasing = (next(one) < policy.erase_p) & (erased[:, 2] > 0)
     sigma = _between(next(one), *policy.blur_sigma)
@@ -124,16 +125,18 @@ def _boxes(
     left: np.ndarray,
     side: int = VIEW_PX,
     strict: bool = False,
+    tall: bool = False,
 ) -> np.ndarray:
     """Draw boxes as torchvision's RandomResizedCrop (or, strict, RandomErasing) does.
 
     Args:
         area, ratio: (N, ATTEMPTS) uniform.
         scale: share of the view's area.
-        ratios: of width to height (for erasing: height to width, which is symmetric in law).
+        ratios: of width to height.
         top, left: (N,) uniform.
         side: of the view, px.
         strict: the box must be smaller than the view, not only fit.
+        tall: the ratios are of height to width.
 
     Returns:
         (N, 4) int64 top, left, height, width; zeros where no attempt fitted.
@@ -142,6 +145,8 @@ def _boxes(
     aspect = np.exp(_between(ratio, *np.log(ratios)))
     width = np.round(np.sqrt(size * aspect)).astype(np.int64)
     height = np.round(np.sqrt(size / aspect)).astype(np.int64)
+    if tall:
+        width, height = height, width
     largest = side - strict
     fits = (width <= largest) & (height <= largest) & (width > 0) & (height > 0)
     first = np.arange(len(area)), fits.argmax(axis=1)

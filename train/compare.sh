@@ -24,7 +24,8 @@ common="--data $SHARDS --encoder vit_ti8 --batch 32 --epochs 1 --epoch-samples $
     --warmup-epochs 0.1 --momentum 0.95 --workers 0 --checkpoint-every 100"
 moco="--method moco --lr 8e-3 --hidden 1024"
 # Layer scale and stochastic depth are for deep networks and long runs: from 1e-5 nothing would be
-# learnt in some hundred steps.
+# learnt in some hundred steps. Prototypes are 1,024 where official ones are 65,536, as batches of 32
+# on a CPU give most of more no view; all else is official (train/main.py --help).
 dino="--hidden 512 --bottleneck 128 --prototypes 1024 --layer-scale 0 --drop-path 0
     --temperature-epochs 0.3 --freeze-last-epochs 0.02"
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Container
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, NamedTuple
 
-from train.architecture import ENCODERS, PATCH_PX
+from train.architecture import ENCODERS, PATCH_PX, WIDTHS
 from train.policy import POLICIES
 
 
@@ -53,6 +53,17 @@ class Data:
 
     data: str = setting(help="folder of shards", free=True)
     policy: str = setting("a1+gray", "augmentation; paper, 3.6", choices=POLICIES)
+    second_blur: float = setting(
+        0.1,
+        "probability that the second view is blurred, in policies that blur; moco-v3: 0.1; the "
+        "paper's A.3, read literally: 1",
+        SHARE,
+    )
+    erase_ratio: str = setting(
+        "height/width",
+        "which ratio RandomErasing draws from 0.8 to 1.2; torchvision's: height/width",
+        choices=("height/width", "width/height"),
+    )
     skip_corrupt: bool = setting(
         False, "take the next whole crop for a broken one, and count them", free=True
     )
@@ -66,6 +77,11 @@ class Model:
     """model"""
 
     encoder: str = setting("vit_s8", "architecture; paper, 3.5: ViT-S/8", choices=ENCODERS)
+    heads: int = setting(
+        0,
+        "of attention; 0: the method's own, which for ViT-S are 12 in moco-v3 and 6 in dinov2",
+        NOT_NEGATIVE,
+    )
     precision: str = setting(
         "bf16",
         "of the networks: bf16 autocast or fp32; losses are fp32 in both",
@@ -88,7 +104,7 @@ class Optimisation:
     epoch_samples: int = setting(1_000_000, "images in an epoch; paper, 3.1", AT_LEAST_1)
     warmup_epochs: float = setting(
         20.0,
-        "until the rate's peak; paper leaves open; moco-v3: 40 of 300; dinov2: 10 of 100",
+        "until the rate's peak; paper leaves open; moco-v3: 40 epochs of 300",
         NOT_NEGATIVE,
     )
     seed: int = setting(0, "of weights, order and augmentation", NOT_NEGATIVE)
@@ -135,6 +151,10 @@ class Config(Data, Model, Optimisation, Run):
                 raise ValueError(f"{flag(one.name)} {value}: there are {there}")
             if about["limit"] and not about["limit"].holds(value):
                 raise ValueError(f"{flag(one.name)} {value}: {about['limit'].words}")
+        if self.heads and WIDTHS[self.encoder] % self.heads:
+            raise ValueError(
+                f"--heads {self.heads}: must divide the {WIDTHS[self.encoder]} of {self.encoder}"
+            )
         if self.steps < 1:
             raise ValueError(
                 f"{self.epochs} epochs of {self.epoch_samples} images hold no batch of {self.batch}"
@@ -194,6 +214,9 @@ class DinoConfig(Config):
     """dinov2"""
 
     method: str = setting("dinov2", "moco, or a row of the paper's Table 6 (3.4)")
+    warmup_epochs: float = setting(
+        15.0, "until the rate's peak; dinov2: 10 epochs of 100", NOT_NEGATIVE
+    )
     lr: float = setting(4e-3, "times sqrt(batch / 1024)", POSITIVE)
     end_lr: float = setting(1e-6, "that the cosine leads to", NOT_NEGATIVE)
     weight_decay: float = setting(0.04, "the first, not of biases", NOT_NEGATIVE)
@@ -212,13 +235,13 @@ class DinoConfig(Config):
     )
     hidden: int = setting(2048, "width of the heads' hidden layers", AT_LEAST_1)
     bottleneck: int = setting(256, "width before the prototypes", AT_LEAST_1)
-    # With K beyond the views of a batch most prototypes get no view of their own; 4096 is the
-    # paper's batch, and a sixteenth of the memory.
     prototypes: int = setting(
-        4096, "K; official 65536, for a batch and a set far larger", AT_LEAST_1
+        65536, "K; dinov2's, for GPUs; a CPU and small sets take 1024 to 4096", AT_LEAST_1
     )
     freeze_last_epochs: float = setting(
-        1.0, "in which the prototypes stay as they are", NOT_NEGATIVE
+        5.12,
+        "in which the prototypes stay as they are; dinov2: 1,250 steps, here of 244 an epoch",
+        NOT_NEGATIVE,
     )
     ibot_head: str = setting(
         "shared",
@@ -238,7 +261,7 @@ class DinoConfig(Config):
     start_temperature: float = setting(0.04, "of the teacher's softmax, at first", POSITIVE)
     teacher_temperature: float = setting(0.07, "likewise, from --temperature-epochs on", POSITIVE)
     temperature_epochs: float = setting(
-        30.0, "in which the teacher's temperature rises", NOT_NEGATIVE
+        45.0, "in which the teacher's temperature rises; dinov2: 30 epochs of 100", NOT_NEGATIVE
     )
     # Only the student's features have a gradient; its neighbours pull as hard as they are pushed.
     neighbours: str = setting(
@@ -248,6 +271,11 @@ class DinoConfig(Config):
     )
     local_crops: int = setting(8, "of an image", NOT_NEGATIVE)
     local_px: int = setting(24, "their side, a multiple of 8", AT_LEAST_1)
+    interpolate_offset: float = setting(
+        0.1,
+        "patches added to a local crop's grid when positions are interpolated (dinov2); 0: none",
+        BELOW_1,
+    )
     local_scale_least: float = setting(
         0.05, "share of the 40-px area that a local crop shows", POSITIVE
     )
@@ -257,6 +285,11 @@ class DinoConfig(Config):
         2 / 3, "of the global term; dinov2 with n local crops: 2/(2+2n)", NOT_NEGATIVE
     )
     koleo_weight: float = setting(0.1, "β of section 1.1, for each of the two views", NOT_NEGATIVE)
+    koleo_over: str = setting(
+        "rank",
+        "whose images are neighbours: those of one rank (dinov2), or the whole batch's",
+        choices=("rank", "batch"),
+    )
     kde_weight: float = setting(0.05, "for each of the two views; paper, A.2", NOT_NEGATIVE)
     kappa: float = setting(5.0, "κ of the von Mises-Fisher kernel; paper, A.2", POSITIVE)
     # A pair with itself is a constant e^κ that damps the gradient, the more the smaller the batch.
@@ -297,13 +330,18 @@ class Recipe(NamedTuple):
     absent: tuple[str, ...]
 
 
-_LOCAL = ("local_crops", "local_px", "local_scale_least", "local_scale_most")
+_LOCAL = (
+    *("local_crops", "local_px", "interpolate_offset"),
+    *("local_scale_least", "local_scale_most"),
+)
 _KDE = ("kde_weight", "kappa", "self_pairs", "kde_reduction")
 RECIPES = {
     "moco": Recipe(MocoConfig, {}, ()),
     "dinov2": Recipe(DinoConfig, {}, ("global_weight", *_KDE)),
     "dinov2-no-local": Recipe(DinoConfig, {"local_crops": 0}, (*_LOCAL, *_KDE)),
-    "dinov2-no-local-kde": Recipe(DinoConfig, {"local_crops": 0}, (*_LOCAL, "koleo_weight")),
+    "dinov2-no-local-kde": Recipe(
+        DinoConfig, {"local_crops": 0}, (*_LOCAL, "koleo_weight", "koleo_over")
+    ),
 }
 
 

@@ -8,6 +8,18 @@ from train.config import Config, flag, owners
 
 # 1: None stood for a setting that the method has not, and every method had two_pass.
 FORMAT = 2
+# Settings that came after format 1, with what was done before them, by method.
+EARLIER = {"second_blur": 0.1, "erase_ratio": "width/height", "heads": 0}
+EARLIER_DINO = {"interpolate_offset": 0.0, "koleo_over": "batch"}
+# Defaults that were others in format 1: a run begun with those goes on with them.
+CHANGED = {
+    "prototypes": 4096,
+    "warmup_epochs": 20.0,
+    "freeze_last_epochs": 1.0,
+    "temperature_epochs": 30.0,
+    **EARLIER,
+    **EARLIER_DINO,
+}
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -32,10 +44,36 @@ def read_settings(path: Path) -> dict[str, Any]:
         settings = {name: value for name, value in settings.items() if value is not None}
         if settings.setdefault("method", "moco") != "moco":  # once the only one
             settings.pop("two_pass", None)
+        settings = _earlier(settings) | settings
     unknown = [name for name in settings if not owners(name)]
     if unknown:
         raise ValueError(f"{path} holds settings unknown here: {', '.join(sorted(unknown))}")
     return settings
+
+
+def _earlier(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return what a run of format 1 did where settings came later."""
+    method = settings["method"]
+    values = EARLIER | EARLIER_DINO
+    if method != "moco" and settings.get("encoder", "vit_s8") == "vit_s8":
+        values["heads"] = 12  # one architecture for all methods
+    return {name: value for name, value in values.items() if method in owners(name)}
+
+
+def kept_defaults(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return what the run in the folder to go on with has by a default that has changed since.
+
+    Args:
+        settings: given for the run, with `out`.
+    """
+    path = Path(settings["out"]) / "config.json"
+    if not path.exists():
+        return {}
+    before = read_settings(path)
+    if before["method"] != settings.get("method", "moco"):
+        return {}
+    old = CHANGED | {"heads": before.get("heads")}
+    return {name: before[name] for name in old if name in before and before[name] == old[name]}
 
 
 def check_same(config: Config, path: Path) -> None:

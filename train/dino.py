@@ -129,7 +129,10 @@ class DINO(Method):
         seen = tokens(self.encoder, views, masks, self.mask_token, kept, share)
         local = None
         if inputs.local is not None:
-            local = tokens(self.encoder, inputs.local, kept=local_kept, share=share)[:, 0]
+            offset = self.config.interpolate_offset
+            local = tokens(self.encoder, inputs.local, kept=local_kept, share=share, offset=offset)[
+                :, 0
+            ]
         return seen[:, 0], seen[:, 1:].flatten(0, 1)[hidden], local
 
     def image_loss(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -158,11 +161,9 @@ class DINO(Method):
         among = teacher.chunk(2) if config.neighbours == "teacher" else (None, None)
         views = list(zip(student.chunk(2), among, strict=True))
         if config.spread_loss == "koleo":
-            return (
-                "koleo",
-                config.koleo_weight,
-                torch.stack([koleo(v, others) for v, others in views]).sum(),
-            )
+            over = config.koleo_over
+            terms = [koleo(v, others, within_rank=over == "rank") for v, others in views]
+            return "koleo", config.koleo_weight, torch.stack(terms).sum()
         options = (config.self_pairs, config.kde_reduction)
         terms = [kde(v, config.kappa, others, *options) for v, others in views]
         return "kde", config.kde_weight, torch.stack(terms).sum()
@@ -173,7 +174,11 @@ class DINO(Method):
     def build(cls, config: DinoConfig) -> "DINO":
         """Build the networks; their weights are a function of the seed alone."""
         encoder = build_encoder(
-            config.encoder, seed=config.seed, kind="dinov2", layer_scale=config.layer_scale
+            config.encoder,
+            seed=config.seed,
+            kind="dinov2",
+            layer_scale=config.layer_scale,
+            heads=config.heads,
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from shards.write import atomic
-from train.architecture import ENCODERS, PATCH_PX
+from train.architecture import DINO_HEADS, ENCODERS, PATCH_PX
 
 FORMAT = 1  # of the encoder folder
 
@@ -89,14 +89,18 @@ def sincos_positions(grid: int, dim: int) -> Tensor:
 
 
 def build_encoder(
-    name: str, input_px: int = 40, seed: int = 0, kind: str = "moco", layer_scale: float = 0.0
+    name: str,
+    input_px: int = 40,
+    seed: int = 0,
+    kind: str = "moco",
+    layer_scale: float = 0.0,
+    heads: int = 0,
 ) -> ViT:
     """Build a ViT as MoCo v3 or DINOv2 starts it.
 
     MoCo v3: its own initialisation, fixed positions and frozen patch embedding (moco-v3, vits.py;
     `stop_grad_conv1`: the random patch projection is never trained). DINOv2: timm's, which is
-    dinov2's, everything trained. Paper leaves open: DINOv2's heads (dinov2's ViT-S has 6, as
-    timm's); here: one architecture for both methods, so that a comparison is one of methods.
+    dinov2's, everything trained; its ViT-S has 6 heads.
 
     Args:
         name: one of ENCODERS.
@@ -104,6 +108,7 @@ def build_encoder(
         seed: of the weights, which are a function of it alone.
         kind: `moco` or `dinov2`.
         layer_scale: what the residual branches' scales start at; 0: there are none.
+        heads: of attention, a divisor of the width; 0: the method's own.
 
     Returns:
         A module from (N, 3, input_px, input_px) to the class token's embedding (N, D).
@@ -119,6 +124,10 @@ def build_encoder(
         raise ValueError(f"an input of {input_px} px is no multiple of the {PATCH_PX}-px patch")
     timm_name, arguments = ENCODERS[name]
     arguments = {"img_size": input_px, "num_classes": 0, "global_pool": "token"} | arguments
+    if kind == "dinov2" and name in DINO_HEADS:
+        arguments["num_heads"] = DINO_HEADS[name]
+    if heads:
+        arguments["num_heads"] = heads
     if layer_scale:
         arguments["init_values"] = layer_scale
     with torch.random.fork_rng(devices=[]):

@@ -18,7 +18,7 @@ from train.config import (
     flag,
     owners,
 )
-from train.config_file import read_settings
+from train.config_file import kept_defaults, read_settings
 
 SHARED = (Data, Model, Optimisation, Run)
 
@@ -47,6 +47,8 @@ def parse(
     missing = [f"--{name}" for name in ("data", "out") if name not in settings]
     if missing:
         parser.error(f"needed: {', '.join(missing)}")
+    if not rest.overwrite:
+        settings = kept_defaults(settings) | settings
     return configure(**settings), rest
 
 

@@ -23,7 +23,7 @@ from train.health import Health, measure
 from train.knn import Knn
 from train.method import Method
 from train.moco import MoCo
-from train.policy import policy_for
+from train.policy import adjusted, policy_for
 from train.record import Record
 from train.step import stepper, tune
 from train.views import make_views
@@ -58,7 +58,9 @@ def train(config: Config, world: World, overwrite: bool = False) -> bool:
         Collapsed: the embeddings have collapsed.
     """
     shards, rows, out = Shards(config.data), rows_of(config, world), Path(config.out)
-    policy = policy_for(config.policy, shards.info)
+    policy = adjusted(
+        policy_for(config.policy, shards.info), config.second_blur, config.erase_ratio
+    )
     probe = Knn(Path(config.probe), VIEW_PX) if config.probe and world.rank == 0 else None
     run.prepare(config, shards.info, world, overwrite)
     model = build_model(config).to(world.device)

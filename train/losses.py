@@ -83,10 +83,10 @@ def cross_entropy(logits: Tensor, targets: Tensor, temperature: float) -> Tensor
     return -(targets * torch.log_softmax(logits / temperature, dim=1)).sum(1)
 
 
-def koleo(x: Tensor, others: Tensor | None = None) -> Tensor:
+def koleo(x: Tensor, others: Tensor | None = None, within_rank: bool = False) -> Tensor:
     """Push each embedding from its nearest neighbour: the mean of -log of their distance.
 
-    Kozachenko-Leonenko, as dinov2's loss/koleo_loss.py, where neighbours are the GPU's own.
+    Kozachenko-Leonenko, as dinov2's loss/koleo_loss.py.
     Paper leaves open: section 1.1 has squared distances, summed, of the teacher's embeddings, which
     carry no gradient; here: the official code's.
 
@@ -94,9 +94,10 @@ def koleo(x: Tensor, others: Tensor | None = None) -> Tensor:
         x: (N, D) of this rank, with gradient.
         others: (N, D) of the same images, among which neighbours are sought, without gradient;
             None seeks them in x, with gradient.
+        within_rank: seek them among this rank's images only, as dinov2 does.
     """
     with torch.autocast(x.device.type, enabled=False):
-        x, others, own = _sphere(x, others)
+        x, others, own = _sphere(x, others, within_rank)
         with torch.no_grad():
             cosine = x @ others.T
             cosine[torch.arange(len(x), device=x.device), own] = -2
@@ -138,10 +139,17 @@ def kde(
         return (density - math.log(count)).mean()
 
 
-def _sphere(x: Tensor, others: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Return unit rows of x, those of all ranks' others, and where x's own are among these."""
+def _sphere(
+    x: Tensor, others: Tensor | None, within_rank: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return unit rows of x, those of others (of all ranks), and where x's own are among these."""
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
     x = F.normalize(x.to(wide), dim=1, eps=EPS)
+    if within_rank:
+        own = torch.arange(len(x), device=x.device)
+        if others is not None:
+            others = F.normalize(others.detach().to(wide), dim=1, eps=EPS)
+        return x, x if others is None else others, own
     if others is None:
         everybody = gather_with_gradient(x)
     else:

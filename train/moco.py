@@ -63,7 +63,7 @@ class MoCo(Method):
     @classmethod
     def build(cls, config: MocoConfig) -> "MoCo":
         """Build the networks; their weights are a function of the seed alone."""
-        encoder = build_encoder(config.encoder, seed=config.seed)
+        encoder = build_encoder(config.encoder, seed=config.seed, heads=config.heads)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             return cls(encoder, config)

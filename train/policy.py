@@ -29,6 +29,7 @@ class Policy:
     erase_p: float = 0.0
     erase_scale: tuple[float, float] = (0.1, 0.3)
     erase_ratio: tuple[float, float] = (0.8, 1.2)
+    erase_ratio_of: str = "height/width"  # torchvision's, or width/height
     erase_value: float = 0.0  # of pixels in [0, 1]: black
     blur_p: tuple[float, float] = (1.0, 0.1)
     blur_sigma: tuple[float, float] = (0.1, 2.0)  # px
@@ -58,6 +59,18 @@ POLICIES = {
         rotate=True, scale=(0.5, 1.0), jitter=(0.4, 0.4, 0.4, 0.1), grey_p=0.2, blur_p=(0.0, 0.0)
     ),
 }
+
+
+def adjusted(policy: Policy, second_blur: float, erase_ratio: str) -> Policy:
+    """Return a policy with a run's settings.
+
+    Args:
+        policy: of POLICIES.
+        second_blur: probability that the second view is blurred, where the first may be.
+        erase_ratio: that RandomErasing draws: `height/width` or `width/height`.
+    """
+    blur = (policy.blur_p[0], second_blur) if policy.blur_p[0] else policy.blur_p
+    return replace(policy, blur_p=blur, erase_ratio_of=erase_ratio)
 
 
 def policy_for(name: str, info: dict) -> Policy:

@@ -22,6 +22,7 @@ def tokens(
     mask_token: Tensor | None = None,
     kept: Tensor | None = None,
     share: float = 1.0,
+    offset: float = 0.0,
 ) -> Tensor:
     """Return the class token and the patches' after the last norm.
 
@@ -32,6 +33,7 @@ def tokens(
         mask_token: (D,), what is shown instead.
         kept: (N, depth, 2) bool on the CPU, the residual branches to compute; None computes all.
         share: of the branches that are kept on average, which the kept ones are divided by.
+        offset: as for `positions`.
 
     Returns:
         (N, 1 + P, D).
@@ -40,7 +42,7 @@ def tokens(
     if masked is not None and mask_token is not None:
         x = torch.where(masked[..., None], mask_token.to(x.dtype), x)
     x = torch.cat([encoder.cls_token.expand(len(x), -1, -1), x], dim=1)
-    x = x + positions(encoder.pos_embed, round((x.shape[1] - 1) ** 0.5))
+    x = x + positions(encoder.pos_embed, round((x.shape[1] - 1) ** 0.5), offset)
     spare = encoder.grad_checkpointing and torch.is_grad_enabled()
     for i, block in enumerate(blocks(encoder)):
         first, second = None, None
@@ -57,22 +59,27 @@ def tokens(
     return encoder.norm(x)
 
 
-def positions(embedded: Tensor, grid: int) -> Tensor:
+def positions(embedding: Tensor, grid: int, offset: float = 0.0) -> Tensor:
     """Return the position embedding of another grid: bicubic, not antialiased (dinov2).
 
     Args:
-        embedded: (1, 1 + G * G, D), the class token's first.
+        embedding: (1, 1 + G * G, D), the class token's first.
         grid: patches along a side.
+        offset: patches added to `grid` in the scale (dinov2, interpolate_offset, 0.1).
 
     Returns:
         (1, 1 + grid * grid, D).
     """
-    first, rest = embedded[:, :1], embedded[:, 1:]
+    first, rest = embedding[:, :1], embedding[:, 1:]
     side = round(rest.shape[1] ** 0.5)
     if side == grid:
-        return embedded
+        return embedding
     square = rest.transpose(1, 2).unflatten(2, (side, side))  # (1, D, G, G)
-    square = F.interpolate(square, size=(grid, grid), mode="bicubic", align_corners=False)
+    if offset:
+        scale = (grid + offset) / side
+        square = F.interpolate(square, scale_factor=(scale, scale), mode="bicubic")
+    else:
+        square = F.interpolate(square, size=(grid, grid), mode="bicubic", align_corners=False)
     return torch.cat([first, square.flatten(2).transpose(1, 2)], dim=1)
 
 

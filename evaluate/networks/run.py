@@ -109,7 +109,7 @@ def open_untrained(first: Path | None, seed: int) -> tuple[nn.Module, dict, dict
     from train.encoder import ENCODERS, build_encoder
 
     # 0.5 and 0.25 are about the mean and s.d. of H&E where no data set has said its own.
-    architecture, config = "vit_ti8", {"input_px": 40, "mpp": 0.25}
+    architecture, heads, config = "vit_ti8", 0, {"input_px": 40, "mpp": 0.25}
     config |= {"mean": [0.5] * 3, "std": [0.25] * 3}
     if first:
         trained = open_run(first)[1]
@@ -118,7 +118,7 @@ def open_untrained(first: Path | None, seed: int) -> tuple[nn.Module, dict, dict
         names = [name for name, known in ENCODERS.items() if known[0] == timm_name]
         if not names:
             raise ValueError(f"untrained: {first} is a {timm_name}, which train/ does not build")
-        architecture = names[0]
-    module = build_encoder(architecture, input_px=config["input_px"], seed=seed)
+        architecture, heads = names[0], trained["timm"]["args"].get("num_heads", 0)
+    module = build_encoder(architecture, input_px=config["input_px"], seed=seed, heads=heads)
     facts = {"kind": "random initialisation", "architecture": architecture, "seed": seed}
     return module, config, facts
