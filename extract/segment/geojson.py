@@ -102,7 +102,7 @@ def read_features(blocks: Iterable[Block], left_out: Counter[str]) -> Iterator[R
                     if type(name) is not str or "parentClass" in label:
                         name = _class_name(label)
                     if name not in labels:
-                        labels[name] = None if name.endswith(NO_CLASS) else name
+                        labels[name] = None if not name or name.endswith(NO_CLASS) else name
                     label = labels[name]
             except (KeyError, TypeError, AttributeError) as error:
                 raise ValueError(f"an object is no GeoJSON Feature: {str(item)[:120]}") from error

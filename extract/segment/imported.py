@@ -94,6 +94,9 @@ def gather(file: NucleiFile, scale: float, origin: tuple[int, int], mpp: float) 
         scale: level-0 px in a unit of its numbers.
         origin: (x, y) from where they count, level-0 px.
         mpp: of the slide, µm/px.
+
+    Raises:
+        ValueError: the file cannot be read to its end.
     """
     points, start = Growing(2, dtype=np.float32), Growing(dtype=np.int64)
     centres, kinds, labels = Growing(2, dtype=np.float64), Growing(dtype=np.uint8), []

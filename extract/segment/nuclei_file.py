@@ -19,6 +19,8 @@ from extract.segment.stream import read_chunks
 from extract.slides import Entry
 from shards.filetype import check_file
 
+FARTHEST = 1e8  # units; beyond it no slide reaches, whatever the scale
+
 
 @dataclass(frozen=True)
 class NucleiFile:
@@ -90,7 +92,7 @@ def _open_parquet(path: Path, entry: Entry | None) -> NucleiFile:
         table.describe(list(known) or file.schema_arrow.names)
         return _from_table(file.read(list(known.values())), known, entry)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"its Parquet is damaged ({error}); write or download it again") from error
+        raise _damaged(error) from error
 
 
 def _from_table(rows: pa.Table, known: dict[str, str], entry: Entry | None) -> NucleiFile:
@@ -140,11 +142,29 @@ def _open_json(blocks: Iterator[Block]) -> NucleiFile:
 def _named(path: Path, nuclei: Iterator[Rings]) -> Iterator[Rings]:
     """Name the file in the errors of its stream."""
     try:
-        yield from nuclei
+        for rings in nuclei:
+            if len(rings.points):
+                reach = max(rings.points.max(), -rings.points.min())
+                if reach > FARTHEST:
+                    raise ValueError(
+                        f"a nucleus lies at {reach:.3g}, where no slide reaches: are its "
+                        "coordinates of another kind?"
+                    )
+            yield rings
+    except (pa.ArrowException, OSError) as error:
+        raise _naming(path, _damaged(error)) from error
     except ValueError as error:
         raise _naming(path, error) from error
 
 
-def _naming(path: Path, error: ValueError) -> ValueError:
+def _damaged(error: Exception) -> Exception:
+    """Return what a reader's error means: Arrow's own has no number, a disk's has one."""
+    if getattr(error, "errno", None):
+        return error
+    return ValueError(f"its Parquet is damaged ({error}); write or download it again")
+
+
+def _naming(path: Path, error: Exception) -> Exception:
     """Return an error that names the file."""
-    return error if str(error).startswith(str(path)) else ValueError(f"{path}: {error}")
+    said = str(error).startswith(str(path)) or not isinstance(error, ValueError)
+    return error if said else ValueError(f"{path}: {error}")

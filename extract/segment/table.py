@@ -213,12 +213,13 @@ def _shapes(wkb: np.ndarray, left_out: Counter[str]) -> tuple[np.ndarray, np.nda
         left_out: counted up.
     """
     try:
-        shapes = shapely.from_wkb(wkb)
+        with np.errstate(invalid="ignore"):  # NaN in it is counted below
+            shapes = shapely.from_wkb(wkb)
     except shapely.errors.ShapelyError as error:
         raise ValueError(f"a geometry is no WKB ({error})") from error
     kinds, empty = shapely.get_type_id(shapes), shapely.is_empty(shapes)
-    low, high = shapely.bounds(shapes).reshape(-1, 2, 2).transpose(1, 0, 2)
-    wild = ~empty & ~np.isfinite(low + high).all(axis=1)
+    xy, owner = shapely.get_coordinates(shapes, return_index=True)
+    wild = np.bincount(owner, ~np.isfinite(xy).all(axis=1), minlength=len(shapes)) > 0
     areas = ~empty & ~wild & np.isin(kinds, (3, 6, 7))  # polygons, several, collections
     nested = areas & (kinds != shapely.GeometryType.POLYGON)
     parts = shapely.get_num_geometries(shapes)
