@@ -3,14 +3,17 @@
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 import pyarrow.parquet as pq
 
 from shards.filetype import check_file
 from shards.folder import visible
+
+pc: Any = pyarrow.compute  # which makes its functions when it is imported
 
 KEPT_COLUMNS = ["nucleus", "x", "y", "area_um2", "label", "offset", "size"]
 NAMED = 8  # slides without cells that are named

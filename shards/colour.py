@@ -7,6 +7,7 @@ form is faster but interpolates in tables: it is 0.09 too dark on average.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -114,7 +115,7 @@ def mixture(vectors: np.ndarray, components: int, seed: int) -> dict[str, list]:
     components = min(components, max(1, different // CROPS_A_COMPONENT))
     if len(vectors) == 1:
         vectors = np.repeat(vectors, 2, axis=0)
-    model = GaussianMixture(components, random_state=seed % 2**32, max_iter=1000).fit(vectors)
+    model: Any = GaussianMixture(components, random_state=seed % 2**32, max_iter=1000).fit(vectors)
     order = np.argsort(-model.weights_, kind="stable")
     return {
         "weights": model.weights_[order].tolist(),

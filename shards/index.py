@@ -74,13 +74,14 @@ class Index:
         """
         if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
             raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)}")
-        found = tuple(np.empty(len(rows), kind) for kind in (np.int32, np.int64, np.int32))
+        shards, sizes = np.empty(len(rows), np.int32), np.empty(len(rows), np.int32)
+        offsets = np.empty(len(rows), np.int64)
         groups = np.searchsorted(self._first, rows, side="right") - 1
         for group in np.unique(groups).tolist():
             here = groups == group
-            for column, values in zip(found, self._group(group), strict=True):
+            for column, values in zip((shards, offsets, sizes), self._group(group), strict=True):
                 column[here] = values[rows[here] - self._first[group]]
-        return found
+        return shards, offsets, sizes
 
     def table(self, start: int, stop: int) -> pa.Table:
         """Return the rows [start, stop) with INDEX_COLUMNS."""

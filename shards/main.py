@@ -15,37 +15,64 @@ if __name__ == "__main__":  # import from the clone's root, not from this folder
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import argparse
+import difflib
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from shards.errors import report
 
+BALANCES = ("slide", "project", "none")  # of shards/selection.py, whose import takes a while
 FAULTS = 100  # printed one by one; of more only the number
 
 
-def main() -> int:
+def main(words: list[str]) -> int:
     """Run the command line; return 0, 1 for faults or a full disk, 2 for input it cannot use."""
-    arguments = _parser().parse_args()
     logging.basicConfig(format="%(message)s", level=logging.INFO)
+    if words and words[0] not in COMMANDS and not words[0].startswith("-"):
+        near = difflib.get_close_matches(words[0], COMMANDS, 1)
+        meant = f"; did you mean {near[0]}?" if near else "."
+        print(f"error: no command {words[0]!r}{meant} There are {', '.join(COMMANDS)}",
+              file=sys.stderr)  # fmt: skip
+        return 2
+    arguments = _parser().parse_args(words)
     try:
-        return COMMANDS[arguments.command](arguments)
+        return COMMANDS[arguments.command].run(arguments)
     except (OSError, ValueError) as error:
         return report(error)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Help that ends in the default where there is one."""
 
-    mix = commands.add_parser("mix", help="one global shuffle of all slides' cells")
-    mix.add_argument("cells", type=Path, help="folder that extract wrote")
-    mix.add_argument("--out", type=Path, required=True, help="folder of the shards")
-    mix.add_argument("--samples-per-shard", type=int, default=10_000)
-    mix.add_argument("--seed", type=int, default=0)
-    mix.add_argument("--selection", type=Path, help="only these cells: what `select` wrote")
-    mix.add_argument(
+    def _get_help_string(self, action: argparse.Action) -> str:
+        said = action.help or ""
+        hidden = action.default is None or action.default is False
+        if action.option_strings and not hidden and action.default != argparse.SUPPRESS:
+            said += " (default: %(default)s)"
+        return said
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("shards/main.py", description=__doc__, formatter_class=Help)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        purpose = command.purpose
+        flags = commands.add_parser(name, help=purpose, description=purpose, formatter_class=Help)
+        command.add_flags(flags)
+    return parser
+
+
+def _mix_flags(flags: argparse.ArgumentParser) -> None:
+    data = flags.add_argument_group("data")
+    data.add_argument("cells", type=Path, help="folder that extract wrote")
+    data.add_argument("--out", type=Path, required=True, help="folder of the shards")
+    data.add_argument("--selection", type=Path, help="only these cells: what `select` wrote")
+    data.add_argument("--samples-per-shard", type=int, default=10_000, help="crops in a tar")
+    data.add_argument("--seed", type=int, default=0, help="of the shuffle")
+    run = flags.add_argument_group("run")
+    run.add_argument(
         "--part",
         type=int,
         default=0,
@@ -53,39 +80,48 @@ def _parser() -> argparse.ArgumentParser:
         "cells, then, when all have ended, to write its share of the shards; the last one joins "
         "them. A run without --part does all that is left",
     )
-    mix.add_argument("--parts", type=int, default=1)
-    mix.add_argument(
-        "--memory", type=float, default=0.5, help="GB its pieces may take (default: 0.5)"
+    run.add_argument("--parts", type=int, default=1, help="how many share the work")
+    run.add_argument(
+        "--memory",
+        type=float,
+        default=0.5,
+        help="GB that cells may take, beside about 0.4 for Python and its libraries",
     )
-    mix.add_argument("--overwrite", action="store_true", help="replace what --out holds")
+    run.add_argument("--overwrite", action="store_true", help="replace what --out holds")
 
-    select = commands.add_parser("select", help="choose cells by slides, projects and count")
-    select.add_argument("cells", type=Path, help="folder that extract wrote")
-    select.add_argument("--out", type=Path, required=True, help="the selection, a Parquet file")
-    select.add_argument("--cells", type=int, required=True, dest="count", help="how many")
-    select.add_argument("--slides", type=int, help="from so many slides (default: all)")
-    select.add_argument("--projects", type=int, help="from so many projects (default: all)")
-    select.add_argument(
-        "--balance",
-        choices=("slide", "project", "none"),
-        default="none",
-        help="equal numbers from each slide or project (default: each cell the same chance)",
-    )
-    select.add_argument(
+
+def _select_flags(flags: argparse.ArgumentParser) -> None:
+    data = flags.add_argument_group("data")
+    data.add_argument("cells", type=Path, help="folder that extract wrote")
+    data.add_argument("--out", type=Path, required=True, help="the selection, a Parquet file")
+    data.add_argument(
         "--exclude-cases",
         type=Path,
         help="list or table of slides or cases (e.g. TCGA-18-5592) whose patients are left out: "
         "those of the benchmarks (NuCLS and PanNuke are TCGA slides)",
     )
-    select.add_argument("--seed", type=int, default=0)
+    choice = flags.add_argument_group("choice")
+    choice.add_argument("--cells", type=int, required=True, dest="count", help="how many cells")
+    choice.add_argument("--slides", type=int, help="from so many slides; all, if not given")
+    choice.add_argument("--projects", type=int, help="from so many projects; all, if not given")
+    choice.add_argument(
+        "--balance",
+        choices=BALANCES,
+        default="none",
+        help="equal numbers from each slide or project; none: each cell the same chance",
+    )
+    choice.add_argument("--seed", type=int, default=0, help="of every choice")
 
-    verify = commands.add_parser("verify", help="re-read everything and name each fault")
-    verify.add_argument("shards", type=Path)
 
-    info = commands.add_parser("info", help="say and show what a data set is")
-    info.add_argument("shards", help="folder, or its URL")
-    info.add_argument("--sheet", type=Path, help="contact sheet (default: contact.png beside)")
-    return parser
+def _verify_flags(flags: argparse.ArgumentParser) -> None:
+    flags.add_argument("shards", type=Path, help="folder that mix wrote")
+
+
+def _info_flags(flags: argparse.ArgumentParser) -> None:
+    flags.add_argument("shards", help="folder that mix wrote, or its URL")
+    flags.add_argument(
+        "--sheet", type=Path, help="contact sheet, a PNG; if not given, contact.png beside them"
+    )
 
 
 def _mix(arguments: argparse.Namespace) -> int:
@@ -153,7 +189,21 @@ def _info(arguments: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"mix": _mix, "select": _select, "verify": _verify, "info": _info}
+@dataclass(frozen=True)
+class Command:
+    """A command: what it is for, its flags, and what it runs."""
+
+    purpose: str
+    add_flags: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+COMMANDS = {
+    "mix": Command("one global shuffle of all slides' cells into tars", _mix_flags, _mix),
+    "select": Command("choose cells by slides, projects and count", _select_flags, _select),
+    "verify": Command("re-read everything and name each fault", _verify_flags, _verify),
+    "info": Command("say and show what a data set is", _info_flags, _info),
+}
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

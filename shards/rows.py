@@ -5,12 +5,15 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 import pyarrow.csv as pcsv
 
 from shards.header import dialect
+
+pc: Any = pyarrow.compute  # which makes its functions when it is imported
 
 BLOCK = 16 << 20  # bytes that hold a row
 
@@ -84,7 +87,7 @@ class _Lines(Sequence[int]):
     def __len__(self) -> int:
         return self.rows
 
-    def __getitem__(self, row: int) -> int:
+    def __getitem__(self, row: int) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         rows = (i for i, line in enumerate(self.body.split(b"\n")) if line)
         return self.first + next(number for n, number in enumerate(rows) if n == row)
 

@@ -11,14 +11,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 
 from shards.header import SHOWN, absence, choose, find_header, key, near
 from shards.rows import read_rows
 from shards.text import clean, read_bytes
+
+pc: Any = pyarrow.compute  # which makes its functions when it is imported
 
 # How programs write that there is no value, as pandas reads it.
 MISSING = ("", "NA", "N/A", "n/a", "<NA>", "#N/A", "nan", "NaN", "NAN", "null", "NULL", "None")
@@ -58,8 +61,9 @@ class Table:
         """Return a column's cells; '' where one stands for no value, or the column is absent."""
         if name not in self.columns:
             return [""] * len(self)
-        blank = dict.fromkeys(missing, "")
-        return [blank.get(cell, cell) for cell in self.columns[name].to_pylist()]
+        blank = {word: "" for word in missing}
+        cells: list[Any] = self.columns[name].to_pylist()
+        return [blank.get(cell, cell) for cell in cells]
 
     def numbers(self, name: str, missing: tuple[str, ...] = ()) -> np.ndarray:
         """Return a column as (N,) float64.
@@ -89,6 +93,7 @@ class Table:
             numbers = pc.cast(cells, pa.float64()).to_numpy()
             bad = ~np.isfinite(numbers) & ~empty.to_numpy()
         except pa.ArrowInvalid:  # it does not say which
+            numbers = None
             bad = np.array([not _is_number(cell) for cell in cells.to_pylist()], bool)
         if bad.any():
             row = int(bad.argmax())
@@ -98,6 +103,7 @@ class Table:
                 if cell
                 else f"{self.where(row)}: no {name}"
             )
+        assert numbers is not None
         return numbers
 
 

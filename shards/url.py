@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, NoReturn
 
 from shards.errors import explain, is_full
 
@@ -52,7 +52,7 @@ def download(address: str, path: Path) -> None:
 
 
 @contextmanager
-def open_url(address: str) -> Iterator[BinaryIO]:
+def open_url(address: str) -> Iterator[IO[bytes]]:
     """Open a path, a URL or a command for reading.
 
     Raises:
@@ -66,7 +66,8 @@ def open_url(address: str) -> Iterator[BinaryIO]:
     try:
         import fsspec
 
-        opened = fsspec.open(address, "rb", **_options(address)).open()
+        place: Any = fsspec.open(address, "rb", **_options(address))
+        opened = place.open()
     except Exception as error:
         _judge(error, address)
     with opened as file:
@@ -74,12 +75,13 @@ def open_url(address: str) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _piped(address: str) -> Iterator[BinaryIO]:
+def _piped(address: str) -> Iterator[IO[bytes]]:
     """Run a command and read what it prints."""
     with tempfile.TemporaryFile() as complaint:
         process = subprocess.Popen(
             address.removeprefix("pipe:"), shell=True, stdout=subprocess.PIPE, stderr=complaint
         )
+        assert process.stdout
         try:
             yield process.stdout
             while process.stdout.read(COPY):  # a tar's reader stops at its end, before the file's
@@ -108,7 +110,7 @@ def _options(address: str) -> dict:
     return {"client_kwargs": {"timeout": limit, "trust_env": True}, "block_size": 0}
 
 
-def _judge(error: Exception, address: str) -> None:
+def _judge(error: Exception, address: str) -> NoReturn:
     """Raise what `download` raises for an error of fsspec or a store's library."""
     if is_full(error):
         raise error

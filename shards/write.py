@@ -116,7 +116,7 @@ class TarWriter:
         starts = np.cumsum(steps) - steps
         buffer = np.zeros(steps.sum(), np.uint8)
         buffer.reshape(-1, BLOCK)[starts // BLOCK] = headers(names, sizes)
-        view = memoryview(buffer)
+        view = buffer.data
         for start, part in zip((starts + BLOCK).tolist(), data, strict=True):
             view[start : start + len(part)] = part
         offsets = self._end + BLOCK + starts

@@ -26,7 +26,7 @@ from slurm.campaign import SETTLED, open_campaign
 def main() -> int:
     """Run the command line; return 1 if the cohort is not closed."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "slurm/admit.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path, help="folder of the campaign")
     out = parser.parse_args().out

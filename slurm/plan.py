@@ -29,7 +29,7 @@ from slurm.settings import WORDS, Settings, check_settings, read_settings
 def main() -> int:
     """Run the command line; return 0, or 2 for settings that cannot be used."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "slurm/plan.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--queue", type=Path, required=True, help="what squeue printed")
     parser.add_argument("--partitions", type=Path, help="what sinfo printed: one a line")

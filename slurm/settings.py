@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from train.config import Config
 from train.config_file import check_same
@@ -114,7 +115,9 @@ class Settings:
 
     def tolerated(self, slides: int) -> int:
         """Return how many of the slides may fail."""
-        number, share = TOLERATED.fullmatch(self.TOLERATED_SLIDES).groups()
+        found = TOLERATED.fullmatch(self.TOLERATED_SLIDES)
+        assert found, self.TOLERATED_SLIDES  # check_settings has named it
+        number, share = found.groups()
         return int(number) if number else int(slides * float(share) / 100)
 
     def fixed(self) -> dict[str, str]:
@@ -135,7 +138,8 @@ def read_settings(given: Mapping[str, str]) -> Settings:
             errors.append(f"{field.name} is not set; slurm/settings.sh shows every setting")
             continue
         try:
-            values[field.name] = field.type(text)
+            convert: Any = field.type
+            values[field.name] = convert(text)
         except ValueError:
             kind = "whole number" if field.type is int else "number"
             errors.append(f"{field.name}={text}: a {kind} is needed")

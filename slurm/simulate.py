@@ -53,13 +53,19 @@ class Tally:
 def main() -> int:
     """Run the command line; return 1 if slides were lost or done twice."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "slurm/simulate.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--slides", type=int, default=10_000)
-    parser.add_argument("--per-task", type=int, default=20)
-    parser.add_argument("--failures", type=float, default=0.02, help="share of a slide's attempts")
-    parser.add_argument("--preemptions", type=float, default=0.10, help="share of tasks")
-    parser.add_argument("--seed", type=int, default=0)
+    for flag, default, what in (
+        ("--slides", 10_000, "how many"),
+        ("--per-task", 20, "slides a task"),
+        ("--failures", 0.02, "share of a slide's attempts"),
+        ("--preemptions", 0.10, "share of tasks"),
+        ("--seed", 0, "of failures and preemptions"),
+    ):
+        said = f"{what} (default: {default})"
+        parser.add_argument(flag, type=type(default), default=default, help=said)
     arguments = parser.parse_args()
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # every record is fsynced
     with tempfile.TemporaryDirectory(dir=memory) as folder:
@@ -73,7 +79,7 @@ def simulate(folder: Path, a: argparse.Namespace) -> int:
     cells = folder / "out" / "cells"
     cells.mkdir(parents=True)
     entries = list_slides(folder / "slides.csv")
-    tolerated = None
+    tolerated, submission = None, 0
     for submission in range(1, MOST):
         parts = submitted_parts(settings)
         if not parts:
@@ -159,8 +165,8 @@ def run_task(
             continue
         for kind in ("tar", "parquet"):
             (cells / f"{entry.slide}.{kind}").write_bytes(b"cells")
-        facts = {"fates": {"kept": 1}, "bytes": {"tar": 5, "parquet": 5}}
-        record_outcome(cells, entry, SETTINGS, "done", **facts)
+        sizes = {"tar": 5, "parquet": 5}
+        record_outcome(cells, entry, SETTINGS, "done", fates={"kept": 1}, bytes=sizes)
         tally.made[entry.slide] = tally.made.get(entry.slide, 0) + 1
 
 

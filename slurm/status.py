@@ -55,7 +55,7 @@ class Standing:
 def main() -> int:
     """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "slurm/status.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path, help="folder of the campaign")
     out = parser.parse_args().out

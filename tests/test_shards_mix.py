@@ -13,6 +13,7 @@ import sys
 import tarfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 
 from shards.cells import kept_cells
 from shards.crop import encode
+from shards.errors import NoRoom
 from shards.mix import direct
 from shards.mix.layout import SHUFFLE, lay_out
 from shards.mix.mix import mix
@@ -317,6 +319,31 @@ def test_a_file_system_without_direct_transfers_gives_the_same(many, mixed, tmp_
     mix(many, tmp_path / "s", 30, seed=5, memory=SMALL)
     assert refused
     assert same(tmp_path / "s", mixed)
+
+
+def test_a_full_disk_ends_in_a_sentence_and_the_rerun_goes_on(many, mixed, tmp_path, monkeypatch):
+    """A disk that is too small is seen before, one that others fill when it is full."""
+    write, left = os.pwritev, [200_000]
+
+    def fill(descriptor, buffers, offset):
+        left[0] -= sum(map(len, buffers))
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(descriptor, buffers, offset)
+
+    out = tmp_path / "s"
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+        with pytest.raises(NoRoom, match=r"no room .*spill files and the shards: .*1 kB free"):
+            mix(many, out, 30, 5, memory=SMALL)
+        assert [path.name for path in (out / ".mix").iterdir()] == ["plan.json"]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwritev", fill)
+        with pytest.raises(NoRoom, match=r"no room in .* for spill-\d+\.bin: .* free; make room"):
+            mix(many, out, 30, 5, memory=SMALL)
+    assert not list(out.rglob("*.tmp"))
+    mix(many, out, 30, 5, memory=SMALL)
+    assert same(out, mixed)
 
 
 def test_a_last_padding_may_be_absent(many, mixed, tmp_path):

@@ -39,6 +39,7 @@ class Layout:
         first: (S + 1,) number of each slide's first cell among all; the last is how many.
         spills: the cells of each spill file, which take at most a thread's share of the memory.
         groups: the shards that pass 2 makes at a time, likewise.
+        bytes: that its cells take in tars, about.
         source: what determines the data set, for `dataset.json`.
     """
 
@@ -50,6 +51,7 @@ class Layout:
     first: np.ndarray
     spills: list[list[SlideRows]]
     groups: list[range]
+    bytes: int
     source: dict
 
     @property
@@ -136,6 +138,7 @@ def lay_out(
         first=first,
         spills=_spills(sizes, counts, share),
         groups=[range(s, min(s + together, shards)) for s in range(0, shards, together)],
+        bytes=int(sizes.sum()),
         source=source,
     )
 

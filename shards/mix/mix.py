@@ -24,6 +24,7 @@ from tqdm import tqdm
 from shards.colour import colour_statistics
 from shards.crop import decode_into
 from shards.dataset import FORMAT, about_file, digest
+from shards.errors import no_room
 from shards.index import Index
 from shards.mix.gather import is_made, mark_path, shard_name, write_shards
 from shards.mix.layout import THREADS, Layout, lay_out
@@ -37,6 +38,7 @@ MEMORY = 0.5  # GB by default
 INDEX_ROWS = 65_536  # of a row group at most, unless a shard holds more
 SAMPLE = 10_000  # crops whose colours are described: the first, which mixing made a random sample
 DECODED = 64  # of them at a time
+ROOM = 0.9  # of the bytes that are missing, an estimate, must be free
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +76,7 @@ def mix(
 
     Raises:
         FileNotFoundError: no such folder, or no finished slide in it.
+        NoRoom: the disk is full, or will be.
         ValueError: no crops, crops that differ in codec, a damaged tar, or another data set in
             `out` and `overwrite` is not set.
     """
@@ -138,6 +141,7 @@ def _work(
     layout: Layout, out: Path, work: Path, part: int, parts: int, pool: ThreadPoolExecutor
 ) -> dict | None:
     """Do a part's share of each pass as far as the files allow."""
+    _check_room(layout, out, work)
     mine = [n for n in range(part, len(layout.spills), parts) if not spill_path(work, n).is_file()]
     _finish([pool.submit(write_spill, layout, n, work) for n in mine], "pass 1")
     if _left(layout.spills, lambda n: spill_path(work, n).is_file(), "pass 1", "spill file"):
@@ -148,6 +152,20 @@ def _work(
     if _left(range(layout.shards), lambda n: is_made(out, work, n), "pass 2", "shard"):
         return None
     return _join(layout, out, work)
+
+
+def _check_room(layout: Layout, out: Path, work: Path) -> None:
+    """Refuse at once what the disk cannot hold, rather than when it is full.
+
+    Raises:
+        NoRoom: it has much less room than what is missing will take.
+    """
+    spills, shards = len(layout.spills), layout.shards
+    to_sort = sum(not spill_path(work, n).is_file() for n in range(spills))
+    to_write = sum(not is_made(out, work, n) for n in range(shards))
+    needed = layout.bytes * to_sort // spills + layout.bytes * to_write // shards
+    if shutil.disk_usage(out).free < ROOM * needed:
+        raise no_room(out / "the spill files and the shards", needed)
 
 
 def _finish(tasks: list[Future], what: str) -> None:
