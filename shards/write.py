@@ -16,9 +16,7 @@ BLOCK = 512  # of a tar
 
 
 @contextmanager
-def atomic(
-    path: Path, mode: str = "wb", lasting: bool = True, needed: int = 0
-) -> Iterator[IO[Any]]:
+def atomic(path: Path, mode: str = "wb", needed: int = 0) -> Iterator[IO[Any]]:
     """Open a temporary file beside `path` that takes its name, synced, when the block ends well.
 
     An error in the block removes the temporary file. After a kill it stays as
@@ -27,7 +25,6 @@ def atomic(
     Args:
         path: the file to be.
         mode: `wb` or `w`.
-        lasting: sync the folder too, so that the name outlives a loss of power.
         needed: bytes that it will take, where known, for the error.
 
     Raises:
@@ -46,8 +43,7 @@ def atomic(
         if isinstance(error, NoRoom) or not is_full(error):
             raise
         raise no_room(path, max(needed, written), error) from error
-    if lasting:
-        _sync_folder(path.parent)
+    _sync_folder(path.parent)
 
 
 def _remove(temporary: Path) -> int:
@@ -70,7 +66,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename in the folder durable."""
+    """Call fsync on a folder, so that a new name in it outlives a loss of power."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
