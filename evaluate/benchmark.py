@@ -70,14 +70,14 @@ class Benchmark:
     def sha256(self) -> str:
         """The digest of crops, labels, groups, origins and targets: what results depend on."""
         digest = hashlib.sha256(repr(self.crops.shape).encode())
-        digest.update(memoryview(np.ascontiguousarray(self.crops)))
+        digest.update(np.ascontiguousarray(self.crops).data)
         for words in (self.labels, self.groups):
             digest.update("\0".join(words.tolist()).encode())
         for kind, words in self.origins.items():
             digest.update("\0".join([kind, *words.tolist()]).encode())
         if self.targets is not None:
             digest.update("\0".join(self.target_names).encode())
-            digest.update(memoryview(np.ascontiguousarray(self.targets)))
+            digest.update(np.ascontiguousarray(self.targets).data)
         if self.twins is not None:  # folds depend on them
             digest.update(b"twins" + np.ascontiguousarray(self.twins, "<i8").tobytes())
         return digest.hexdigest()

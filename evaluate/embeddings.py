@@ -133,11 +133,11 @@ def write(
                     file.write(header)
                 if order is None:
                     file.seek(len(header) + start * embeddings[0].nbytes)
-                    file.write(memoryview(embeddings))
+                    file.write(embeddings.data)
                 else:
                     for row, values in zip(order[start:done].tolist(), embeddings, strict=True):
                         file.seek(len(header) + row * values.nbytes)
-                        file.write(memoryview(values))
+                        file.write(values.data)
                 file.flush()
                 os.fsync(file.fileno())
                 write_text(mark, json.dumps({"manifest": manifest, "done": done, "width": width}))

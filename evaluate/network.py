@@ -90,7 +90,7 @@ class Network:
                 size = len(part)
                 if self._compiled and size < self.batch:  # one shape, so that it compiles once
                     part = torch.cat([part, part[:1].expand(self.batch - size, *part.shape[1:])])
-                if cuda:  # bytes travel while the device works on the batch before
+                if cuda:  # copied while the device computes the batch before
                     part = part.pin_memory().to(self.device, non_blocking=True)
                 x = part.permute(0, 3, 1, 2).float()  # (B, 3, P, P)
                 z = self._forward((x / 255 - mean) / std)[:size].float()

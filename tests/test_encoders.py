@@ -214,7 +214,7 @@ def test_offline_and_gated_say_what_to_do(monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "seed"), [("moco", 1), ("dino", 2)])
-def test_a_checkpoint_gives_the_network_that_goes_out(runs, crops, name, seed):
+def test_a_checkpoint_gives_the_network_that_is_exported(runs, crops, name, seed):
     encoder = opened(str(runs / name / "step-0000100.pt"))
     expected = build_encoder("vit_ti8", seed=seed).eval()
     with torch.inference_mode():
@@ -236,7 +236,7 @@ def test_a_checkpoint_needs_its_run(runs, tmp_path):
     with pytest.raises(ValueError, match=r"encoder\.\* of .*step-0000001.pt as vit_tiny.*missing"):
         opened(str(tmp_path / "step-0000001.pt"))
     (tmp_path / "encoder/config.json").write_text(json.dumps(facts | {"network": "both"}))
-    with pytest.raises(ValueError, match=r"does not say which network goes out"):
+    with pytest.raises(ValueError, match=r"does not say which network is exported"):
         opened(str(tmp_path / "step-0000001.pt"))
 
 

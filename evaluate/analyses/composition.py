@@ -85,8 +85,8 @@ def grid(
         Job(size, None, None, e, r) for size in sizes for e in encoders for r in range(repeats)
     ]
     lower = [
-        Job(fixed, count, project, encoders[0], r)
-        for count in (slides if fixed else [])
+        Job(fixed or 0, count, project, encoders[0], r)
+        for count in slides  # and so there is a fixed number
         for project in projects or [None]
         if not project or project <= count
         for r in range(repeats)

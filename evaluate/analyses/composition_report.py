@@ -28,7 +28,7 @@ def job_scores(out: Path, jobs: list[Job]) -> tuple[list[str], dict[Job, np.ndar
 
 
 def mean_and_error(repeats: list[np.ndarray], repeated: bool) -> tuple[float, float]:
-    """Return the mean and its standard error, NaN where it cannot be told.
+    """Return the mean and its standard error, NaN where there is none.
 
     Paper leaves open: over what the standard error is; here: over repeats, each with its own
     selection and training seed, of the mean over benchmarks and folds; with one repeat over folds.

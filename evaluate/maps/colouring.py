@@ -25,7 +25,7 @@ class Column:
 
 
 def columns_of(samples: Benchmark, embeddings: np.ndarray, seed: int = 0) -> list[Column]:
-    """Return all that can be told of the samples, what says most first.
+    """Return all that is known of the samples, what says most first.
 
     Args:
         samples: N nuclei; their slides and projects where they are known.

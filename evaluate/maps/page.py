@@ -24,7 +24,7 @@ SHEET_TILES = 16  # along a side of a sheet
 MANY = 25_000  # cells from which on images are stored smaller
 VIEW_UM = 0.25  # µm/px of the crops
 UNKNOWN = 255  # code of a number that is none
-NAMED = 250  # categories that are told apart; the rest are one
+NAMED = 250  # categories at most; the rest become one
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +40,7 @@ def open_hub_folder(folder: Path) -> tuple[nn.Module, dict, dict]:
     try:
         found = json.loads(path.read_text())
         name, own = found["architecture"], found.get("lemon", {})
-        arguments = {"num_classes": 0} | dict(found.get("model_args", {}))
+        arguments: dict[str, Any] = {"num_classes": 0} | dict(found.get("model_args", {}))
         if "global_pool" in found:
             arguments["global_pool"] = found["global_pool"]
         data = found["pretrained_cfg"]

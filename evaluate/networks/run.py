@@ -54,7 +54,7 @@ def run_name(path: Path) -> str:
 def open_run(path: Path) -> tuple[nn.Module, dict, dict]:
     """Load a run's encoder, or the same network out of one of its checkpoints.
 
-    A checkpoint says neither its scale nor its normalisation nor which network goes out (the
+    A checkpoint says neither its scale nor its normalisation nor which network is exported (the
     student of MoCo v3, the teacher of DINOv2); the run's encoder/config.json does.
 
     Returns:
@@ -80,7 +80,7 @@ def open_run(path: Path) -> tuple[nn.Module, dict, dict]:
     if "model" not in saved or config.get("network") not in NETWORKS:
         raise ValueError(
             f"{path} is no checkpoint of a run, or {folder / 'config.json'} does not say which "
-            f"network goes out ({', '.join(NETWORKS)})"
+            f"network is exported ({', '.join(NETWORKS)})"
         )
     prefix = NETWORKS[config["network"]]
     state = {
