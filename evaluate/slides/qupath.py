@@ -97,7 +97,7 @@ def _geometries(wkb: np.ndarray, xy: np.ndarray, origin: tuple[float, float]) ->
     """Return the geometries of M nuclei; every polygon is valid, for QuPath refuses others."""
     rings = shapely.get_exterior_ring(shapely.from_wkb(wkb))
     rings = shapely.transform(rings, lambda points: (points - origin).round(DECIMALS))
-    polygons = shapely.polygons(rings)
+    polygons: Any = shapely.polygons(rings)
     bad = np.flatnonzero(~shapely.is_valid(polygons) & ~shapely.is_missing(polygons))
     if len(bad):
         polygons[bad] = [_mended(polygon) for polygon in polygons[bad]]
