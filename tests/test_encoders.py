@@ -133,11 +133,11 @@ class Evil:
 def test_no_code_of_a_weights_file_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": Evil()}, "evil.bin")
-    with pytest.raises(ValueError, match="no file of tensors and plain Python"):
+    with pytest.raises(ValueError, match="holds more than tensors and plain Python"):
         opened("uni:evil.bin")
     assert not (tmp_path / "executed").exists()
     (tmp_path / "torn.safetensors").write_bytes(b"torn")
-    with pytest.raises(ValueError, match=r"torn.safetensors cannot be read"):
+    with pytest.raises(ValueError, match=r"torn.safetensors is no file of weights but text"):
         opened("uni:torn.safetensors")
 
 
@@ -169,10 +169,10 @@ def test_the_hub_is_asked_for_the_publishers_file(monkeypatch, tmp_path):
         asked.append(arguments)
         return str(file)
 
-    torch.save({}, file)
+    file.write_bytes(b"torn")
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     for kind in [name for name, known in ENCODERS.items() if known.weights == "hub"][1:]:
-        with pytest.raises(ValueError, match="cannot be read"):  # the right suffix, wrong bytes
+        with pytest.raises(ValueError, match="is no file of weights but text"):
             opened(kind)
     assert asked == [
         ("timm/resnet18.a1_in1k", "model.safetensors"),

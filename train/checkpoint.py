@@ -5,10 +5,10 @@ import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 
+from shards.filetype import check_file
 from shards.write import atomic
 
 NAME = re.compile(r"step-(\d{7})\.pt")
@@ -147,9 +147,12 @@ def load(path: Path) -> dict:
     Raises:
         ValueError: it cannot be read.
     """
+    check_file(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, KeyError, UnpicklingError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # whatever damaged bytes did to the unpickler
         raise ValueError(
             f"{path} cannot be read ({type(error).__name__}): cut short, or no checkpoint; "
             "delete it to resume from the one before"

@@ -1,43 +1,92 @@
 """Weights of a file or of the hub, put into a module without a tensor too many or too few."""
 
 import hashlib
+import re
 import zipfile
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from torch import Tensor, nn
+
+from shards.filetype import check_file, describe
+
+WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel, of torch.compile
+WRAPPED = re.compile(
+    r"(^|\.)(?:(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.)+"
+)
+MAYBE = ("a pickle", "a zip archive", "a file of an unknown kind")  # what weights may look like
+HEAD = re.compile(r"(head|heads|fc|classifier|dino_head|ibot_head|mask_token)(\.|$)")  # not wanted
 
 
 def read_state(path: Path) -> dict:
     """Read tensors and plain Python of a file; nothing else is unpickled.
 
     Args:
-        path: `.safetensors`, or what torch.save wrote.
+        path: safetensors, or what torch.save wrote; told by content.
+
+    Returns:
+        What the file holds, without the `module.` or `_orig_mod.` that wrappers put before every
+        name.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it cannot be read, or holds more than tensors and plain Python.
+        ValueError: it is no file of weights, is cut short, or holds more than tensors and plain
+            Python.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}")
+    check_file(path)
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        # A zip can be mapped, so that a giant is not in memory twice; torch < 1.6 wrote none.
-        mapped = zipfile.is_zipfile(path)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except UnpicklingError as error:
-        first = str(error).splitlines()[0]
-        raise ValueError(
-            f"{path} is no file of tensors and plain Python, and what else it may hold is not "
-            f"executed: {first}"
-        ) from error
-    except (SafetensorError, RuntimeError, EOFError, KeyError) as error:
-        raise ValueError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+        state = _load(path)
+    except OSError:
+        raise
+    except Exception as error:  # of a stranger's file: whatever its bytes did to the readers
+        raise ValueError(f"{path} {_said(path, error)}") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} holds one {type(state).__name__}, no weights by name")
+    while state and (wrapper := next((w for w in WRAPPERS if _all(state, w)), "")):
+        state = {name.removeprefix(wrapper): tensor for name, tensor in state.items()}
+    return state
+
+
+def _load(path: Path) -> dict:
+    from safetensors.torch import load_file
+
+    with open(path, "rb") as file:
+        head = file.read(9)
+    if head[8:] == b"{":  # after the length of its header
+        return load_file(path)
+    options = {"map_location": "cpu", "weights_only": True}
+    # A zip can be mapped, so that a giant is not in memory twice; torch < 1.6 wrote none, and a
+    # path that ends so is safetensors to torch.
+    if zipfile.is_zipfile(path) and path.suffix != ".safetensors":
+        return torch.load(path, mmap=True, **options)
+    with open(path, "rb") as file:
+        return torch.load(file, **options)
+
+
+def _said(path: Path, error: Exception) -> str:
+    """Say why a file cannot be read; torch's own words would have users unpickle anything."""
+    foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if foreign or "TorchScript" in str(error):
+        what = foreign[1] if foreign else "a TorchScript program"
+        return (
+            f"holds more than tensors and plain Python ({what}), which is not executed here; ask "
+            "its author for the state_dict alone, best as .safetensors"
+        )
+    kind = describe(path)
+    if kind not in MAYBE:
+        return f"is no file of weights but {kind}; give safetensors, or what torch.save wrote"
+    first = "" if "weights_only" in str(error) else (str(error).splitlines() or [""])[0]
+    return (
+        f"cannot be read as weights ({type(error).__name__}{': ' * bool(first)}{first}): damaged, "
+        "or of another kind"
+    )
+
+
+def _all(state: dict, prefix: str) -> bool:
+    """Tell whether every name begins so."""
+    return all(isinstance(name, str) and name.startswith(prefix) for name in state)
 
 
 def fit(module: nn.Module, state: dict[str, Tensor], source: str) -> nn.Module:
@@ -45,13 +94,17 @@ def fit(module: nn.Module, state: dict[str, Tensor], source: str) -> nn.Module:
 
     Args:
         module: with the state's names and shapes.
-        state: taken as it is where float32, else converted.
+        state: taken as it is where float32, else converted. Where the names lie deeper, as in
+            `state_dict`, `teacher.backbone.` or below a wrapper's name, and the module's lie there
+            once and whole, these are taken.
         source: where it is from, for the error.
 
     Raises:
-        ValueError: a tensor is absent, foreign, or of another shape.
+        ValueError: a tensor is absent, foreign, or of another shape; or several networks in the
+            state fit.
     """
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    state = _unwrap(_flat(state), expected, source)
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     differences = [
         ("missing", sorted(expected.keys() - found.keys())),
@@ -69,6 +122,41 @@ def fit(module: nn.Module, state: dict[str, Tensor], source: str) -> nn.Module:
     state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     module.load_state_dict(state, assign=True)
     return module.eval().requires_grad_(False)
+
+
+def _flat(state: dict, prefix: str = "") -> dict[str, Tensor]:
+    """Return the tensors of nested dicts by their dotted names."""
+    flat: dict[str, Tensor] = {}
+    for name, value in state.items():
+        if isinstance(value, Tensor):
+            flat[f"{prefix}{name}"] = value
+        elif isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+    return flat
+
+
+def _unwrap(state: dict[str, Tensor], expected: dict[str, tuple], source: str) -> dict[str, Tensor]:
+    """Return the part of a state that lies below a prefix and is the module, if there is one."""
+    if not expected or expected.keys() <= state.keys():
+        return state
+    bare = {WRAPPED.sub(r"\1", name): tensor for name, tensor in state.items()}
+    if len(bare) == len(state):  # wrappers within, too: blocks.0._orig_mod.attn
+        state = bare
+    last = max(expected, key=lambda name: name.count("."))
+    places = {}
+    for name in state:
+        if name == last or name.endswith(f".{last}"):
+            prefix = name.removesuffix(last)
+            part = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+            part = {n: t for n, t in part.items() if n in expected or not HEAD.match(n)}
+            if {n: tuple(t.shape) for n, t in part.items()} == expected:
+                places[prefix] = part
+    if len(places) > 1:
+        raise ValueError(
+            f"{source} could be any of {len(places)} networks in the file, "
+            f"{', '.join(f'{prefix}*' for prefix in sorted(places))}: save the one you mean alone"
+        )
+    return next(iter(places.values()), state)
 
 
 def fetch(repository: str, file: str, kind: str) -> Path:
