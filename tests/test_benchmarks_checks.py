@@ -270,3 +270,14 @@ def test_what_is_transparent_is_white(lab):
     Image.fromarray(pixels).save(lab.path / "0.png")
     found = lab(spread(30))
     assert (found.crops[found.groups == "0.png"] == 255).all()
+
+
+def test_semicolons_and_decimal_commas(lab):
+    rows = spread(30)
+    lab(rows)
+    lines = ["image;x;y;label;mpp"]
+    lines += [f"{i};{x};{y};{label};0.25".replace(".", ",") for i, x, y, label in rows]
+    text = "\n".join(lines).replace(",png", ".png")
+    before = find_benchmark(lab.path)
+    (lab.path / "cells.csv").write_text(text)
+    assert find_benchmark(lab.path).sha256 == before.sha256

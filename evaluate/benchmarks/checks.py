@@ -3,10 +3,12 @@
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 OUTSIDE = 0.01  # share of nuclei beyond their image from which on it is no border's matter
+MOST_OUTSIDE = 0.5  # likewise of a slide's cells, where an image may show a part of them
 FEW = 2  # of them are said, whatever their share
 NO_CLASS = ("", "nan", "na", "n/a", "none", "null", "<na>", "#n/a")  # in any case
 NAMED = 5  # of what is listed, for a line on a screen
@@ -72,6 +74,22 @@ class Places:
                 "that the coordinates are px of the images"
             )
         return said
+
+
+def check_inside(name: str, image: Path, xy: np.ndarray, size: tuple[int, int]) -> None:
+    """Refuse cells, (C, 2) float px, most of which lie outside their slide; it may show a part.
+
+    Raises:
+        ValueError: they are another slide's, or of another scale.
+    """
+    outside = int(beyond(xy, *size).sum())
+    if outside > MOST_OUTSIDE * len(xy):
+        (left, top), (right, bottom) = xy.min(axis=0), xy.max(axis=0)
+        raise ValueError(
+            f"{name}: {outside} of {len(xy)} cells lie outside {image} ({size[0]}x{size[1]} px; "
+            f"they reach from {left:.0f}, {top:.0f} to {right:.0f}, {bottom:.0f}): another image, "
+            "or its alignment (*he_imagealignment.csv) is absent or another's"
+        )
 
 
 def many(outside: int, total: int) -> bool:

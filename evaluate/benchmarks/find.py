@@ -12,6 +12,7 @@ from evaluate.benchmarks import (
     nucls,
     pannuke,
     prepared,
+    puma,
     xenium,
 )
 from shards.folder import visible
@@ -87,6 +88,7 @@ BENCHMARKS = {
     "midog25": midog25,
     **hest.BENCHMARKS,
     "xenium": xenium,
+    "puma": puma,
     "folder": folder,
     "prepared": prepared,
 }

@@ -51,10 +51,10 @@ def load(path: Path, view_px: int = 40) -> list[Benchmark]:
             values of mpp, more than a few nuclei lie outside their image, one has two labels, or
             nothing is left.
     """
-    optional = ("image", "slide", "group", "mpp", *KINDS)
+    optional = ("image", "slide", "group", *KINDS)
     table = read_columns(
         path / "cells.csv", ("label",), ("x", "y"), optional, say_unknown=True,
-        as_written=("label",),
+        as_written=("label",), perhaps=("mpp",),
     )  # fmt: skip
     named = "image" if table["image"].any() else "slide"
     if not table[named].all():
@@ -133,16 +133,13 @@ def _groups(groups: np.ndarray, pictures: np.ndarray) -> tuple[np.ndarray, int]:
 
 def _mpp(name: str, column: np.ndarray, picture: Picture) -> float:
     """Return an image's scale: the column's where given, else its own, never a guess."""
-    given = set(no_class(column)[0].tolist()) - {""}
+    given = np.unique(column[np.isfinite(column)])
     if len(given) > 1:
-        raise ValueError(f"cells.csv gives {name} {len(given)} values of mpp: {sorted(given)}")
-    if given:
-        word = given.pop()
-        try:
-            mpp = float(word)
-        except ValueError:
-            raise ValueError(f"cells.csv gives {name} an mpp of {word!r}, no number") from None
-        return check_mpp(mpp, f"{name} (by the mpp column of cells.csv)", CURE)
+        raise ValueError(
+            f"cells.csv gives {name} {len(given)} values of mpp: {', '.join(map(str, given))}"
+        )
+    if len(given):
+        return check_mpp(float(given[0]), f"{name} (by the mpp column of cells.csv)", CURE)
     own = picture.mpp
     if own is None:
         raise ValueError(f"{name} has no scale of its own; add an `mpp` column to cells.csv")

@@ -14,7 +14,10 @@ from scipy.stats import rankdata
 
 from evaluate.benchmark import Benchmark
 from evaluate.benchmarks import transcripts
+from evaluate.benchmarks.checks import check_inside
 from evaluate.benchmarks.picture import open_picture
+from shards.filetype import check_file
+from shards.folder import visible
 from shards.scale import check_mpp
 from shards.table import read_table
 
@@ -96,16 +99,19 @@ def load(
         notes += [f"{i}: {note}" for note in counted[i][3]]
     chosen = top_genes([(panel, matrix) for _, panel, matrix, _ in counted.values()], genes)
     crops, targets, origins = [], [], []
+    leaving = spare = 0
     for i in ids:
         xy, panel, matrix, _ = counted.pop(i)
         draw = np.random.default_rng([seed, zlib.crc32(i.encode())])
         scale = mpp or facts[i]["mpp"]
         with open_picture(_slide(path, i), "the benchmark") as picture:
+            check_inside(i, _slide(path, i), xy, picture.size)
             # All that lie within are found first, so that the draw is uniform among them.
             rows = np.flatnonzero(picture.inside(xy, scale, view_px))
             drawn = np.sort(draw.choice(rows, min(cells, len(rows)), replace=False))
             _, found = picture.cut(xy[drawn], scale, view_px)
         crops.append(found)
+        leaving, spare = leaving + len(xy) - len(rows), spare + len(rows) - len(drawn)
         column = np.searchsorted(panel, chosen)
         targets.append(matrix[drawn][:, column].toarray().astype(np.float32))
         origins += [(i, facts[i]["patient"])] * len(drawn)
@@ -126,6 +132,7 @@ def load(
             origins={"slide": slide, "patient": patient},
             targets=np.concatenate(targets),
             target_names=tuple(chosen.tolist()),
+            left_out={"whose window leaves the slide": leaving, "not drawn": spare},
         )
     ]
 
@@ -159,7 +166,8 @@ def _cells(
     ids, xy, smaller = transcripts.centres(
         _file(path / "xenium_seg", f"{slide}_{OUTLINES[outline]}.parquet")
     )
-    found, panel, matrix, notes = transcripts.count(_transcripts(path, slide), quality)
+    file = _file(path / "transcripts", _transcripts(path, slide).name)
+    found, panel, matrix, notes = transcripts.count(file, quality)
     place = np.searchsorted(found, ids).clip(max=len(found) - 1)
     counted = found[place] == ids
     if not counted.any():
@@ -184,7 +192,11 @@ def _facts(path: Path, slide: str) -> dict:
     """Return a slide's scale and patient, of its metadata or of HEST's table of samples."""
     file = path / "metadata" / f"{slide}.json"
     if file.is_file():
-        row = json.loads(file.read_text(encoding="utf-8-sig"))
+        check_file(file)
+        try:
+            row = json.loads(file.read_text(encoding="utf-8-sig"))
+        except ValueError as error:
+            raise ValueError(f"{file} is no JSON: {error}") from error
     else:
         row = _sample(path, slide)
     try:
@@ -198,7 +210,7 @@ def _facts(path: Path, slide: str) -> dict:
 
 
 def _sample(path: Path, slide: str) -> dict:
-    for file in sorted(path.glob("**/HEST_v*.csv"), reverse=True):
+    for file in visible(path.glob("**/HEST_v*.csv"))[::-1]:
         table = read_table(file, ["id"], ["pixel_size_um_estimated", "patient"], say_unknown=False)
         ids = table.words("id")
         if slide in ids:
@@ -217,6 +229,7 @@ def _slide(path: Path, slide: str) -> Path:
 def _file(folder: Path, name: str) -> Path:
     if not (folder / name).is_file():
         raise FileNotFoundError(f"HEST's {name} is not in {folder}")
+    check_file(folder / name)
     return folder / name
 
 

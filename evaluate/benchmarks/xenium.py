@@ -11,7 +11,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from evaluate.benchmark import Benchmark
-from evaluate.benchmarks.checks import beyond
+from evaluate.benchmarks.checks import check_inside
 from evaluate.benchmarks.hest import top_genes
 from evaluate.benchmarks.picture import open_picture
 from evaluate.benchmarks.xenium_bundle import Bundle, is_bundle, read_bundle
@@ -23,7 +23,6 @@ LAYOUT = (
     "or .parquet, experiment.xenium, *he_image*.tif, *he_imagealignment.csv"
 )
 RADIUS_UM = 5.0  # within which a nucleus and a cell's centroid are of one cell
-MOST_OUTSIDE = 0.5  # share of cells beyond the H&E, which may show a part, from which on it errs
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +79,7 @@ def load(
         image = _image(bundle, name, images)
         draw = np.random.default_rng([seed, zlib.crc32(name.encode())])
         with open_picture(image, f"bundle {name}") as picture:
-            _check_inside(name, image, xy, picture.size)
+            check_inside(name, image, xy, picture.size)
             rows = np.flatnonzero(picture.inside(xy, scale, view_px))
             drawn = np.sort(draw.choice(rows, min(cells, len(rows)), replace=False))
             crops.append(picture.cut(xy[drawn], scale, view_px)[1])
@@ -185,14 +184,3 @@ def _image(bundle: Bundle, name: str, images: Path | None) -> Path:
             f"bundle {name} needs one H&E image; {len(found)} in {where}; give --images"
         )
     return found[0]
-
-
-def _check_inside(name: str, image: Path, xy: np.ndarray, size: tuple[int, int]) -> None:
-    outside = int(beyond(xy, *size).sum())
-    if outside > MOST_OUTSIDE * len(xy):
-        (left, top), (right, bottom) = xy.min(axis=0), xy.max(axis=0)
-        raise ValueError(
-            f"{name}: {outside} of {len(xy)} cells lie outside {image} ({size[0]}x{size[1]} px; "
-            f"they reach from {left:.0f}, {top:.0f} to {right:.0f}, {bottom:.0f}): another image, "
-            "or its *he_imagealignment.csv is absent or another's"
-        )

@@ -1,0 +1,173 @@
+"""PUMA (Schuiveling et al. 2025): melanoma, outlined nuclei of ten classes, or of three.
+
+Tested on four of the publisher's GeoJSON files (labels without images), and on small folders in the
+publisher's layout.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import shapely
+
+from evaluate.benchmark import Benchmark
+from evaluate.benchmarks.checks import Places, find_twins, listed
+from evaluate.benchmarks.picture import open_picture
+from evaluate.benchmarks.rule import Rule
+from shards.filetype import check_file
+from shards.folder import visible
+
+LAYOUT = "01_training_dataset_tif_ROIs/*.tif, 01_training_dataset_geojson_nuclei/*_nuclei.geojson"
+NUCLEI = "_nuclei.geojson"
+CLASSES = (
+    "tumor", "lymphocyte", "plasma_cell", "histiocyte", "melanophage", "neutrophil", "stroma",
+    "endothelium", "epithelium", "apoptosis",
+)  # fmt: skip
+TRACK_1 = {"tumor": "tumor", "lymphocyte": "lymphocyte", "plasma_cell": "lymphocyte"}  # else other
+
+
+@dataclass(frozen=True)
+class Region:
+    """The nuclei of one region of interest."""
+
+    name: str
+    xy: np.ndarray  # (N, 2) float, centroids, px
+    labels: np.ndarray  # (N,) str
+    bare: int  # Features without an outline
+    parted: int  # outlines of several parts, of which the largest counts
+
+
+def matches(path: Path) -> bool:
+    """Tell whether a folder looks like this benchmark."""
+    return bool(_files(path))
+
+
+def load(path: Path, view_px: int = 40, mpp: float = 0.23, window: str = "40") -> list[Benchmark]:
+    """Cut every nucleus whose window lies in its region; the tasks track1 and track2.
+
+    Paper leaves open: PUMA is not in it. Here: the centroid of the outline. The scale is
+    Hamamatsu's at 40X, 0.23 µm/px, which the images do not say themselves. Track 1 has lymphocytes
+    and plasma cells as one class, and what is neither these nor tumour as `other`. Groups are the
+    regions: whose they are is not published.
+
+    Args:
+        path: holds the publisher's two folders.
+        view_px: side of a crop, px at 0.25 µm/px.
+        mpp: scale of the images, µm/px.
+        window: see `Rule`.
+
+    Raises:
+        FileNotFoundError: a region without its image.
+        ValueError: a file does not open, a class is unknown, or nuclei lie outside their image.
+    """
+    rule = Rule(mpp, window, "centroid", view_px)
+    images = {p.stem: p for p in _images(path)}
+    places = Places(f"*{NUCLEI}")
+    crops, labels, xy, names = [], [], [], []
+    total = bare = parted = 0
+    regions = list(read(path))
+    absent = [region.name for region in regions if region.name not in images]
+    if absent:
+        raise FileNotFoundError(
+            f"{path}: {len(absent)} of {len(regions)} regions have no image: {listed(absent)}.tif"
+        )
+    for region in regions:
+        total, bare, parted = total + len(region.xy), bare + region.bare, parted + region.parted
+        with open_picture(images[region.name], region.name + NUCLEI) as picture:
+            places.look(region.name, region.xy, *picture.size)
+            kept = np.flatnonzero(rule.keep(region.xy, *picture.size))
+            found, windows = picture.cut(region.xy[kept], mpp, view_px)
+        kept = kept[found]
+        crops.append(windows)
+        labels.append(region.labels[kept])
+        xy.append(region.xy[kept])
+        names += [region.name] * len(kept)
+    notes = [
+        f"{len(regions)} regions, {total} nuclei; {rule}",
+        f"{total - len(names)} of {total} nuclei dropped: their window leaves the region",
+        *places.notes(),
+    ]
+    if bare:
+        notes.append(f"{bare} Features without an outline passed over")
+    if parted:
+        notes.append(f"{parted} outlines of several parts: the largest is taken")
+    spare = sorted(set(images) - {region.name for region in regions})
+    if spare:
+        notes.append(f"{len(spare)} images without {NUCLEI}, not used: {listed(spare)}")
+    if not names:
+        raise ValueError(f"{path}: no nucleus left ({'; '.join(notes)})")
+    groups, named = np.array(names, np.str_), np.concatenate(labels)
+    twins, said = find_twins(f"*{NUCLEI}", groups, np.concatenate(xy), named, refuse=False)
+    whole = Benchmark(
+        name="puma",
+        crops=np.concatenate(crops),
+        labels=np.full(len(names), "", np.str_),
+        classes=(),
+        groups=groups,
+        group_kind="region",
+        notes=(*notes, *said),
+        origins={
+            "region": groups,
+            "stage": np.array(["primary" if "primary" in n else "metastatic" for n in names]),
+        },
+        left_out={"whose window leaves the region": total - len(names), "without an outline": bare},
+        twins=twins,
+    )
+    broad = np.array([TRACK_1.get(label, "other") for label in named.tolist()], np.str_)
+    return [
+        whole.task("track1", broad, ("tumor", "lymphocyte", "other")),
+        whole.task("track2", named, CLASSES),
+    ]
+
+
+def read(path: Path) -> Iterator[Region]:
+    """Yield the regions by name; errors as of `load`."""
+    for file in _files(path):
+        yield _region(file)
+
+
+def _region(file: Path) -> Region:
+    check_file(file)
+    try:
+        features = json.loads(file.read_text(encoding="utf-8-sig"))["features"]
+        words = [feature["properties"]["classification"]["name"] for feature in features]
+        shapes = [
+            shapely.geometry.shape(feature["geometry"]) if feature["geometry"] else None
+            for feature in features
+        ]
+    except (
+        ValueError, KeyError, TypeError, AttributeError, IndexError, shapely.errors.ShapelyError
+    ) as error:  # fmt: skip
+        raise ValueError(
+            f"{file} is no GeoJSON of nuclei with a classification: {error!r}"
+        ) from error
+    xy, labels, parted = [], [], 0
+    for word, shape in zip(words, shapes, strict=True):
+        label = str(word).removeprefix("nuclei_")
+        if label not in CLASSES:
+            raise ValueError(f"{file}: unknown class {word!r}; known are {', '.join(CLASSES)}")
+        # One that crosses itself has the area of its lobes once it is made valid.
+        parts = [p for p in shapely.get_parts(shapely.make_valid(shape)) if p.area] if shape else []
+        if not parts:
+            continue
+        middle = max(parts, key=lambda part: part.area).centroid
+        parted += len(parts) > 1
+        xy.append((middle.x, middle.y))
+        labels.append(label)
+    name = file.name.removesuffix(NUCLEI)
+    places = np.array(xy, float).reshape(-1, 2)
+    return Region(name, places, np.array(labels, np.str_), len(words) - len(labels), parted)
+
+
+def _files(path: Path) -> list[Path]:
+    """Return the files of nuclei, in the folder, its own, or one within of the same name."""
+    return visible([*path.glob(f"*{NUCLEI}"), *path.glob(f"*nuclei*/*{NUCLEI}")]) or visible(
+        path.glob(f"*nuclei*/*/*{NUCLEI}")
+    )
+
+
+def _images(path: Path) -> list[Path]:
+    found = [*path.glob("*.tif"), *path.glob("*ROIs*/*.tif"), *path.glob("*ROIs*/*/*.tif")]
+    return [p for p in visible(found) if not p.stem.endswith("_context")]
