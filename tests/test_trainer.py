@@ -15,15 +15,18 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from shards.read import Shards
+from tests.test_dino import tiny as dino
 from train import checkpoint
 from train.augment import Draws, apply
 from train.batches import Batches
 from train.config import MocoConfig, configure
+from train.dino import DINO
 from train.distributed import World
 from train.flops import forward_flops
-from train.health import PATIENCE, Collapsed, Diverged, Guard, Watch, spectrum
+from train.health import PATIENCE, Collapsed, Diverged, Guard, Progress, Watch, spectrum
 from train.knn import K, Knn, neighbours_vote
 from train.loop import build_model
+from train.moco import contrast
 from train.policy import POLICIES
 from train.twopass import two_pass
 
@@ -103,9 +106,45 @@ def test_health_by_hand():
     share = share[share > 1e-12]
     assert found["rank"] == pytest.approx(np.exp(-(share * np.log(share)).sum()), rel=1e-3)
     assert found["spread"] == pytest.approx(np.sqrt((centred**2).mean() / (x**2).mean()), rel=1e-4)
-    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
-    cosine = (unit @ unit.T)[~np.eye(100, dtype=bool)].mean()
+    unit = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    cosine = np.sqrt(((unit @ unit.T)[~np.eye(100, dtype=bool)] ** 2).mean())
     assert found["cosine"] == pytest.approx(cosine, abs=1e-5)
+    line = torch.randn(64, 1) @ torch.randn(1, 16) + 5  # far from the origin, yet on a line
+    assert spectrum(line)["cosine"].item() == pytest.approx(1, abs=1e-3)
+
+
+def test_a_loss_at_chance_is_said_after_each_tenth_until_it_is_left(caplog):
+    progress = Progress(100, *build_model(tiny()).chance)
+    assert progress.chance == pytest.approx(0.8 * np.log(8))
+    for done in range(1, 10):
+        progress.look(done, {"loss": progress.chance * 1.002})
+    assert not caplog.text
+    progress.look(10, {"loss": progress.chance * 0.992})
+    assert "step 10 of 100: nothing is learnt yet: loss has not left chance, 1.664" in caplog.text
+    assert "--batch" in caplog.text
+    caplog.clear()
+    for done in range(11, 20):
+        progress.look(done, {"loss": progress.chance})
+    assert not caplog.text
+    progress.look(20, {"loss": progress.chance})
+    assert "step 20 of 100" in caplog.text
+    caplog.clear()
+    progress.look(29, {"loss": progress.chance * 0.98})
+    for done in (30, 100):
+        progress.look(done, {"loss": progress.chance})
+    assert not caplog.text
+
+
+def test_chance_is_the_loss_of_networks_to_which_all_is_alike():
+    queries = torch.ones(16, 4)
+    config = tiny(batch=16)
+    loss = sum(contrast(queries, queries, config.temperature)[0] for _ in range(2))
+    assert build_model(config).chance[1] == pytest.approx(loss.item(), rel=1e-5)
+    for method, locals_ in (("dinov2", 2), ("dinov2-no-local", 0)):
+        model = DINO.build(dino(method))
+        targets = torch.softmax(torch.randn(8, 24), 1)
+        same = model.image_loss(torch.zeros(8 + 4 * locals_, 24), targets)
+        assert model.chance == ("dino", pytest.approx(same.item(), rel=1e-5))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ density instead of KoLeo. Settings: DinoConfig of train/config.py.
 """
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -290,6 +291,12 @@ class DINO(Method):
         start in some 1 / (1 - momentum) steps.
         """
         return self.config.warmup_steps + 3 / max(1 - self.config.momentum, 1e-6)
+
+    @property
+    def chance(self) -> tuple[str, float]:
+        """DINO's term where the student has every prototype alike: log K (`image_loss`)."""
+        weight = 1.0 if self.config.local_crops else self.config.global_weight
+        return "dino", weight * math.log(self.config.prototypes)
 
     def flops(self) -> int:
         """Return the floating-point operations of a step for one image of its batch, about.

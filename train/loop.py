@@ -74,7 +74,7 @@ def train(config: Config, world: World, overwrite: bool = False) -> bool:
     log.info(summary(config, world, shards, model))
     peak = matmul_peak(world.device, config.precision) * world.size
     record = Record(out, start, config.batch, world.rank, model.flops(), peak)
-    health, skipped = Health(config, world, batches, model.first_checked), 0
+    health, skipped = Health(config, world, batches, model.first_checked, model.chance), 0
     saver = Saver(out, config.keep, config.keep_every)
     mean, std = normalisation(shards, world.device)
     bar = progress_bar(config, start, world)

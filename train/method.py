@@ -62,6 +62,11 @@ class Method(nn.Module, ABC):
     def first_checked(self) -> float:
         """The steps after which embeddings are checked for collapse."""
 
+    @property
+    @abstractmethod
+    def chance(self) -> tuple[str, float]:
+        """A term of the log, and its value where all is alike to the networks."""
+
     @abstractmethod
     def flops(self) -> int:
         """Return the floating-point operations of a step for one image of its batch."""

@@ -6,6 +6,7 @@ train/config.py.
 """
 
 import copy
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -152,6 +153,11 @@ class MoCo(Method):
     def first_checked(self) -> float:
         """The steps after which embeddings are checked for collapse."""
         return self.config.warmup_steps
+
+    @property
+    def chance(self) -> tuple[str, float]:
+        """The loss where every key is as near as its own: two directions, 2τ each (`contrast`)."""
+        return "loss", 4 * self.config.temperature * math.log(self.config.batch)
 
     def flops(self) -> int:
         """Return the floating-point operations of a step for one image of its batch."""
