@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 
+from extract.segment.masks import find_mask
 from extract.segment.matching import find_file, find_files, own_file, with_files
 from extract.segment.naming import belongs
 from extract.segment.nuclei_file import open_nuclei
@@ -94,6 +95,23 @@ def test_one_mask_for_many_slides_is_an_error(tmp_path):
             with_files(entries("P07.svs", "Q.svs"), masks and str(tmp_path / masks), imported)
     (one,) = with_files(entries("Q.svs"), str(tmp_path / "P07.png"), None)
     assert one.mask == tmp_path / "P07.png"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\nsize 9\n", "is a Git LFS pointer"),
+        (b"<html><title>Login</title></html>", "is a web page"),
+        (b"", "is empty"),
+        (b"x,y\n1,2\n", "no image that OpenCV can read, but text: no mask"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(30), "no image that OpenCV can read, but a PNG image"),
+    ],
+)
+def test_a_mask_that_is_none_is_called_what_it_is(tmp_path, content, message):
+    (tmp_path / "P07.png").write_bytes(content)
+    (slide,) = entries("P07.svs")
+    with pytest.raises(ValueError, match=message):
+        find_mask(str(tmp_path), None, slide)
 
 
 def test_a_pattern_says_an_ending(tmp_path):

@@ -9,6 +9,7 @@ from extract.segment.imported import bounds
 from extract.segment.matching import own_file
 from extract.slide import Slide
 from extract.slides import Entry
+from shards.filetype import check_file, describe
 
 STRETCH = 0.05  # by which a mask's sides may be to each other otherwise than the slide's
 
@@ -28,9 +29,10 @@ def find_mask(masks: str | None, slide: Slide, entry: Entry) -> np.ndarray | Non
     if masks is None:
         return None
     path = own_file(entry.mask, masks, entry, "--masks")
+    check_file(path)
     image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     if image is None:
-        raise ValueError(f"{path} is no image that OpenCV can read, so no mask")
+        raise ValueError(f"{path} is no image that OpenCV can read, but {describe(path)}: no mask")
     stretch = image.shape[1] / image.shape[0] * slide.height / slide.width
     if not 1 - STRETCH < stretch < 1 + STRETCH:
         raise ValueError(
