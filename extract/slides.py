@@ -15,7 +15,8 @@ from shards.schema import check_slide_id
 from shards.table import read_header, read_table
 from shards.text import read_text
 
-LISTS = (".csv", ".tsv", ".tab", ".txt", ".lst", ".xlsx", ".xls")  # Excel's are named as such
+# Excel's and packed ones cannot be read, and are named as such.
+LISTS = (".csv", ".tsv", ".tab", ".txt", ".lst", ".xlsx", ".xls", ".gz", ".zip")
 COLUMNS = ("path", "slide_id", "project", "mpp", "case", "size", "md5")
 
 log = logging.getLogger(__name__)
@@ -219,7 +220,10 @@ def _read_list(source: Path) -> list[Entry]:
         entries = [Entry(_default_id(Path(line)), source.parent / line) for line in lines]
     else:
         entries = _read_table(source)
-    _say_absent(source, entries, "paths count from the list's folder")
+    where = "paths count from the list's folder"
+    if any("\\" in entry.path.name for entry in entries):
+        where += "; folders are separated by / here"
+    _say_absent(source, entries, where)
     return entries
 
 

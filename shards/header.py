@@ -32,7 +32,7 @@ def find_header(path: Path, data: bytes, wanted: Sequence[str]) -> tuple[list[st
         candidates.append((line, number + 1, place))
         if not line.startswith("#"):
             break
-    if not candidates:
+    if not any(line.strip("# ") for line, _, _ in candidates):
         raise ValueError(
             f"{path} is empty: a header was expected, with {', '.join(wanted[:SHOWN])}"
         )

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -88,8 +89,13 @@ class _Lines(Sequence[int]):
         return self.rows
 
     def __getitem__(self, row: int) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
-        rows = (i for i, line in enumerate(self.body.split(b"\n")) if line)
-        return self.first + next(number for n, number in enumerate(rows) if n == row)
+        if not 0 <= row < self.rows:
+            raise IndexError(row)
+        return next(itertools.islice(self, row, None))
+
+    def __iter__(self) -> Iterator[int]:
+        lines = enumerate(self.body.split(b"\n"), self.first)
+        return (number for number, line in lines if line)
 
 
 def _even(
@@ -115,7 +121,7 @@ def _even(
     row_names = one_more and numbered == rows > max(blank, 1)
     cure = "a value that holds the separator must stand in quotation marks"
     if one_more:
-        cure = "if R wrote it, row names have no name above them: write it with row.names = FALSE"
+        cure += "; of R's write.table, whose row names have no name: row.names = FALSE"
     for number, cells in _rows(path, text, first, separator, header, places):
         if row_names:
             cells = cells[1:]

@@ -150,6 +150,7 @@ def read_table(
         path, data[start:], first, header, separator, sorted({*chosen.values(), *nameless})
     )
     columns = {name: parsed[place] for name, place in chosen.items()}
+    _check_joined(path, header, chosen, columns, lines)
     full = [i for i in nameless if pc.any(pc.not_equal(parsed[i], "")).as_py()]
     unknown = [n for i, n in enumerate(header) if n and i not in chosen.values()]
     if unknown and INDEX.fullmatch(header[0]) and header[0] in unknown:
@@ -157,6 +158,23 @@ def read_table(
     if say_unknown:
         _say(path, unknown, full, taken, tuple(name for name in wanted if name not in chosen))
     return Table(path, header, columns, lines, separator != ",")
+
+
+def _check_joined(
+    path: Path,
+    header: list[str],
+    chosen: dict[str, int],
+    columns: dict[str, pa.ChunkedArray],
+    lines: Sequence[int],
+) -> None:
+    """Raise a ValueError where a row is the header again: two files were joined."""
+    same = [pc.equal(columns[name], header[place]) for name, place in chosen.items()]
+    again = functools.reduce(pc.and_, same) if same else pa.array([], pa.bool_())
+    if pc.any(again).as_py():
+        row = pc.index(again, True).as_py()
+        raise ValueError(
+            f"{path}, line {lines[row]} is the header again: two files, joined? Take it out"
+        )
 
 
 def read_header(path: Path, wanted: Sequence[str]) -> set[str]:

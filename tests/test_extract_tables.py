@@ -53,7 +53,7 @@ def test_lists_as_people_write_them(slides, text, expected, name):
     [
         ("wsi,mpp\na.svs,0.25\n", "no list of slides: no column 'path'; found wsi"),  # TRIDENT
         ("slide_id,label\nA,tumor\n", "no column 'path'; found slide_id, label"),  # CLAM
-        ("path\ns\\a.svs\n", "none of its 1 slides is there"),
+        ("path\ns\\a.svs\n", "none of its 1 slides is there.*separated by / here"),
         ("path,mpp\na.svs,nan\n", "line 2: mpp is 'nan', not a number"),
         ("path,mpp\na.svs,-1\n", "line 2: mpp -1 is not above 0"),
         ('path,mpp\na.svs,"0,25"\n', "line 2: mpp is '0,25', not a number"),
@@ -73,6 +73,22 @@ def test_lists_as_people_write_them(slides, text, expected, name):
 def test_a_bad_list_is_named_with_its_cure(slides, text, message, name):
     (slides / name).write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises((ValueError, FileNotFoundError), match=message):
+        list_slides(slides / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("l.csv.gz", b"\x1f\x8b\x08", "no text but a gzip file; unpack it first"),
+        ("l.xlsx", b"PK\x03\x04..[Content_Types].xml", "an Excel workbook; save the sheet as CSV"),
+        ("l.zip", b"PK\x03\x04..l.csv", "a zip archive; unpack it first"),
+        ("l", b"wsi\na.svs\n", "no column 'path'"),
+        ("l.csv", b"<!DOCTYPE html><title>Log in</title>", "a web page .'Log in'."),
+    ],
+)
+def test_what_is_given_for_a_list_is_called_what_it_is(slides, name, content, message):
+    (slides / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
         list_slides(slides / name)
 
 

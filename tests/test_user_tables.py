@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from shards.table import read_table
 from shards.text import clean, read_text
@@ -123,7 +125,10 @@ BAD = [
     (b"path,path\na,b\n", r"has 2 columns path \(columns 1: 'path', 2: 'path'\); leave one"),
     (b"path,MPP,mpp \na,1,2\n", "has 2 columns mpp .*2: 'MPP', 3: 'mpp'"),
     (b"path,m-p-p,m_p_p\na,1,2\n", "has 2 columns mpp"),
+    (b"#\n", "is empty"),
+    (b"sep=;\n", "is empty"),
     # rows
+    (b"path,mpp\na,1\npath,mpp\nb,1\n", "line 3 is the header again: two files, joined"),
     (b"path,mpp\na,0.25\nb,0.25,x\n", "line 3 has 3 cells under 2 names"),
     (b"path,mpp\na,0.25,x\n", "line 2 has 3 cells under 2 names.*row.names = FALSE"),
     (b"path,mpp\n3,a,0.25\n17,b,0.25\n", "line 2 has 3 cells .*row.names = FALSE"),
@@ -238,3 +243,27 @@ def test_uneven_rows_of_a_large_table_are_found(tmp_path):
 @pytest.mark.parametrize("text", ["path\n", "TCGA-18-5592", "ä", "IIx", "#", " \n", "BZ,x"])
 def test_text_is_taken_for_nothing_else(tmp_path, text):
     assert clean(text.encode(), tmp_path / "x").decode() == text
+
+
+PIECES = [*',;\t "\n\r\0#.', "ä", "path", "mpp", "1", "1,2", "\ufeff", "sep=", "NA"]
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(st.sampled_from(PIECES)),
+    st.sampled_from(["", "path,mpp\n", "path;mpp\n"]),
+    st.sampled_from(["utf-8", "utf-16", "latin-1"]),
+)
+def test_whatever_stands_there_is_read_or_named(tmp_path_factory, words, header, encoding):
+    path = tmp_path_factory.getbasetemp() / "any.csv"
+    path.write_bytes((header + "".join(words)).encode(encoding, "ignore"))
+    try:
+        table, said = read_table(path, ["path"], ["mpp"]), str(path)
+        table.numbers("mpp", missing=("",))
+    except ValueError as error:
+        table, said = None, str(error)
+    assert said.startswith(str(path))
+    if table:
+        last = path.read_bytes().count(b"\n") + path.read_bytes().count(b"\r") + 1
+        lines = list(table.lines)
+        assert lines == sorted(set(lines)) and all(2 <= line <= last for line in lines)
