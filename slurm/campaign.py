@@ -9,6 +9,7 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from extract.inputs import changed
 from extract.ledger import read_outcome
@@ -69,7 +70,7 @@ def begin(settings: Settings, write: bool, queue: str = "") -> Campaign:
         ValueError: OUT holds a campaign of other settings; or the slides cannot be listed.
     """
     out, path = settings.OUT, settings.OUT / "campaign.json"
-    begun = json.loads(path.read_text()) if path.exists() else {"fixed": {}}
+    begun: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"fixed": {}}
     now = settings.fixed()
     changed = [f"{k} was {v}, is {now[k]}" for k, v in begun["fixed"].items() if v != now[k]]
     if path.exists() and not (changed and not _under_way(out, begun["id"], queue)):

@@ -117,7 +117,7 @@ def shell_settings(campaign: Campaign) -> str:
     values = asdict(settings) | {"PARTS": campaign.parts, "STEPS": settings.train.steps}
     values["LEMON"] = Path(__file__).resolve().parents[1]
     lines = [f"{k}={shlex.quote(str(v))}" for k, v in values.items()]
-    lines += [f"{k}_WORDS=({shlex.join(shlex.split(values[k]))})" for k in WORDS]
+    lines += [f"{k}_WORDS=({shlex.join(shlex.split(str(values[k])))})" for k in WORDS]
     return "\n".join(["# Written by slurm/submit.sh for the jobs; edit your own file", *lines, ""])
 
 
