@@ -53,7 +53,7 @@ def hoverfast(tmp_path) -> tuple[str, Path]:
     script.write_text(
         '#!/bin/bash\nfor last; do :; done\nname=$(basename "$last" .tiff)\n'
         f'[ -e "{hang}/$name" ] && exec sleep 600\n'
-        f'exec {sys.executable} {ROOT}/tests/hoverfast_stand_in.py fine "$@"\n'
+        f'exec {sys.executable} {ROOT}/tests/extract/hoverfast_stand_in.py fine "$@"\n'
     )
     command = shlex.quote(f"bash {script}")  # of several words, as `apptainer exec … HoverFast` is
     return f"--segmenter hoverfast --hoverfast-command {command} --hoverfast-model m.pth", hang

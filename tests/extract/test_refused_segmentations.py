@@ -16,7 +16,7 @@ from extract.segment.detections import Outlines
 from extract.segment.imported import gather
 from extract.segment.mend import _is_star, mend
 from extract.segment.nuclei_file import open_nuclei
-from tests.odd_nuclei import (
+from tests.extract.odd_nuclei import (
     BOWTIE,
     LINE,
     A,

@@ -29,7 +29,7 @@ from extract.slides import list_slides
 from shards.crop import cut, decode, inside
 from shards.schema import CELL_COLUMNS, CROP_PX, FATES
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = Settings("rays", "png", seed=0, cells_per_slide=None, any_scale=False)
 
 

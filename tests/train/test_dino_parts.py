@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.test_dino import METHODS, tiny
+from tests.train.test_dino import METHODS, tiny
 from train.config import configure
 from train.dino import DINO
 from train.encoder import build_encoder

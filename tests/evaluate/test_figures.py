@@ -12,7 +12,7 @@ import pytest
 from evaluate import main
 from evaluate.report.figures import read_entries
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("probes", "stains", "batch", "molecules", "maps", "compute", "composition", "report")
 
 

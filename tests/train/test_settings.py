@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from tests.test_dino import tiny
+from tests.train.test_dino import tiny
 from train.augment import draw
 from train.config import RECIPES, configure
 from train.config_file import FORMAT, check_same, read_settings

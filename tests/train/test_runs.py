@@ -15,7 +15,7 @@ import torch
 
 from train import checkpoint
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TORCHRUN = Path(sys.executable).with_name("torchrun")
 # Small, but not so small that batch norm and Adam turn rounding into chaos within 20 steps.
 SETTINGS = """

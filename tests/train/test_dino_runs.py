@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.test_runs import ROOT, losses, run, same_state
-from tests.two_ranks import parts_of
+from tests.train.test_runs import ROOT, losses, run, same_state
+from tests.train.two_ranks import parts_of
 from train import checkpoint
 from train.config import DinoConfig, configure
 from train.config_file import read_settings
@@ -37,7 +37,7 @@ FLAGS = f"""
 
 def dino(shards: Path, out: Path, ranks: int = 1) -> None:
     """Run 10 steps; test_runs' settings but for MoCo's own."""
-    import tests.test_runs as plain
+    import tests.train.test_runs as plain
 
     before = plain.SETTINGS
     at = before.index("--projection")
@@ -125,7 +125,7 @@ def config_of(run: Path) -> DinoConfig:
 
 def test_losses_and_targets_of_two_ranks_are_those_of_one(alone, tmp_path):
     whole = parts_of(0, 1)
-    script = [sys.executable, ROOT / "tests/two_ranks.py"]
+    script = [sys.executable, ROOT / "tests/train/two_ranks.py"]
     children = [
         subprocess.Popen([*script, str(rank), tmp_path], env=os.environ | {"PYTHONPATH": str(ROOT)})
         for rank in (0, 1)

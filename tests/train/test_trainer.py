@@ -15,7 +15,7 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from shards.read import Shards
-from tests.test_dino import tiny as dino
+from tests.train.test_dino import tiny as dino
 from train import checkpoint
 from train.augment import Draws, apply
 from train.batches import Batches

@@ -33,7 +33,7 @@ from shards.read import Shards
 from shards.schema import CELL_COLUMNS, FATES, key
 from shards.write import TarWriter
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 RNG = np.random.default_rng(0)
 # Of 1 to 12 kB, so that members take different numbers of blocks.
 CROPS = [

@@ -22,8 +22,8 @@ from extract.segment.options import HoverFast, Run
 from extract.slide import Slide
 from extract.slides import Entry
 
-ROOT = Path(__file__).resolve().parents[1]
-STAND_IN = ROOT / "tests" / "hoverfast_stand_in.py"
+ROOT = Path(__file__).resolve().parents[2]
+STAND_IN = ROOT / "tests/extract/hoverfast_stand_in.py"
 CENTRES = [(x, y) for y in range(80, 440, 60) for x in range(80, 600, 60)]  # of the stand-in's
 ASKED = HoverFast("0" * 64)
 

@@ -20,7 +20,7 @@ from shards.stain import (
     optical_density,
 )
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "../shared/data/tcga-mini"
 STANDARD = Stain(REFERENCE, REFERENCE_MAX, fallback=True)
 SLIDE = "TCGA-AR-A1AS-01Z-00-DX1"

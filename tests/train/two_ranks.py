@@ -1,6 +1,6 @@
 """DINOv2's losses and targets on this rank's part of some embeddings; a script for one rank.
 
-python tests/two_ranks.py RANK FOLDER
+python tests/train/two_ranks.py RANK FOLDER
 """
 
 import sys

@@ -25,7 +25,7 @@ from extract.slides import Entry, list_slides
 from extract.status import survey
 from shards.crop import decode
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = Settings("rays", "jpeg", seed=0, cells_per_slide=None, any_scale=False)
 
 

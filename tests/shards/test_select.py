@@ -14,7 +14,7 @@ from shards.exclusion import case
 from shards.mix.mix import mix
 from shards.read import Shards
 from shards.selection import _quotas, select
-from tests.test_shards_mix import write_cells
+from tests.shards.test_mix import write_cells
 
 COUNTS = [5, 8, 12, 20, 30, 45, 60, 80]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from extract.slides import list_slides
-from tests.test_extract_lists import NAMES, UUIDS, tcga  # noqa: F401 (a fixture)
+from tests.extract.test_lists import NAMES, UUIDS, tcga  # noqa: F401 (a fixture)
 
 
 @pytest.fixture

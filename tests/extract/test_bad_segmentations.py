@@ -8,7 +8,7 @@ import pytest
 from extract.segment import items
 from extract.segment.items import read_items
 from extract.segment.nuclei_file import open_nuclei
-from tests.odd_nuclei import (
+from tests.extract.odd_nuclei import (
     BOWTIE,
     LINE,
     WHOLE,
