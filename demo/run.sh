@@ -3,7 +3,7 @@
 #
 #   make demo                     on painted slides whose nuclei are known
 #   make demo SLIDES=my/slides    on your own: a folder, a CSV (path[,slide_id,project,mpp]), a slide
-#   make demo SLIDES=… BENCHMARK=…   and probe on a benchmark (README: evaluate)
+#   make demo SLIDES=… BENCHMARK=…   and probe on a benchmark (docs/benchmarks.md)
 #   make demo OUT=somewhere       elsewhere than demo/out/<name>
 #
 # Run it again after a stop: every stage goes on where it was.

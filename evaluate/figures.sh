@@ -3,7 +3,7 @@
 # molecules, maps, compute, composition (the paper's Tables 1, 7, 10-12 and Figures 2-4, 6-8).
 #
 #   RUN=runs/first CELLS=cells SHARDS=shards OUT=results \
-#       BENCHMARKS="../shared/data/consep ../shared/data/ami-br" bash evaluate/figures.sh
+#       BENCHMARKS="benchmarks/consep benchmarks/ami-br" bash evaluate/figures.sh
 #   … bash evaluate/figures.sh maps          # one of: probes stains batch molecules maps compute
 #                                            # composition report
 #

@@ -1,7 +1,7 @@
 """Evaluate encoders: embeddings, probe tables, maps of cells, a report.
 
     python evaluate/main.py probe --encoder pixels morphology untrained runs/first \\
-        --benchmark ../shared/data/consep ../shared/data/ami-br --out results/
+        --benchmark benchmarks/consep benchmarks/ami-br --out results/
     python evaluate/main.py probe --encoder runs/*/step-*.pt --benchmark benchmarks/nucls \\
         --out results/ --part $SLURM_ARRAY_TASK_ID --parts $SLURM_ARRAY_TASK_COUNT
     python evaluate/main.py table results/ --paper --out results/
@@ -11,7 +11,7 @@
     python evaluate/main.py map --encoder runs/first --shards shards/ --out results/ --points 20000
     python evaluate/main.py sheet --shards shards/ --out results/
     python evaluate/main.py report results/ --out report.html
-    python evaluate/main.py prepare ../shared/data/consep --out benchmarks/consep
+    python evaluate/main.py prepare MY-DOWNLOADS/consep --out benchmarks/consep
 
 An encoder is a run's folder or one of its checkpoints, one that comes with the clone (lemon-NAME),
 another's network by name (lemon:DIR, uni, dinov2-s, resnet50, timm:NAME, …), or a baseline: pixels,
@@ -19,7 +19,7 @@ morphology, efficientnet-lite0, untrained (the first run's architecture, else a 
 names any. Endings make more of one, as in runs/first+mean+tta+morphology: +mean, class token and
 mean of patches; +tta, the average over eight flips and rotations; +morphology, the handcrafted
 measures beside it. A benchmark is a prepared folder, a publisher's, or your own with a cells.csv.
-README lists both.
+docs/encoders.md and docs/benchmarks.md list both.
 
 Exit status: 0 all done; 1 a computation failed; 2 the command or its input cannot be used.
 """

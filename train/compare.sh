@@ -3,7 +3,7 @@
 # recipes and MoCo v3 under one policy, MoCo v3 under every policy, on the same shards with the same
 # budget; each probed on the same benchmarks; both tables printed.
 #
-#   SHARDS=shards BENCHMARKS="../shared/data/consep ../shared/data/ami-br" OUT=runs/compare \
+#   SHARDS=shards BENCHMARKS="benchmarks/consep benchmarks/ami-br" OUT=runs/compare \
 #       bash train/compare.sh
 #   … bash train/compare.sh list      # the nine training commands, one a line, for an array job
 #   … bash train/compare.sh probe     # when they have run: probe and print

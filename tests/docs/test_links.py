@@ -1,0 +1,68 @@
+"""The pages' links, pictures and paths lead to what a clone has."""
+
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from tests.docs.pages import PAGES, ROOT, name, prose, setup
+
+FOLDERS = "extract shards train evaluate slurm demo bench tests docs encoders".split()
+# What commands write into folders that bear a stage's name, and what may come with a later clone.
+MADE = ("shards/train-", "shards/.mix", "shards/contact.png", "demo/out", "encoders/lemon-NAME")
+MADE += ("extract/network/nuclei.safetensors",)
+LARGEST = 300_000  # bytes of a picture
+
+
+def anchors(page: Path) -> set[str]:
+    """Return what a link may name behind #, as GitHub makes it of headings."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.M)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_and_pictures_are_there(page):
+    text = prose(page)
+    targets = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|href)="([^"]+)"', text)
+    for target in targets:
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        found = (page.parent / unquote(path)).resolve() if path else page
+        assert found.exists(), f"{page.name} links to {target}"
+        assert found.is_relative_to(ROOT), f"{page.name} links out of the clone: {target}"
+        if anchor:
+            assert anchor in anchors(found), f"{page.name} links to {target}"
+
+
+def test_pictures_are_small_and_shown():
+    shown = "".join(page.read_text() for page in PAGES)
+    for picture in (ROOT / "docs" / "images").iterdir():
+        if picture.suffix != ".md":
+            assert picture.stat().st_size < LARGEST, picture
+            assert picture.name in shown, f"{picture} is on no page"
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_pages_name_what_a_clone_has(page):
+    text = page.read_text()
+    assert "../shared" not in text, "no clone has ../shared"
+    assert not re.search(r"(?<![\w/])/(work|home|root|tmp)/", text), "a path of one machine"
+    for word in re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]+)`", prose(page)):
+        if not word.startswith(MADE):
+            assert (ROOT / word).exists(), f"{page.name} names {word}"
+
+
+def test_the_citation_can_be_read():
+    text = (ROOT / "CITATION.cff").read_text()
+    for line in ("cff-version: 1.2.0", "license: MIT", "doi:", "given-names:", "title:"):
+        assert line in text
+    version = re.search(r"^version: (.+)$", text, re.M)[1]
+    metadata = setup()["metadata"]
+    assert version == metadata["version"]
+    assert metadata["license"] in (ROOT / "LICENSE").read_text()
