@@ -99,7 +99,7 @@ def many(outside: int, total: int) -> bool:
 
 def beyond(xy: np.ndarray, width: int, height: int) -> np.ndarray:
     """Tell which places, (N, 2) float with pixel centres at whole numbers, leave an image."""
-    return ((xy < -0.5) | (xy > (width - 0.5, height - 0.5))).any(axis=1)
+    return np.any((xy < -0.5) | (xy > (width - 0.5, height - 0.5)), axis=1)
 
 
 def no_class(labels: np.ndarray) -> tuple[np.ndarray, Counter]:

@@ -176,8 +176,8 @@ def _cells(
             f"({ids[0]}, …)"
         )
     # A row of zeros at the end stands for the cells without a transcript.
-    blank = csr_array((1, matrix.shape[1]), dtype=matrix.dtype)
-    matrix = vstack([matrix, blank], format="csr")
+    blank = csr_array((1, len(panel)), dtype=matrix.dtype)
+    matrix = csr_array(vstack([matrix, blank], format="csr"))
     rows = np.where(counted, place, len(found))
     said = [
         *notes,

@@ -186,7 +186,7 @@ def _cases(folder: Path, mitoses: Mitoses, view_px: int, mpp: float | None) -> t
     places = Places(mitoses.file.name)
     for name in names:
         rows = np.flatnonzero(mitoses.case == name)
-        scale = mpp or SCANNERS[mitoses.facts["Scanner"][rows[0]]]
+        scale = mpp or SCANNERS[str(mitoses.facts["Scanner"][rows[0]])]
         with open_picture(folder / name, mitoses.file.name) as picture:
             if picture.size != mitoses.sizes.get(name, picture.size):
                 raise ValueError(

@@ -163,7 +163,7 @@ def _boxes(file: Path | None) -> _Boxes | None:
         return _Boxes(
             {i["file_name"]: (int(i["width"]), int(i["height"])) for i in images.values()},
             {
-                i["file_name"]: ALIASES.get(i["tumor_type"], i["tumor_type"])
+                i["file_name"]: str(ALIASES.get(i["tumor_type"], i["tumor_type"]))
                 for i in images.values()
             },
             centres,

@@ -187,7 +187,7 @@ def read(path: Path):
         FileNotFoundError: a csv without its image.
         ValueError: a name that is not the publisher's, or a column that is absent.
     """
-    folder = _images(path)
+    folder = _images(path) or path / "rgb"
     for file in visible((path / "csv").glob("*.csv")):
         if file.name == "all_fov_locations.csv":  # the intended fields, which boxes may leave
             continue
@@ -229,7 +229,7 @@ def tried(path: Path) -> dict[str, dict[str, dict[str, int]]]:
         for window in ("60@0.2", "75", "60", "50", "40", "40@0.2")
         for centre in ("box", "centroid")
     ]
-    counts = {str(rule): {f"nucls-{task}": Counter() for task in TASKS} for rule in rules}
+    counts = {str(rule): {f"nucls-{task}": Counter[str]() for task in TASKS} for rule in rules}
     for field in read(path):
         named = task_labels(field)
         xy = {centre: field.centres(centre) for centre in ("box", "centroid")}
@@ -237,13 +237,15 @@ def tried(path: Path) -> dict[str, dict[str, dict[str, int]]]:
             kept = rule.keep(xy[rule.centre], *field.size)
             for task, words in named.items():
                 counts[str(rule)][f"nucls-{task}"].update(words[kept & (words != "")].tolist())
-    return counts
+    return {rule: dict(of_task) for rule, of_task in counts.items()}
 
 
 def _bare(path: Path) -> list[str]:
     """Return a note on the images that have no csv: an incomplete download, or nothing in them."""
     stems = {file.stem for file in (path / "csv").glob("*.csv")}
-    bare = [p.stem for p in visible(_images(path).glob("*.png")) if p.stem not in stems]
+    folder = _images(path)
+    images = visible(folder.glob("*.png")) if folder else []
+    bare = [image.stem for image in images if image.stem not in stems]
     return [f"{len(bare)} images without a csv, not used: {listed(bare)}"] if bare else []
 
 
@@ -253,6 +255,8 @@ def _images(path: Path) -> Path | None:
 
 def _origin(stem: str) -> dict[str, str]:
     """Return where a field is from; the second part of a TCGA barcode is the hospital."""
-    slide, hospital = STEM.fullmatch(stem).group("slide", "hospital")
+    found = STEM.fullmatch(stem)
+    assert found, f"{stem}: read() has let pass what is no field's name"
+    slide, hospital = found.group("slide", "hospital")
     patient = "-".join(slide.split("-")[:3])
     return {"slide": slide, "patient": patient, "hospital": hospital, "field": stem}

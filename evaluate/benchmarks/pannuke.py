@@ -7,7 +7,7 @@ files of PNG images, the copy that the paper used.
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -221,7 +221,7 @@ def _instances(channel: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     return list(zip(np.split(y[order], ends), np.split(x[order], ends), strict=True))
 
 
-def _centres(masks: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+def _centres(masks: Sequence[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, np.ndarray]:
     """Return middles of boxes and centroids, (N, 2) each, x and y; NaN of an empty mask."""
     box, centroid = np.full((len(masks), 2), np.nan), np.full((len(masks), 2), np.nan)
     for i, (y, x) in enumerate(masks):

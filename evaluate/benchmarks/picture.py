@@ -24,11 +24,16 @@ WHOLE_BYTES = 2**22  # of a file: up to twice as many are compared whole
 class Picture(Protocol):
     """What windows are cut from; a context manager."""
 
-    mpp: float | None  # its own word on its scale, µm/px
     size: tuple[int, int]  # width, height, px of level 0
+
+    @property
+    def mpp(self) -> float | None:
+        """Its own word on its scale, µm/px."""
+        ...
 
     def inside(self, xy: np.ndarray, mpp: float, out_px: int) -> np.ndarray:
         """Tell which windows, (N,) bool, lie wholly in the picture; arguments as of `cut`."""
+        ...
 
     def cut(self, xy: np.ndarray, mpp: float, out_px: int) -> tuple[np.ndarray, np.ndarray]:
         """Cut the windows that lie wholly in the picture.
@@ -41,6 +46,7 @@ class Picture(Protocol):
         Returns:
             (M,) the rows of xy that lie within, and (M, out_px, out_px, 3) uint8.
         """
+        ...
 
     def __enter__(self) -> "Picture": ...
 
@@ -189,9 +195,9 @@ class _Slide:
     @property
     def mpp(self) -> float | None:
         properties = self.slide.properties
-        sides = [properties.get(f"openslide.mpp-{axis}") for axis in "xy"]
+        sides = [side for axis in "xy" if (side := properties.get(f"openslide.mpp-{axis}"))]
         power = properties.get("openslide.objective-power")
-        if not all(sides):
+        if len(sides) < 2:
             return 10 / float(power) if power else None
         across, down = map(float, sides)
         check_square(across, down, "a slide", "give the true one in a column mpp")

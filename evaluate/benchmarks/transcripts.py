@@ -52,7 +52,7 @@ def count(
         table = pa.table({name: _plain(batch.column(name)) for name in columns})
         total += len(table)
         if "qv" in columns:
-            table = table.filter(pc.greater_equal(table["qv"], min_quality))
+            table = table.filter(pc.field("qv") >= min_quality)
         poor += batch.num_rows - len(table)
         parts.append(table.group_by(["cell_id", "feature_name"]).aggregate([([], "count_all")]))
         if len(parts) == 32:

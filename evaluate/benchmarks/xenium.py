@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from evaluate.benchmark import Benchmark
 from evaluate.benchmarks.checks import check_inside
@@ -137,7 +137,8 @@ def join(path: Path, slides: np.ndarray, xy: np.ndarray, radius_um: float = RADI
         )
     bundle = read_bundle(path)
     places = bundle.to_um(np.asarray(xy, np.float64))
-    distance, cell = cKDTree(bundle.xy_um).query(places, distance_upper_bound=radius_um)
+    nearest = KDTree(bundle.xy_um).query(places, distance_upper_bound=radius_um)
+    distance, cell = map(np.asarray, nearest)
     near = np.flatnonzero(np.isfinite(distance))
     order = near[np.argsort(distance[near], kind="stable")]
     rows = np.sort(order[np.unique(cell[order], return_index=True)[1]])

@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,7 @@ from shards.table import read_table
 
 GENES = ("gene expression", "gene")  # feature types that are genes, in any case: .h5's, .zarr's
 MATRICES = ("cell_feature_matrix.h5", "cell_feature_matrix.zarr.zip")
+ARRAYS = ("data", "indices", "indptr")  # of a compressed sparse matrix, in both kinds of file
 CELLS = ("cells.parquet", "cells.csv.gz", "cells.csv")
 EXPERIMENT = "experiment.xenium"
 LAYOUT = f"{' or '.join(MATRICES)}, {' or '.join(CELLS)}, {EXPERIMENT}"
@@ -145,12 +147,13 @@ def _h5(file: Path) -> tuple[np.ndarray, np.ndarray, list[str], csr_array]:
 
     try:
         with h5py.File(file) as opened:
-            group = opened["matrix"]
-            arrays = [group[name][:] for name in ("data", "indices", "indptr")]
-            barcodes = np.array([_text(b) for b in group["barcodes"][:]], np.str_)
-            names = np.array([_text(b) for b in group["features/name"][:]], np.str_)
-            kinds = [_text(b) for b in group["features/feature_type"][:]]
-        counts = csr_array(tuple(arrays), shape=(len(barcodes), len(names)))
+            data, indices, indptr, *words = (
+                np.asarray(opened[f"matrix/{name}"])
+                for name in (*ARRAYS, "barcodes", "features/name", "features/feature_type")
+            )
+        barcodes, names = (np.array([_text(word) for word in of], np.str_) for of in words[:2])
+        kinds = [_text(word) for word in words[2]]
+        counts = csr_array((data, indices, indptr), shape=(len(barcodes), len(names)))
         counts.check_format()
     except (OSError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
         raise ValueError(
@@ -163,6 +166,7 @@ def _zarr(file: Path) -> tuple[np.ndarray, np.ndarray, list[str], csr_array]:
     """Return the same of Xenium Explorer's matrix, whose rows are features."""
     try:
         import zarr
+        import zarr.storage
     except ImportError as error:
         raise ValueError(
             f"{file} needs zarr (pip install 'zarr>=3'); cell_feature_matrix.h5 does not"
@@ -170,15 +174,14 @@ def _zarr(file: Path) -> tuple[np.ndarray, np.ndarray, list[str], csr_array]:
     try:
         store = zarr.storage.ZipStore(file, mode="r")
         try:
-            group = zarr.open_group(store, mode="r")["cell_features"]
-            facts = dict(group.attrs)
-            arrays = [np.asarray(group[name][:]) for name in ("data", "indices", "indptr")]
-            cell = np.asarray(group["cell_id"][:])
+            group = zarr.open_group(store, mode="r", path="cell_features")
+            facts: dict[str, Any] = dict(group.attrs)
+            data, indices, indptr, cell = (np.asarray(group[name]) for name in (*ARRAYS, "cell_id"))
         finally:
             store.close()
         names = np.array([_text(name) for name in facts["feature_keys"]], np.str_)
         kinds = [_text(kind) for kind in facts["feature_types"]]
-        counts = csr_array(tuple(arrays), shape=(len(names), len(cell)))
+        counts = csr_array((data, indices, indptr), shape=(len(names), len(cell)))
         counts.check_format()
     except (
         OSError, KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError
@@ -186,7 +189,7 @@ def _zarr(file: Path) -> tuple[np.ndarray, np.ndarray, list[str], csr_array]:
         raise ValueError(
             f"{file}, {describe(file)}, is no matrix of Xenium Explorer: {error!r}"
         ) from error
-    return _cell_ids(cell), names, kinds, counts.T.tocsr()
+    return _cell_ids(cell), names, kinds, csr_array(counts.T)
 
 
 def _cell_ids(cell: np.ndarray) -> np.ndarray:

@@ -139,7 +139,7 @@ class Outlines:
 
         The binary form of the OGC: byte order, type 3, one ring, its points as doubles.
         """
-        rows = np.arange(len(self))[rows]
+        chosen = np.arange(len(self))[rows]
         lengths = np.diff(self.start)[rows]
         some = lengths > 0
         sizes = np.where(some, _HEADER.itemsize + 16 * lengths, 0)
@@ -151,12 +151,14 @@ class Outlines:
         is_header = np.zeros(len(data), bool)
         is_header[starts[:-1][some][:, None] + np.arange(_HEADER.itemsize)] = True
         data[is_header] = header.view(np.uint8)
-        points = self.points[self.start[rows[0]] : self.start[rows[-1] + 1]] if len(rows) else []
+        points = (
+            self.points[self.start[chosen[0]] : self.start[chosen[-1] + 1]] if len(chosen) else []
+        )
         data[~is_header] = np.asarray(points, "<f8").reshape(-1).view(np.uint8)
         buffers = [starts.astype(np.int32), data]
         return pa.Array.from_buffers(
             pa.binary(),
-            len(rows),
+            len(chosen),
             [pa.py_buffer(np.packbits(some, bitorder="little")), *map(pa.py_buffer, buffers)],
         )
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import shapely
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from extract.crops import AREA_UM2
 from extract.segment.detections import BATCH, Outlines
@@ -26,7 +26,7 @@ def find_duplicates(outlines: Outlines, xy: np.ndarray, mpp: float) -> np.ndarra
         (N,) bool.
     """
     duplicate = np.zeros(len(xy), bool)
-    pairs = cKDTree(xy).query_pairs(REACH_UM / mpp, output_type="ndarray")  # (P, 2), a < b
+    pairs = KDTree(xy).query_pairs(REACH_UM / mpp, output_type="ndarray")  # (P, 2), a < b
     pairs = pairs[np.lexsort([pairs[:, 0], pairs[:, 1]])]
     for some in np.split(pairs, range(BATCH, len(pairs), BATCH)):
         a, b = some[_are_one(outlines, xy, mpp, some)].T

@@ -155,8 +155,10 @@ def _class_name(label: dict | str) -> str | None:
         names = label.get("names")
         name = label.get("name") if names is None else ": ".join(map(str, names))
         parent = _class_name(label["parentClass"]) if label.get("parentClass") else None
-        label = f"{parent}: {name}" if parent and name else name or parent
-    return None if label is None or label == "" else str(label)
+        shown = f"{parent}: {name}" if parent and name else name or parent
+    else:
+        shown = label
+    return None if shown is None or shown == "" else str(shown)
 
 
 def _polygons(geometry: dict, left_out: Counter[str]) -> list[int | None]:
@@ -216,7 +218,7 @@ def _rings(
     firsts, ends = firsts[: len(ends)][outer], ends[outer]
     of = owner[ends]
     parts = np.bincount(of, minlength=len(single))
-    empty = np.count_nonzero(parts == 0)
+    empty = int(np.count_nonzero(parts == 0))
     if empty:
         left_out[EMPTY] += empty
     several = single & (parts > 1)
@@ -225,7 +227,7 @@ def _rings(
         for f in np.flatnonzero(several):
             mine = np.flatnonzero(of == f)
             keep[max(mine, key=lambda r: _area(block.xy[firsts[r] : ends[r] + 1]))] = True
-        left_out[PARTS] += np.count_nonzero(~keep)
+        left_out[PARTS] += int(np.count_nonzero(~keep))
         firsts, ends, of = firsts[keep], ends[keep], of[keep]
     lengths = ends + 1 - firsts
     of_each = [labels[f] for f in of]

@@ -66,7 +66,7 @@ def segment(
     made_by = asdict(asked) | {
         "slide": entry.path.name,
         "bytes": entry.path.stat().st_size,
-        "mask": None if mask is None else hashlib.sha256(np.packbits(mask)).hexdigest(),
+        "mask": None if mask is None else hashlib.sha256(np.packbits(mask).tobytes()).hexdigest(),
     }
     work.mkdir(parents=True, exist_ok=True)
     remarks = ["read from the output kept of an earlier run"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import shapely
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from extract.crops import AREA_UM2
 from extract.segment.detections import (
@@ -105,7 +105,7 @@ def gather(file: NucleiFile, scale: float, origin: tuple[int, int], mpp: float) 
     for rings in file.nuclei:
         outlines, xy = rings.outlines(scale)
         start.add(outlines.start[1:] + start.whole()[-1])
-        points.add(outlines.points + np.float32(origin))
+        points.add(outlines.points + np.asarray(origin, np.float32))
         centres.add(xy + origin)
         kinds.add(np.zeros(len(xy), np.uint8) if rings.kinds is None else rings.kinds)
         labels += [known.setdefault(label, label) for label in rings.labels]
@@ -189,7 +189,7 @@ def _doubtful_scale(detections: Detections, mpp: float) -> str:
         if not AREA_UM2[0] <= area <= AREA_UM2[1]:
             return f"its outlines are {area:.3g} µm² at the median, no nucleus' size"
     elif len(chosen) > 1:
-        near = cKDTree(detections.xy).query(detections.xy[chosen[:SAMPLE]], k=2)[0][:, 1]
+        near = KDTree(detections.xy).query(detections.xy[chosen[:SAMPLE]], k=2)[0][:, 1]
         if np.median(near) * mpp < NEAREST_UM:
             return f"its nuclei are {np.median(near) * mpp:.2g} µm apart at the median"
     return ""

@@ -88,7 +88,7 @@ def read_items(chunks: Iterable[bytes]) -> Iterator[Block]:
         last, closed = _last_object(skeleton)
         if last:
             items = _parse(b"[" + skeleton[:last].strip(_SPACE + b",") + b"]", "in its objects")
-            if set(map(type, items)) != {dict}:
+            if not isinstance(items, list) or set(map(type, items)) != {dict}:
                 raise ValueError("its array holds something other than objects")
             skeleton = skeleton[last:]
             yield Block(known, items, *arrays.give(skeleton))

@@ -11,6 +11,8 @@ Everything is local: what a tile's core holds depends on the slide's stain and o
 within about 64 px around, not on where the tile begins.
 """
 
+from typing import Any
+
 import cv2
 import numpy as np
 
@@ -49,6 +51,7 @@ NESTED_SCORE = -1.0
 HAEMATOXYLIN_SCALE = (1.0, 3.0)  # a slide's 99th percentile beyond this says too little or too much
 
 _ANGLES = np.arange(RAYS, dtype=np.float32) * np.float32(2 * np.pi / RAYS)
+_NO_MAP: Any = None  # a part holds x and y, which OpenCV's types do not know of
 _DIRECTIONS = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)  # (RAYS, 2)
 _REACH = np.arange(RADII[1] + 6, dtype=np.float32)  # samples along a ray
 
@@ -67,7 +70,7 @@ def segment(rgb: np.ndarray, stain: Stain) -> np.ndarray:
     score = measures @ WEIGHTS + INTERCEPT
     order = np.argsort(-score, kind="stable")
     order = order[score[order] > NESTED_SCORE]
-    sure = np.count_nonzero(score > MIN_SCORE)
+    sure = int(np.count_nonzero(score > MIN_SCORE))
     return _paint(np.round(outlines[order]).astype(np.int32), sure, rgb.shape[:2])
 
 
@@ -112,7 +115,7 @@ def _rays(image: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     points = seeds[:, None, None] + _DIRECTIONS[:, None] * _REACH[:, None]
     points = points.reshape(len(seeds), -1, 2)
     sampled = [  # OpenCV remaps fewer than 2**15 rows at once
-        cv2.remap(image, part, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        cv2.remap(image, part, _NO_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         for part in np.split(points, range(30_000, len(points), 30_000))
     ]
     return np.concatenate(sampled).reshape(len(seeds), RAYS, -1)
@@ -224,7 +227,7 @@ def _paint(outlines: np.ndarray, sure: int, shape: tuple[int, int]) -> np.ndarra
         free = filled & ((window == 0) | (nested & (window == inner)))
         if covered.any():  # what is left may be in pieces
             free = _largest(free)
-        left_over = np.count_nonzero(free)
+        left_over = int(np.count_nonzero(free))
         if left_over < MIN_AREA:
             continue
         if nested:

@@ -148,6 +148,8 @@ def read_places(table: pa.Table) -> Iterator[Rings]:
         ValueError: a place is missing or no number.
     """
     pair = _pair(table.schema.names)
+    if pair is None:
+        raise ValueError(_no_places(table.schema.names))
     if pair == XENIUM_CORNERS:
         yield _corners(table)
         return
