@@ -51,6 +51,8 @@ class Command:
 
 COMMANDS = {
     "probe": Command("linear and k-NN probes of frozen embeddings"),
+    "fit": Command("a classifier of nuclei to keep", recorded=False),
+    "apply": Command("a classifier on all cells of a folder: classes, counts, pictures"),
     "table": Command("the paper's Tables 1 and 10-12, of any results"),
     "embed": Command("write embeddings and their manifests"),
     "map": Command("a t-SNE drawn with the cells' images"),

@@ -19,7 +19,12 @@ ROWS = 65_536  # of the index at once
 
 
 def embed_shards(
-    encoder: Encoder, path: str | Path, out: Path, overwrite: bool = False, dtype: str = "float32"
+    encoder: Encoder,
+    path: str | Path,
+    out: Path,
+    overwrite: bool = False,
+    dtype: str = "float32",
+    side: int | None = None,
 ) -> tuple[Path, np.ndarray]:
     """Write an embedding per row of the index, resumable, and the rows' keys beside it.
 
@@ -32,6 +37,7 @@ def embed_shards(
         out: the results folder.
         overwrite: embed anew whatever is there.
         dtype: `float32` or `float16`.
+        side: of the crops that the encoder sees, px; None: as in a benchmark.
 
     Returns:
         The array's path, and the array mapped, (N, D).
@@ -42,7 +48,7 @@ def embed_shards(
     """
     shards = Shards(path)
     name = re.sub(r"[^\w+=@-]", "_", Path(str(path)).resolve().name) or "shards"
-    view = max(VIEW_PX, encoder.input_px or 0)
+    view = max(side or VIEW_PX, encoder.input_px or 0)
     patch = shards.info["patch_px"]
     if view > patch:
         raise ValueError(f"{encoder.name} takes {view} px; {path} holds crops of {patch} px")

@@ -18,10 +18,10 @@ from tqdm import tqdm
 from extract.morphology import outlines
 from extract.segment.detections import Detections, Outlines
 from extract.slide import Slide
-from extract.tissue import pale_tissue, stained_tissue
 from shards.crop import window_px
 from shards.schema import MPP
 from shards.stain import Stain, lab_statistics, macenko
+from shards.tissue import pale_tissue, stained_tissue
 
 CORE_PX = 1024  # side of a tile without its margin, px at MPP
 MARGIN_PX = 64  # 16 µm: no nucleus whose centroid is in the core reaches beyond it

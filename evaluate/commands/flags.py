@@ -45,6 +45,14 @@ def positive(text: str) -> float:
     return value
 
 
+def probability(text: str) -> float:
+    """Read a number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text}: a number from 0 to 1")
+    return value
+
+
 def encoder(command: argparse.ArgumentParser, several: bool = True, compiled: bool = False) -> None:
     """Add --encoder, one or several, and what a network's forward pass needs."""
     group = command.add_argument_group("encoder")
@@ -109,6 +117,39 @@ def source(
             metavar="N",
             help="cells at most, drawn at random",
         )
+
+
+def classifier(command: argparse.ArgumentParser, required: bool = False) -> None:
+    """Add --classifier, --min-probability and --any-scale."""
+    group = command.add_argument_group("classes")
+    group.add_argument(
+        "--classifier",
+        type=Path,
+        required=required,
+        metavar="DIR",
+        help="give each nucleus a class: a folder that `fit` wrote",
+    )
+    group.add_argument(
+        "--min-probability",
+        type=probability,
+        default=0.0,
+        metavar="P",
+        help="below it a nucleus stays without a class",
+    )
+    group.add_argument(
+        "--any-scale", action="store_true", help="classify slides that are not 40X, too"
+    )
+
+
+def open_classifier(options: argparse.Namespace):
+    """Return the classifier of --classifier, or None; errors as of `load`."""
+    if options.classifier is None:
+        if options.min_probability:
+            raise ValueError("--min-probability is a classifier's: give --classifier")
+        return None
+    from evaluate.classes.classifier import load
+
+    return load(options.classifier)
 
 
 def values(command: argparse.ArgumentParser) -> None:

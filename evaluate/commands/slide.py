@@ -5,7 +5,7 @@ from pathlib import Path
 
 from evaluate.commands import flags
 
-FORMATS = (".h5ad", ".parquet", ".geojson")
+FORMATS = (".h5ad", ".parquet", ".geojson", ".png")
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -15,6 +15,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     data.add_argument("--cells", type=Path, metavar="DIR", help="take what is extracted already")
     data.add_argument("--slide", dest="slide_id", metavar="ID", help="which one of --cells")
     flags.encoder(command, several=False)
+    flags.classifier(command)
     group = command.add_argument_group("run")
     group.add_argument(
         "--out",
@@ -55,8 +56,12 @@ def run(options: argparse.Namespace) -> None:
     from evaluate.encoders import check_encoders, open_encoders
     from evaluate.slides.extraction import extract, find, open_nuclei
     from evaluate.slides.nuclei_embeddings import embed_slide
+    from evaluate.slides.outputs import write_file
 
     check_encoders([options.encoder])  # before the hours that segmenting may take
+    classifier = flags.open_classifier(options)
+    if classifier is None and (drawn := [path for path in options.out if path.suffix == ".png"]):
+        raise ValueError(f"--out {drawn[0]}: a picture shows classes: give --classifier")
     work = options.work or options.out[0].with_suffix(".work")
     cells = options.cells or work / "cells"
     if options.cells:
@@ -65,38 +70,20 @@ def run(options: argparse.Namespace) -> None:
         record = extract(options.slide, cells, options.extract)
     nuclei = open_nuclei(cells, record)
     (encoder,) = open_encoders([options.encoder], options.seed, options.batch, options.precision)
-    embeddings = embed_slide(encoder, nuclei, work, options.overwrite)
+    side = None
+    if classifier:
+        from evaluate.classes.apply import check
+
+        check(classifier, encoder, nuclei, options.any_scale)
+        side = classifier.window_px
+    embeddings = embed_slide(encoder, nuclei, work, options.overwrite, side)
+    calls = None
+    if classifier:
+        from evaluate.classes.calls import call
+        from evaluate.classes.counts import count, said
+
+        calls = call(classifier, embeddings, options.min_probability)
+        print(said(count(nuclei, calls)))
     for path in options.out:
-        WRITERS[path.suffix](path, encoder, nuclei, embeddings, options.components)
+        write_file(path, encoder, nuclei, embeddings, options.components, calls)
         print(f"{path}: {len(embeddings):,} nuclei of {nuclei.slide} x {embeddings.shape[1]}")
-
-
-def _h5ad(path: Path, encoder, nuclei, embeddings, components: int) -> None:
-    from evaluate.slides.annotations import about, columns, spatial, xy
-    from evaluate.slides.h5ad import write_h5ad
-
-    uns = {"lemon": about(encoder, nuclei), "spatial": spatial(nuclei)}
-    write_h5ad(path, embeddings, nuclei.keys(), columns(nuclei), {"spatial": xy(nuclei)}, uns)
-
-
-def _parquet(path: Path, encoder, nuclei, embeddings, components: int) -> None:
-    from evaluate.slides.annotations import about
-    from evaluate.slides.parquet import write_parquet
-
-    write_parquet(path, nuclei, embeddings, about(encoder, nuclei))
-
-
-def _geojson(path: Path, encoder, nuclei, embeddings, components: int) -> None:
-    from evaluate.principal import components as principal_components
-    from evaluate.slides.annotations import labels, morphology, xy
-    from evaluate.slides.qupath import scanned_part, write_qupath
-
-    measured = morphology(nuclei)
-    scores = principal_components(embeddings, min(components, *embeddings.shape))
-    measured |= {f"PC{i + 1} {encoder.name}": column for i, column in enumerate(scores.T)}
-    origin = scanned_part(nuclei.record.get("path"))
-    keys, outlines = nuclei.keys(), nuclei.outlines()
-    write_qupath(path, keys, outlines, xy(nuclei), labels(nuclei), measured, origin)
-
-
-WRITERS = {".h5ad": _h5ad, ".parquet": _parquet, ".geojson": _geojson}

@@ -104,13 +104,13 @@ def assess(
             settings.C, settings.neighbours, blocks,
         )  # fmt: skip
         rows += [{"split": split, **row} for row in _fold_rows(found, benchmark, tests)]
-        details[split] = _details(found, benchmark, settings)
+        details[split] = details_of(found, benchmark, settings)
     return rows, details
 
 
 def _fold_rows(found: Prediction, benchmark: Benchmark, tests: list[np.ndarray]) -> list[dict]:
     """Return the paper's metrics of each fold, then calibration and k-NN."""
-    truth = _truth(benchmark)
+    truth = truth_of(benchmark)
     rows = []
     for fold, test in enumerate(tests):
         labels = benchmark.labels[test]
@@ -123,9 +123,9 @@ def _fold_rows(found: Prediction, benchmark: Benchmark, tests: list[np.ndarray])
     return rows
 
 
-def _details(found: Prediction, benchmark: Benchmark, settings: Settings) -> dict:
+def details_of(found: Prediction, benchmark: Benchmark, settings: Settings) -> dict:
     """Return what the pooled predictions of all folds show; each nucleus was held out once."""
-    truth, classes = _truth(benchmark), benchmark.classes
+    truth, classes = truth_of(benchmark), benchmark.classes
     pooled = scores(benchmark.labels, found.probabilities, classes, benchmark.positive)
     details = {
         "C": found.strengths,
@@ -175,7 +175,8 @@ def _regress(embeddings, benchmark: Benchmark, splits: dict, settings: Settings)
     return rows, details
 
 
-def _truth(benchmark: Benchmark) -> np.ndarray:
+def truth_of(benchmark: Benchmark) -> np.ndarray:
+    """Return the classes' numbers, (N,) int."""
     return np.array([benchmark.classes.index(label) for label in benchmark.labels.tolist()])
 
 

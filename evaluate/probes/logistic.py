@@ -78,6 +78,7 @@ class Regressions:
         self.labels = torch.from_numpy(labels[self.order].astype(np.int64)).to(self.device)
         weight = np.repeat(np.sqrt(blocks), blocks) if blocks else np.ones(z.shape[1])
         self.weight = torch.from_numpy(weight)  # (D,), by which scales are multiplied
+        self.shared_mean, self.shared_spread = mean, spread
         self._measure(Moments([z], parts[self.order], count, self.x.dtype))
         self._minimise()
 
@@ -89,6 +90,19 @@ class Regressions:
         if self.rows_of_w == 1:
             scores = torch.cat([torch.zeros_like(scores), scores], dim=1)
         return scores.softmax(1).cpu().numpy()
+
+    def coefficients(self, problem: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return a model on features as they are given: scores are (x - mean) / scale @ w.T + b.
+
+        Returns:
+            mean (D,), scale (D,), w (K, D), b (K,), float64; of two classes the first has zeros.
+        """
+        mean = self.shared_mean + self.shared_spread * self.mean[problem].cpu().numpy()
+        scale = self.shared_spread * self.scale[problem].cpu().numpy()
+        w = self.w[problem].cpu().numpy()  # (R, D + 1)
+        if self.rows_of_w == 1:
+            w = np.concatenate([np.zeros_like(w), w])
+        return mean, scale, w[:, :-1], w[:, -1]
 
     def _measure(self, moments: Moments) -> None:
         """Keep each problem's mean, scale, and inverse of Böhning's bound on the curvature."""

@@ -43,11 +43,23 @@ def contact_sheet(samples: Benchmark, seed: int = 0, whole: bool = True) -> Imag
         capacity = COLUMNS * (ROWS if len(shown) > 1 else ROWS * 5)
         chosen = np.sort(rng.choice(rows, min(len(rows), capacity), replace=False))
         number = f"{len(rows):,}" if whole else f"{len(rows) / len(samples):.0%}"
-        blocks.append(_head(f"{name or 'nuclei'}  ·  {number}"))
-        blocks.append(tiles(samples.crops[chosen]))
-    if len(names) > len(shown):
-        blocks.append(_head(f"and {len(names) - len(shown)} more"))
-    return Image.fromarray(np.concatenate(blocks))
+        blocks.append((f"{name or 'nuclei'}  ·  {number}", samples.crops[chosen]))
+    more = len(names) - len(shown)
+    return headed(blocks, f"and {more} more" if more else "")
+
+
+def headed(blocks: list[tuple[str, np.ndarray]], last: str = "") -> Image.Image:
+    """Draw crops in rows of COLUMNS, each block of them under a line of text.
+
+    Args:
+        blocks: a line, and (N, P, P, 3) uint8.
+        last: a line below them all.
+
+    Returns:
+        RGB, 1,012 px wide.
+    """
+    parts = [part for text, crops in blocks for part in (_head(text), tiles(crops))]
+    return Image.fromarray(np.concatenate([*parts, *([_head(last)] if last else [])]))
 
 
 def tiles(crops: np.ndarray) -> np.ndarray:

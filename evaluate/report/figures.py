@@ -21,6 +21,7 @@ from shards.write import atomic, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL.Image import Image
 
 FIELDS = {
     "section": "of the report, such as Batch effects; the same word for a figure and its table",
@@ -28,6 +29,7 @@ FIELDS = {
     "caption": "what is to be seen, how it was computed, in a sentence or two",
     "headline": "one sentence for the head of the report: the finding, with its figures",
     "command": "of evaluate/main.py that made it, in a word; the report prints its command line",
+    "colours": "of a picture: {what: '#rrggbb'}, its legend",
     "best": "of a table: {column: 'max' or 'min'}, whose best value is set in bold",
 }
 FIGURES, TABLES = ("svg", "png"), ("csv", "md")  # the first of a name is shown
@@ -46,6 +48,7 @@ class Entry:
     caption: str = ""
     headline: str = ""
     command: str = ""
+    colours: dict[str, str] = field(default_factory=dict)
     best: dict[str, str] = field(default_factory=dict)
 
 
@@ -76,6 +79,24 @@ def save_figure(out: Path, name: str, figure: "Figure", **facts: object) -> Path
         with atomic(base.with_name(f"{name}.{kind}")) as file:
             file.write(data.getvalue())
     return base.with_name(f"{name}.svg")
+
+
+def save_picture(out: Path, name: str, picture: "Image", **facts: object) -> Path:
+    """Write a picture as PNG, and what to say of it; return its path.
+
+    Args:
+        out: the results folder.
+        name: of the files.
+        picture: of Pillow.
+        facts: some of FIELDS.
+
+    Raises:
+        ValueError: a name or a field that is none.
+    """
+    path = _describe(out, "figures", name, facts).with_name(f"{name}.png")
+    with atomic(path) as file:
+        picture.save(file, "PNG")
+    return path
 
 
 def save_table(out: Path, name: str, header: list[str], rows: list[list], **facts: object) -> Path:
@@ -180,7 +201,7 @@ def _facts(path: Path) -> dict[str, Any]:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         facts = {"headline" if k == "answer" else k: v for k, v in facts.items()}  # its first name
-        shape = {name: dict if name == "best" else str for name in FIELDS}
+        shape = {name: dict if name in ("best", "colours") else str for name in FIELDS}
         wrong = [k for k, v in facts.items() if not isinstance(v, shape.get(k, ()))]
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path} is no description of a figure or table: {error!r}") from error

@@ -45,12 +45,27 @@ def entry(one: Entry, commands: list[dict]) -> str:
     title = f"<h3>{escape(one.title)}</h3>" if one.title else ""
     caption = f"<span>{escape(one.caption)}</span>" if one.caption else ""
     if one.kind == "figures":
-        return title + figure(one.path, one.title, caption + command)
+        return title + legend(one.colours) + figure(one.path, one.title, caption + command)
     header, rows = read_table(one.path)
     body = plain_table(header, rows, one.best)
     if len(rows) > LONG:
         body = f"<details><summary>{len(rows)} rows</summary>{body}</details>"
     return f'{title}{body}<p class="said">{caption}{command}</p>'
+
+
+def legend(colours: dict[str, str]) -> str:
+    """Return a legend of what each colour stands for; what is no colour has none.
+
+    Args:
+        colours: what -> #rrggbb.
+    """
+    items = "".join(
+        f'<li><i style="background:{colour}"></i>{escape(name)}</li>'
+        if re.fullmatch(r"#[0-9a-fA-F]{6}", colour)
+        else f"<li>{escape(name)}</li>"
+        for name, colour in colours.items()
+    )
+    return f'<ul class="legend">{items}</ul>' if items else ""
 
 
 def figure(path: Path, name: str, caption: str, wide: bool = False) -> str:

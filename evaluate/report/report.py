@@ -31,6 +31,7 @@ from shards.write import write_text
 # The order of sections; those of other names come after Molecules.
 ORDER = (
     "Probes",
+    "Slides",
     DETAILS,
     "Comparison",
     "Compute",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from evaluate.classes.calls import Calls
 from evaluate.endings import Encoder
 from evaluate.slides.extraction import MORPHOLOGY, Nuclei
 from shards.schema import MPP
@@ -13,9 +14,18 @@ THUMBNAIL_PX = 2000  # longer side of the picture that goes along
 NUCLEUS_UM = 8.0  # diameter at which squidpy draws a nucleus
 
 
-def about(encoder: Encoder, nuclei: Nuclei) -> dict:
+def about(encoder: Encoder, nuclei: Nuclei, calls: Calls | None = None) -> dict:
     """Return what a reader of the embeddings should know, as JSON."""
     record = nuclei.record
+    own = calls and calls.classifier
+    known = own and {
+        "name": own.name,
+        "sha256": own.sha256,
+        "classes": list(own.classes),
+        "colours": list(own.colours.values()),
+        "min_probability": calls.least,
+        "training": own.facts["training"]["benchmark"],
+    }
     return {
         "slide": nuclei.slide,
         "project": record["project"],
@@ -28,6 +38,7 @@ def about(encoder: Encoder, nuclei: Nuclei) -> dict:
         "segmenter_version": nuclei.described.get("segmenter_version"),
         "stain": nuclei.described.get("stain"),
         "encoder": encoder.manifest(),
+        **({"classifier": known} if known else {}),
         "tar_sha256": record["sha256"],
         "versions": {name: version(name) for name in ("torch", "timm", "numpy")},
         "extract_versions": record.get("versions", {}),
@@ -54,13 +65,14 @@ def morphology(nuclei: Nuclei) -> dict[str, np.ndarray]:
     }
 
 
-def columns(nuclei: Nuclei) -> dict[str, np.ndarray]:
-    """Return obs: nucleus, slide, project, label and the morphology."""
+def columns(nuclei: Nuclei, calls: Calls | None = None) -> dict[str, np.ndarray]:
+    """Return obs: nucleus, slide, project, label, what a classifier says, and the morphology."""
     named = {"slide": nuclei.slide, "project": nuclei.record["project"] or ""}
     return {
         "nucleus": nuclei.table["nucleus"].to_numpy(),
         **{name: np.full(len(nuclei), text) for name, text in named.items()},
         "label": labels(nuclei),
+        **(calls.columns() if calls else {}),
         **morphology(nuclei),
     }
 

@@ -22,6 +22,7 @@ def write_h5ad(
     columns: dict[str, np.ndarray],
     obsm: dict[str, np.ndarray],
     uns: dict,
+    categories: dict[str, tuple[str, ...]] | None = None,
 ) -> None:
     """Write an AnnData file, whole or not at all.
 
@@ -32,6 +33,7 @@ def write_h5ad(
         columns: of obs, name -> (N,) numbers, or str, which become categories ('' is missing).
         obsm: name -> (N, K) numbers.
         uns: nested dicts of numbers, str, arrays; lists become arrays; None is left out.
+        categories: of columns whose categories have an order, or of which some may be absent.
     """
     import h5py
     import pandas
@@ -40,6 +42,7 @@ def write_h5ad(
     obs = pandas.DataFrame(index=pandas.Index(names))
     for name, values in columns.items():
         kinds = sorted(set(values.tolist()) - {""}) if values.dtype.kind in "UO" else None
+        kinds = (categories or {}).get(name, kinds)
         obs[name] = values if kinds is None else pandas.Categorical(values, kinds)
     count, width = embeddings.shape
     var = pandas.DataFrame(index=pandas.Index([f"embedding_{i}" for i in range(width)]))

@@ -11,7 +11,11 @@ from shards.schema import VIEW_PX
 
 
 def embed_slide(
-    encoder: Encoder, nuclei: Nuclei, work: Path, overwrite: bool = False
+    encoder: Encoder,
+    nuclei: Nuclei,
+    work: Path,
+    overwrite: bool = False,
+    side: int | None = None,
 ) -> np.ndarray:
     """Return the nuclei's embeddings as a file mapped into memory, made unless it is there.
 
@@ -23,6 +27,7 @@ def embed_slide(
         nuclei: N of a slide.
         work: the folder of the files in between.
         overwrite: embed anew whatever is there.
+        side: of the crops that the encoder sees, px; None: as in a benchmark.
 
     Returns:
         (N, D) float32, read-only.
@@ -39,7 +44,10 @@ def embed_slide(
     }
     order = np.argsort(nuclei.table["offset"].to_numpy(), kind="stable")  # as they lie in the tar
     # An encoder of wider crops gets them; all others see what they see in a benchmark.
-    side = max(VIEW_PX, encoder.input_px or 0)
+    usual = max(VIEW_PX, encoder.input_px or 0)
+    side = max(side or usual, encoder.input_px or 0)
+    if side != usual:
+        manifest["view_px"] = side
 
     def read(first: int, last: int) -> np.ndarray:
         return nuclei.crops(order[first:last], side)

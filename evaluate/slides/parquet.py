@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from evaluate.classes.calls import Calls
 from evaluate.slides.annotations import columns, xy
 from evaluate.slides.extraction import Nuclei
 from shards.write import atomic
@@ -14,13 +15,19 @@ from shards.write import atomic
 BLOCK = 4096  # rows in memory at once
 
 
-def write_parquet(path: Path, nuclei: Nuclei, embeddings: np.ndarray, described: dict) -> None:
-    """Write key, position, the columns of obs and `embedding` (a list of D float32).
+def write_parquet(
+    path: Path,
+    nuclei: Nuclei,
+    embeddings: np.ndarray | None,
+    described: dict,
+    calls: Calls | None = None,
+) -> None:
+    """Write key, position, the columns of obs and `embedding` (a list of D float32), if given.
 
     The file's metadata holds `described` as JSON under the key "lemon".
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    width, named = embeddings.shape[1], columns(nuclei)
+    named = columns(nuclei, calls) | (calls.each() if calls else {})
     places = dict(zip("xy", xy(nuclei).T, strict=True))
     schema, writer = None, None
     with atomic(path) as file:
@@ -29,8 +36,9 @@ def write_parquet(path: Path, nuclei: Nuclei, embeddings: np.ndarray, described:
             values = {"key": nuclei.keys(rows)}
             values |= {name: column[rows] for name, column in (places | named).items()}
             part = {name: pa.array(column, from_pandas=True) for name, column in values.items()}
-            flat = pa.array(np.ascontiguousarray(embeddings[rows]).reshape(-1))
-            part["embedding"] = pa.FixedSizeListArray.from_arrays(flat, width)
+            if embeddings is not None:
+                flat = pa.array(np.ascontiguousarray(embeddings[rows]).reshape(-1))
+                part["embedding"] = pa.FixedSizeListArray.from_arrays(flat, embeddings.shape[1])
             table = pa.table(part)
             if writer is None:
                 schema = table.schema.with_metadata({"lemon": json.dumps(described)})

@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 import shapely
 
-from evaluate.maps.map import COLOURS
+from evaluate.maps.colouring import hues
 from shards.write import atomic
 
 DECIMALS = 2  # of an outline's corners, px
@@ -24,6 +24,7 @@ def write_qupath(
     labels: np.ndarray,
     measurements: dict[str, np.ndarray],
     origin: tuple[float, float] = (0, 0),
+    colours: dict[str, str] | None = None,
 ) -> None:
     """Write a FeatureCollection, a Feature a line, some thousands in memory at a time.
 
@@ -40,13 +41,12 @@ def write_qupath(
         labels: (N,) str, '' for none.
         measurements: name -> (N,).
         origin: of QuPath's frame, px; subtracted.
+        colours: class -> #rrggbb; None: by the classes' alphabet.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     names = sorted(set(labels.tolist()) - {""})
-    classes = {
-        name: {"name": name, "color": _rgb(COLOURS[i % len(COLOURS)])}
-        for i, name in enumerate(names)
-    }
+    colours = colours or dict(zip(names, hues(names), strict=True))
+    classes = {name: {"name": name, "color": _rgb(colours[name])} for name in names}
     first = 0
     with atomic(path) as file:
         file.write(b'{"type":"FeatureCollection","features":[')

@@ -9,7 +9,6 @@ import pytest
 
 from extract.network.scores import match
 from extract.segment.rays import segment
-from extract.tissue import tissue_mask
 from shards.stain import (
     REFERENCE,
     REFERENCE_MAX,
@@ -19,6 +18,7 @@ from shards.stain import (
     macenko,
     optical_density,
 )
+from shards.tissue import tissue_mask
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "../shared/data/tcga-mini"

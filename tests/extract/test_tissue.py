@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.spatial import Voronoi
 
-from extract.tissue import pale_tissue, stained_tissue, tissue_mask
+from shards.tissue import pale_tissue, stained_tissue, tissue_mask
 
 GLASS = 243
 

@@ -1,0 +1,151 @@
+"""A classifier on every slide of a folder of cells, slide by slide, each a file of its own.
+
+<out>/classes/<classifier>/<slide>.parquet    a row a nucleus: key, x, y, class, probabilities
+<out>/classes/<classifier>/<slide>.json       its counts and what they depend on; written last
+"""
+
+import json
+import logging
+from pathlib import Path
+
+from evaluate.classes.calls import NONE, Calls, call
+from evaluate.classes.classifier import Classifier
+from evaluate.classes.counts import Count, count
+from evaluate.endings import Encoder
+from evaluate.slides.annotations import about
+from evaluate.slides.extraction import Nuclei, open_nuclei
+from evaluate.slides.nuclei_embeddings import embed_slide
+from evaluate.slides.outputs import write_file
+from evaluate.slides.parquet import write_parquet
+from shards.cells import read_record
+from shards.folder import visible
+from shards.schema import CROP_PX
+from shards.write import write_text
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+NAMED = 5  # slides without cells that are named
+
+
+def check(
+    classifier: Classifier, encoder: Encoder, nuclei: Nuclei, any_scale: bool = False
+) -> None:
+    """Refuse another encoder, a slide of another scale, or crops smaller than the window.
+
+    Raises:
+        ValueError: by name.
+    """
+    classifier.check_encoder(encoder)
+    classifier.check_scale(nuclei.slide, nuclei.record.get("mpp"), any_scale)
+    classifier.check_crops(str(nuclei.folder), CROP_PX)
+
+
+def slides_of(cells: Path, classifier: Classifier) -> tuple[list[dict], list[Count]]:
+    """Return the records of slides with cells, and the counts of those done without any.
+
+    Slides that are skipped or failed are said.
+
+    Raises:
+        FileNotFoundError: no such folder, or no slide in it is done.
+    """
+    if not cells.is_dir():
+        raise FileNotFoundError(f"no folder {cells}; make it with `python extract/main.py`")
+    records = [read_record(path) for path in visible(cells.glob("*.json"))]
+    done = [record for record in records if record["outcome"] == "done"]
+    rest = [record["slide"] for record in records if record["outcome"] != "done"]
+    if not done:
+        raise FileNotFoundError(f"{cells} holds no slide that is done ({len(rest)} are not)")
+    if rest:
+        some = ", ".join(rest[:NAMED]) + (" …" if len(rest) > NAMED else "")
+        log.info("%s: %d slides are not done, hence not classified: %s", cells, len(rest), some)
+    none = dict.fromkeys((*classifier.classes, NONE), 0)
+    empty = [
+        Count(record["slide"], record["project"] or "", none, None)
+        for record in done
+        if not record["fates"]["kept"]
+    ]
+    return [record for record in done if record["fates"]["kept"]], empty
+
+
+def classify(
+    record: dict,
+    cells: Path,
+    classifier: Classifier,
+    encoder: Encoder,
+    out: Path,
+    least: float = 0.0,
+    any_scale: bool = False,
+    formats: tuple[str, ...] = (),
+    overwrite: bool = False,
+) -> Count:
+    """Classify one slide's nuclei and write what is asked for, unless that was done before.
+
+    Args:
+        record: of the slide.
+        cells: the folder that extract/main.py wrote.
+        classifier: fitted on this encoder.
+        encoder: of evaluate/encoders.py.
+        out: the results folder.
+        least: probability below which a nucleus stays without a class.
+        any_scale: take slides that are not 40X, too.
+        formats: endings of further files, of evaluate/slides/outputs.py.
+        overwrite: classify anew.
+
+    Raises:
+        ValueError: another encoder, scale or window; or the cells are not whole.
+    """
+    folder = Path(out) / "classes" / classifier.name
+    mark = folder / f"{record['slide']}.json"
+    depends = {
+        "format": FORMAT,
+        "classifier_sha256": classifier.sha256,
+        "encoder": json.loads(json.dumps(encoder.manifest())),
+        "tar_sha256": record["sha256"],
+        "min_probability": least,
+    }
+    files = [folder / f"{record['slide']}{ending}" for ending in (".parquet", *formats)]
+    if not overwrite and (found := _read(mark, depends)) and all(p.is_file() for p in files):
+        return found
+    nuclei = open_nuclei(cells, record)
+    check(classifier, encoder, nuclei, any_scale)
+    embeddings = embed_slide(encoder, nuclei, Path(out), overwrite, classifier.window_px)
+    calls = call(classifier, embeddings, least)
+    mark.unlink(missing_ok=True)
+    write_parquet(files[0], nuclei, None, about(encoder, nuclei, calls), calls)
+    for path in files[1:]:
+        write_file(path, encoder, nuclei, embeddings, calls=calls)
+    counted = count(nuclei, calls)
+    write_text(mark, json.dumps(depends | {"count": counted.as_json()}, indent=1) + "\n")
+    return counted
+
+
+def calls_of(
+    record: dict, cells: Path, classifier: Classifier, encoder: Encoder, out: Path, least: float
+) -> tuple[Nuclei, Calls]:
+    """Return a slide's nuclei and what was said of them, from the embeddings on disk."""
+    nuclei = open_nuclei(cells, record)
+    embeddings = embed_slide(encoder, nuclei, Path(out), False, classifier.window_px)
+    return nuclei, call(classifier, embeddings, least)
+
+
+def counts_so_far(out: Path, classifier: Classifier, least: float) -> list[Count]:
+    """Return the counts of all slides that this classifier was applied to, by slide."""
+    found = []
+    for path in sorted((Path(out) / "classes" / classifier.name).glob("*.json")):
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        same = facts["classifier_sha256"] == classifier.sha256
+        if same and facts["min_probability"] == least:
+            found.append(Count(**facts["count"]))
+    return found
+
+
+def _read(mark: Path, depends: dict) -> Count | None:
+    if not mark.is_file():
+        return None
+    try:
+        facts = json.loads(mark.read_text(encoding="utf-8"))
+        counted = facts.pop("count")
+    except (ValueError, KeyError, AttributeError):
+        return None
+    return Count(**counted) if facts == depends else None

@@ -1,0 +1,196 @@
+"""A classifier to keep: a logistic regression on one encoder's embeddings, in a small folder.
+
+classifier/classifier.json      classes, colours, encoder, scale, window, C, scores, training
+classifier/model.safetensors    mean, scale (D,), weights (K, D), bias (K,), float64
+"""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluate.endings import Encoder
+from shards.filetype import check_file
+from shards.schema import MPP, MPP_40X
+from shards.write import atomic, write_text
+
+FORMAT = 1
+ROWS = 65_536  # of embeddings taken at once
+VARIES = ("name", "precision")  # of an encoder's manifest: what does not change the encoder
+NEEDED = ("classes", "colours", "encoder", "encoder_sha256", "mpp", "window_px", "temperature")
+AGAIN = "make it again with `python evaluate/main.py fit`"
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """A regression from embeddings of D numbers to K classes."""
+
+    name: str  # of its folder
+    classes: tuple[str, ...]  # K
+    mean: np.ndarray  # (D,) float64
+    scale: np.ndarray  # (D,)
+    weights: np.ndarray  # (K, D), on features less the mean over the scale
+    bias: np.ndarray  # (K,)
+    temperature: float  # by which scores are divided, so that probabilities are calibrated
+    facts: dict[str, Any]  # classifier.json
+
+    @property
+    def colours(self) -> dict[str, str]:
+        """Class -> #rrggbb."""
+        return self.facts["colours"]
+
+    @property
+    def window_px(self) -> int:
+        """Side of the crops its embeddings are of, px at 0.25 µm/px."""
+        return self.facts["window_px"]
+
+    @property
+    def sha256(self) -> str:
+        """The digest of what its answers depend on."""
+        digest = hashlib.sha256("\0".join([*self.classes, self.facts["encoder_sha256"]]).encode())
+        for array in (self.mean, self.scale, self.weights, self.bias):
+            digest.update(np.ascontiguousarray(array, "<f8").tobytes())
+        digest.update(f"{self.temperature!r} {self.window_px}".encode())
+        return digest.hexdigest()
+
+    def probabilities(self, embeddings: np.ndarray) -> np.ndarray:
+        """Return (N, K) float32 that sum to 1, for (N, D) embeddings, a block at a time.
+
+        Raises:
+            ValueError: embeddings of another width.
+        """
+        if embeddings.shape[1] != len(self.mean):
+            raise ValueError(
+                f"classifier {self.name} takes embeddings of {len(self.mean)} numbers, found "
+                f"{embeddings.shape[1]}"
+            )
+        out = np.empty((len(embeddings), len(self.classes)), np.float32)
+        for first in range(0, len(out), ROWS):
+            z = (embeddings[first : first + ROWS] - self.mean) / self.scale
+            scores = (z @ self.weights.T + self.bias) / self.temperature
+            scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+            out[first : first + ROWS] = scores / scores.sum(axis=1, keepdims=True)
+        return out
+
+    def check_encoder(self, encoder: Encoder) -> None:
+        """Refuse another encoder than the one it was fitted on; its name may differ.
+
+        Raises:
+            ValueError: it is another, or its readout or an ending differs.
+        """
+        if identity(encoder.manifest()) != self.facts["encoder_sha256"]:
+            own = self.facts["encoder"]
+            raise ValueError(
+                f"classifier {self.name} was fitted on embeddings of {_said(own)}; "
+                f"--encoder is {_said(encoder.manifest())}: give the encoder it was fitted on, or "
+                "fit it anew"
+            )
+
+    def check_scale(self, slide: str, mpp: float | None, any_scale: bool = False) -> None:
+        """Refuse a slide of another magnification than what the classifier has seen.
+
+        Args:
+            slide: its id.
+            mpp: of the slide itself, µm/px; None: not known.
+            any_scale: take it all the same; its crops were resampled to 0.25 µm/px.
+
+        Raises:
+            ValueError: the slide is none of 40X.
+        """
+        if any_scale or mpp is None or MPP_40X[0] <= mpp <= MPP_40X[1]:
+            return
+        raise ValueError(
+            f"slide {slide} is at {mpp:.3g} µm/px, resampled; classifier {self.name} was fitted on "
+            f"crops at {self.facts['mpp']} µm/px (40X). --any-scale applies it all the same"
+        )
+
+    def check_crops(self, where: str, side: int) -> None:
+        """Refuse crops smaller than the windows the classifier was fitted on.
+
+        Raises:
+            ValueError: they are, by name.
+        """
+        if side < self.window_px:
+            raise ValueError(
+                f"classifier {self.name} was fitted on windows of {self.window_px} px at "
+                f"{self.facts['mpp']} µm/px; {where} holds crops of {side} px: fit it on a "
+                f"benchmark prepared with --view {side} or less"
+            )
+
+
+def identity(manifest: dict) -> str:
+    """Return the digest of an encoder's manifest, whatever it is called and at either precision."""
+    own = {key: value for key, value in manifest.items() if key not in VARIES}
+    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
+
+
+def save(classifier: Classifier, folder: Path) -> None:
+    """Write a classifier's folder; classifier.json last, for it says that the rest is whole."""
+    from safetensors.numpy import save as to_bytes
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "classifier.json").unlink(missing_ok=True)
+    names = ("mean", "scale", "weights", "bias")
+    with atomic(folder / "model.safetensors") as file:
+        file.write(to_bytes({n: np.ascontiguousarray(getattr(classifier, n)) for n in names}))
+    text = json.dumps({"format": FORMAT, **classifier.facts}, indent=1, ensure_ascii=False)
+    write_text(folder / "classifier.json", text + "\n")
+
+
+def load(folder: Path) -> Classifier:
+    """Read a classifier's folder.
+
+    Raises:
+        FileNotFoundError: no such folder, or no classifier in it.
+        ValueError: a file is not what `save` wrote.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    folder = Path(folder)
+    path, weights = folder / "classifier.json", folder / "model.safetensors"
+    for file in (path, weights):
+        if not file.is_file():
+            raise FileNotFoundError(f"no classifier at {folder}: no {file.name}; {AGAIN}")
+        check_file(file)
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}); {AGAIN}") from error
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        found = facts.get("format") if isinstance(facts, dict) else "none"
+        raise ValueError(f"{folder}: a classifier of format {found}; {FORMAT} is read: {AGAIN}")
+    if absent := [name for name in NEEDED if name not in facts]:
+        raise ValueError(f"{path} lacks {absent[0]!r}; {AGAIN}")
+    if facts["mpp"] != MPP:
+        raise ValueError(f"{path}: a classifier of crops at {facts['mpp']} µm/px, not {MPP}")
+    try:
+        arrays = load_file(weights)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{weights} does not open: {error}; {AGAIN}") from error
+    kinds = len(facts["classes"])
+    width = arrays["mean"].shape[0] if "mean" in arrays else 0
+    shapes = {"mean": (width,), "scale": (width,), "weights": (kinds, width), "bias": (kinds,)}
+    for name, shape in shapes.items():
+        found = arrays.get(name)
+        if found is None or found.shape != shape or not np.isfinite(found).all():
+            raise ValueError(f"{weights}: {name!r} is not {shape} finite numbers; {AGAIN}")
+    temperature = facts["temperature"]
+    if not (isinstance(temperature, float) and 0 < temperature < math.inf):
+        raise ValueError(f"{path}: a temperature of {temperature!r}; {AGAIN}")
+    own = {name: arrays[name] for name in shapes}
+    name = folder.resolve().name
+    return Classifier(
+        name=name, classes=tuple(facts["classes"]), temperature=temperature, facts=facts, **own
+    )
+
+
+def _said(manifest: dict) -> str:
+    """Name an encoder in an error: its name, kind and the start of its weights' digest."""
+    parts = [str(manifest.get("kind", "")), str(manifest.get("sha256", ""))[:12]]
+    parts += [f"{key} {manifest[key]}" for key in ("seed", "views") if key in manifest]
+    return f"{manifest.get('name')} ({', '.join(filter(None, parts))})"

@@ -1,0 +1,66 @@
+"""Slides and cells in their classes' colours."""
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from evaluate.classes.calls import NONE, Calls
+from evaluate.classes.tissue import View
+from evaluate.report.class_sheet import COLUMNS, ROWS, headed
+from evaluate.slides.annotations import xy
+from evaluate.slides.extraction import Nuclei
+from shards.schema import VIEW_PX
+
+LONGEST_PX = 1600  # of a slide's picture
+FADED = 0.45  # share of white over the slide, below the nuclei
+NUCLEUS_UM = 3.5  # radius at which a nucleus is drawn, within
+DOT_PX = (1.3, 7.0)
+GREY = "#9aa3ab"  # of nuclei without a class
+
+
+def overview(nuclei: Nuclei, calls: Calls, view: View) -> Image.Image:
+    """Draw a slide's nuclei in the colours of their classes over its faded picture.
+
+    Args:
+        nuclei: N.
+        calls: of the N.
+        view: of the slide.
+    """
+    faded = view.image.astype(np.float32) * (1 - FADED) + 255 * FADED
+    image = np.ascontiguousarray(faded.astype(np.uint8))
+    radius = np.clip(NUCLEUS_UM / nuclei.record["mpp"] / view.down, *DOT_PX)
+    places, labels = (xy(nuclei) + 0.5) / view.down, calls.labels
+    shift = 4  # bits of a pixel's fraction
+    colours = calls.classifier.colours | {"": GREY}
+    numbers = calls.counts()
+    order = sorted(colours, key=lambda name: -numbers[name or NONE])  # rare ones on top
+    for name in ("", *(name for name in order if name)):
+        colour = rgb(colours[name])
+        for x, y in np.round(places[labels == name] * 2**shift).astype(int).tolist():
+            cv2.circle(image, (x, y), round(radius * 2**shift), colour, -1, cv2.LINE_AA, shift)
+    return Image.fromarray(image)
+
+
+def grid(nuclei: Nuclei, calls: Calls, seed: int = 0) -> Image.Image:
+    """Draw some cells of each class, chosen at random, under its name, number and share.
+
+    Args:
+        nuclei: N.
+        calls: of the N.
+        seed: of the choice.
+    """
+    labels, rng, blocks = calls.labels, np.random.default_rng(seed), []
+    for name, number in calls.counts().items():
+        rows = np.flatnonzero(labels == ("" if name == NONE else name))
+        if not number:
+            continue
+        chosen = np.sort(rng.choice(rows, min(number, COLUMNS * ROWS), replace=False))
+        blocks.append((f"{name}  ·  {number:,}  ·  {number / len(labels):.0%}",
+                       nuclei.crops(chosen, VIEW_PX)))  # fmt: skip
+    return headed(blocks)
+
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    """Return #rrggbb as numbers."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return red, green, blue

@@ -1,0 +1,64 @@
+"""A classifier of nuclei to keep, fitted on a benchmark's labels."""
+
+import argparse
+from pathlib import Path
+
+from evaluate.commands import flags
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
+    flags.encoder(command, several=False)
+    data = command.add_argument_group("data")
+    data.add_argument(
+        "--benchmark", required=True, metavar="DIR", help="a benchmark's folder; DIR:TASK a task"
+    )
+    data.add_argument(
+        "--without",
+        nargs="+",
+        default=[],
+        metavar="GROUP",
+        help="leave these slides, images or patients out, to apply the classifier to",
+    )
+    group = command.add_argument_group("run")
+    group.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="the classifier's folder"
+    )
+    group.add_argument(
+        "--work", type=Path, metavar="DIR", help="of the embeddings (default: <out>.work)"
+    )
+    group.add_argument("--folds", type=flags.at_least(3), default=5, help="of the cross-validation")
+    group.add_argument(
+        "--bootstrap",
+        type=flags.at_least(0),
+        default=1000,
+        help="resamples of intervals; 0: none",
+    )
+    group.add_argument("--seed", type=int, default=0, help="of the folds and of `untrained`")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Fit a classifier, write its folder, and say how good it is."""
+    from evaluate.benchmarks.find import find_benchmark
+    from evaluate.classes.classifier import save
+    from evaluate.classes.fit import fit, without
+    from evaluate.classes.scores import lines
+    from evaluate.commands.inputs import say_used
+    from evaluate.embeddings import embed
+    from evaluate.encoders import open_encoders
+    from evaluate.probes.assess import Settings
+
+    benchmark = find_benchmark(options.benchmark)
+    say_used([benchmark])
+    rows = without(benchmark, options.without)
+    (encoder,) = open_encoders([options.encoder], options.seed, options.batch, options.precision)
+    work = options.work or options.out.with_name(f"{options.out.name}.work")
+    embeddings = embed(encoder, benchmark, work, keep=encoder.cached)
+    if len(rows) < len(benchmark):
+        benchmark, embeddings = benchmark.take(rows), embeddings[rows]
+    settings = Settings(options.folds, options.seed, None, None, 0, options.bootstrap)
+    classifier = fit(encoder, embeddings, benchmark, settings, options.out.resolve().name)
+    save(classifier, options.out)
+    for line in lines(classifier.facts):
+        print(line)
+    print(f"{options.out}: {len(benchmark):,} nuclei of {len(classifier.classes)} classes")
