@@ -3,6 +3,7 @@
 import argparse
 import ast
 import re
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -144,3 +145,22 @@ def test_extras_and_python_examples(page):
 def test_a_wrong_command_is_seen(block, tmp_path):
     with pytest.raises((AssertionError, SystemExit, OSError, ValueError, pytest.fail.Exception)):
         all_understood(block, tmp_path)
+
+
+QUICK = ("extract/main.py status", "extract/main.py sheet")
+QUICK += ("shards/main.py info", "shards/main.py verify")
+
+
+def test_quick_commands_run(cells, shards_folder, tmp_path, monkeypatch):
+    (tmp_path / "cells").symlink_to(cells)
+    shutil.copytree(shards_folder, tmp_path / "shards")
+    monkeypatch.chdir(tmp_path)
+    ran = []
+    for block in blocks(ROOT / "docs" / "stages.md", "bash"):
+        for _, words in said(block, tmp_path):
+            if " ".join(words[1:3]) in QUICK:
+                monkeypatch.setattr(sys, "argv", words[1:])
+                main = import_module(words[1].removesuffix(".py").replace("/", ".")).main
+                assert main(*[words[2:]][: main.__code__.co_argcount]) == 0, words
+                ran.append(words[2])
+    assert ran == ["status", "sheet", "info", "verify"]

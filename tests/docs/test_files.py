@@ -11,7 +11,8 @@ import pytest
 
 from tests.docs.pages import ROOT
 
-FILES = ROOT / "docs" / "files.md"
+DOCS = ROOT / "docs"
+FILES = DOCS / "files.md"
 
 
 def rows(heading: str) -> list[list[str]]:
@@ -99,7 +100,7 @@ def messages_of(files: list[Path]) -> list[str]:
 
 
 def test_messages_are_what_the_code_says():
-    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    page = (DOCS / "troubleshooting.md").read_text()
     messages = re.findall(r"^\*\*(`+) ?(.+?) ?\1\*\*$", page, re.M)
     assert len(messages) >= 20
     files = [
@@ -111,3 +112,12 @@ def test_messages_are_what_the_code_says():
     for _, message in messages:
         parts = [part.strip() for part in re.split("…", message) if part.strip(" :;,.()/")]
         assert any(all(part in text for part in parts) for text in texts), message
+
+
+def test_the_default_segmenter_is_the_one_that_is_said():
+    said = re.search(
+        r"Without `--segmenter`, `(\w+)` is used", (DOCS / "segmenters.md").read_text()
+    )
+    flag = re.search(r'"--segmenter",[^)]*?default="(\w+)"', (ROOT / "extract/main.py").read_text())
+    assert said and flag
+    assert said[1] == flag[1]
