@@ -1,29 +1,69 @@
-"""Which files of a folder are slides, and what is to be said of the rest."""
+"""Which files of a folder are slides, and what is to be said of the rest.
+
+Scanners' formats, TIFFs and DICOM are slides. Plain images are slides in a folder that holds
+nothing else: beside slides they are thumbnails, masks and labels. What has one channel by its head
+is a mask or a label image, and no slide.
+"""
 
 import os
 from collections import Counter
 from pathlib import Path
 
-from shards.folder import list_folder
+from shards.folder import list_folder, named
+from shards.scans import dicom
+from shards.scans.head import is_mask
+from shards.scans.image import SUFFIXES as IMAGES
 
 SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide")
+ALL = (*SUFFIXES, dicom.SUFFIX, *IMAGES)
+TIFFS = (".tif", ".tiff")
+SMALL = 32 << 20  # bytes up to which the head of a TIFF is looked at: label images are small
 KINDS = 8  # of other files, that are named
 
 
-def find_scans(folder: Path) -> tuple[list[Path], list[str]]:
+def find_scans(folder: Path) -> tuple[dict[Path, str | None], list[str]]:
     """Find the slides in a folder and those below it, behind links too.
 
     Returns:
-        The paths, links to slides that are not there among them; and, a sentence a kind, what was
-        passed over.
+        The paths, links to slides that are not there among them, of DICOM the file of level 0,
+        each with the id that a DICOM slide has; and, a sentence a kind, what was passed over.
     """
     found = list_folder(folder)
-    scans = [p for p in found.files + found.dangling if p.suffix.lower() in SUFFIXES]
+    files = found.files + found.dangling
+    scans = [p for p in files if p.suffix.lower() in SUFFIXES]
+    series, strangers = dicom.find_series(p for p in files if p.suffix.lower() == dicom.SUFFIX)
+    taken = (*SUFFIXES, dicom.SUFFIX)
+    images = [p for p in files if p.suffix.lower() in IMAGES]
+    if not scans and not series:
+        scans, taken = images, ALL
+    masks = [p for p in scans if _looked_at(p) and is_mask(p)]
+    scans = sorted(set(scans).difference(masks))
     once = _once(scans)
     remarks = found.remarks()
     if len(once) < len(scans):
         remarks.append(f"{len(scans) - len(once)} slides are there twice by links, taken once")
-    return once, remarks + _others(found.files)
+    if masks:
+        remarks.append(
+            f"{named(masks, 'image')} of one channel or a few colours left out, as masks or labels"
+        )
+    if strangers:
+        remarks.append(f"{named(strangers, 'DICOM file')} that hold no slide left out")
+    remarks += _others(found.files, taken)
+    if taken is not ALL and images:
+        remarks.append(
+            "PNG, JPEG and the like are taken for slides only where they are alone; a CSV names any"
+        )
+    slides: dict[Path, str | None] = dict.fromkeys(once)
+    slides |= {one.volume: one.slide for one in series}
+    return dict(sorted(slides.items())), remarks
+
+
+def _looked_at(path: Path) -> bool:
+    """Tell whether a file may be a mask by its kind and size; scanners' formats are not opened."""
+    suffix = path.suffix.lower()
+    if suffix in TIFFS:
+        return path.exists() and path.stat().st_size <= SMALL
+    return suffix in IMAGES and path.exists()
 
 
 def _once(paths: list[Path]) -> list[Path]:
@@ -36,10 +76,10 @@ def _once(paths: list[Path]) -> list[Path]:
     return list(real.values())
 
 
-def _others(files: list[Path]) -> list[str]:
+def _others(files: list[Path], taken: tuple[str, ...]) -> list[str]:
     """Say which files are no slides by their names: unfinished downloads, and the rest by kind."""
     data = {p.with_suffix("") for p in files if p.suffix.lower() == ".mrxs"}  # folders of their own
-    others = [p for p in files if p.suffix.lower() not in SUFFIXES and data.isdisjoint(p.parents)]
+    others = [p for p in files if p.suffix.lower() not in taken and data.isdisjoint(p.parents)]
     partial = sum(p.suffix == ".partial" for p in others)
     rest = [p for p in others if p.suffix != ".partial"]
     said = []

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import openslide
 
 from extract.tiff import JpegTiles
-from shards.filetype import check_file, describe
 from shards.scale import check_mpp, scale
+from shards.scans.scan import open_scan
 from shards.schema import MPP_40X
 
 TILE_PX = (128, 1024)  # sides of tiles worth reading one by one; others are read in squares of
@@ -21,13 +20,13 @@ THUMBNAIL_PX = 4e7  # the most pixels of a level that are read at once
 
 
 class Slide:
-    """An open slide, read in level-0 pixels of OpenSlide's full frame.
+    """An open slide, read in level-0 pixels; of OpenSlide's full frame, where it reads the slide.
 
     A damaged tile is white in what is read, and is listed in `damaged`: who uses the pixels asks
     `whole` whether they are the slide's own.
 
     Attributes:
-        properties: OpenSlide's.
+        properties: of `shards.scans.scan.Scan`.
         damaged: (left, top, right, bottom) of each damaged tile met so far, px.
         fast: whether tiles are decoded here instead of by OpenSlide.
     """
@@ -36,18 +35,17 @@ class Slide:
         """Open a slide and settle its scale.
 
         Args:
-            path: of a file that OpenSlide reads.
+            path: of a file that `shards.scans.scan.open_scan` opens.
             mpp: µm/px at level 0; None: what the slide says.
 
         Raises:
             FileNotFoundError: it is not there, or its download did not end.
-            ValueError: OpenSlide cannot open it, or its scale is not known or no microscope's.
+            ValueError: nothing opens it, or its scale is not known or no microscope's.
         """
         self.path = Path(path)
-        self._missing()
-        self._open()
-        self.width, self.height = self._slide.dimensions
-        self.properties = properties = dict(self._slide.properties)
+        self._scan = open_scan(self.path)
+        self.width, self.height = self._scan.width, self._scan.height
+        self.properties = properties = dict(self._scan.properties)
         if mpp is None:
             self.mpp, self.mpp_source = scale(self.path, properties)
         else:
@@ -56,10 +54,7 @@ class Slide:
         self.damaged: list[tuple[int, int, int, int]] = []
         self._cache: OrderedDict[tuple[int, int], np.ndarray | None] = OrderedDict()
         self._cached = 0
-        self._tile_px = tuple(
-            int(properties.get(f"openslide.level[0].tile-{side}", 0))
-            for side in ("width", "height")
-        )
+        self._tile_px = self._scan.tile_px
         if not all(TILE_PX[0] <= side <= TILE_PX[1] for side in self._tile_px):
             self._tile_px = (SQUARE_PX, SQUARE_PX)
         self._tiles = self._checked_tiles()
@@ -111,11 +106,7 @@ class Slide:
         """Return the whole slide as an image of about `mpp` µm/px, and its exact scale."""
         shrink = max(mpp / self.mpp, 1.0)
         size = (max(round(self.width / shrink), 1), max(round(self.height / shrink), 1))
-        level = self._slide.get_best_level_for_downsample(shrink)
-        width, height = self._slide.level_dimensions[level]
-        image = None
-        if level and width * height <= THUMBNAIL_PX:
-            image, _ = self._openslide((0, 0), level, (width, height))
+        image = self._scan.reduced(shrink, THUMBNAIL_PX)
         if image is None:  # a lone level, too large to be read at once, or a damaged one
             image = self._strips(size[0])
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
@@ -151,32 +142,13 @@ class Slide:
         return tile
 
     def _square(self, row: int, column: int) -> np.ndarray:
-        """Read a tile of level 0 through OpenSlide."""
+        """Read a tile of level 0 through the slide's reader."""
         (side_x, side_y), (x, y) = (
             self._tile_px,
             (column * self._tile_px[0], row * self._tile_px[1]),
         )
         size = (min(side_x, self.width - x), min(side_y, self.height - y))
-        image, error = self._openslide((x, y), 0, size)
-        if image is None:
-            raise ValueError(error)
-        return image
-
-    def _openslide(
-        self, corner: tuple[int, int], level: int, size: tuple[int, int]
-    ) -> tuple[np.ndarray | None, str]:
-        """Read a region over white through OpenSlide; None and the reason where it cannot be."""
-        try:
-            region = np.asarray(self._slide.read_region(corner, level, size))  # (H, W, 4)
-        except openslide.OpenSlideError as error:
-            self._missing()
-            self._open()  # after an error OpenSlide answers every call with that error
-            return None, str(error)
-        rgb, alpha = region[..., :3], region[..., 3:]
-        if (alpha == 255).all():
-            return np.ascontiguousarray(rgb), ""
-        weight = alpha.astype(np.float32) / 255
-        return np.rint(rgb * weight + 255 * (1 - weight)).astype(np.uint8), ""
+        return self._scan.region(x, y, *size)
 
     def _note_damage(self, row: int, column: int, error: ValueError) -> None:
         """List a tile as damaged.
@@ -199,7 +171,7 @@ class Slide:
 
     def _checked_tiles(self) -> JpegTiles | None:
         """Return the slide's tiles if they can be decoded here to the very pixels of OpenSlide."""
-        if self._slide.properties.get("openslide.vendor") not in ("aperio", "generic-tiff"):
+        if self.properties.get("openslide.vendor") not in ("aperio", "generic-tiff"):
             return None
         try:
             tiles = JpegTiles(self.path)
@@ -220,34 +192,6 @@ class Slide:
                 return None
             agreed += 1
         return tiles if agreed else None
-
-    def _missing(self) -> None:
-        """Raise FileNotFoundError if the slide is not there."""
-        if self.path.exists():
-            return
-        if self.path.is_symlink():
-            raise FileNotFoundError(
-                f"{self.path} is a link to {self.path.readlink()}, and that is not there; is its "
-                "disk mounted?"
-            )
-        if self.path.with_name(self.path.name + ".partial").exists():
-            raise FileNotFoundError(
-                f"{self.path} is still a .partial: its download did not end; run gdc-client again"
-            )
-        raise FileNotFoundError(f"there is no slide {self.path} (any more)")
-
-    def _open(self) -> None:
-        """Open the file with OpenSlide, or open it anew."""
-        try:
-            self._slide = openslide.OpenSlide(self.path)
-        except openslide.OpenSlideUnsupportedFormatError as error:
-            check_file(self.path)
-            raise ValueError(
-                f"{self.path} is no slide that OpenSlide can open, but {describe(self.path)}"
-            ) from error
-        except openslide.OpenSlideError as error:
-            check_file(self.path)
-            raise ValueError(f"{self.path} does not open: {error}; is it complete?") from error
 
 
 def not_40x(slide: Slide) -> str | None:

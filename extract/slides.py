@@ -1,7 +1,8 @@
-"""Which slides to extract: a folder, a CSV, a GDC manifest, or one slide."""
+"""Which slides to extract: a folder, a CSV, a GDC manifest, or one slide or image."""
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from extract import gdc
-from extract.scans import SUFFIXES, find_scans
+from extract.scans import ALL, SUFFIXES, find_scans
 from shards.filetype import check_file, describe
+from shards.scans.dicom import SUFFIX as DICOM
+from shards.scans.dicom import find_series, volume_of
 from shards.schema import check_slide_id
 from shards.table import read_header, read_table
 from shards.text import read_text
@@ -70,7 +73,10 @@ def list_slides(
         raise FileNotFoundError(f"no such folder, CSV, manifest or slide: {source}{to}")
     if source.is_dir():
         entries = _read_folder(source, frozen)
-    elif source.suffix.lower() in SUFFIXES:
+    elif source.suffix.lower() == DICOM:
+        series, _ = find_series([source])
+        entries = [Entry(series[0].slide if series else _default_id(source), source)]
+    elif source.suffix.lower() in ALL:
         entries = [Entry(_default_id(source), source)]
     elif source.suffix.lower() in LISTS or describe(source) == "text":
         header = read_header(source, (*COLUMNS, *gdc.MANIFEST_COLUMNS))
@@ -147,13 +153,16 @@ def _read_folder(source: Path, frozen: bool) -> list[Entry]:
     paths, remarks = find_scans(source)
     if not paths:
         raise FileNotFoundError(
-            f"no slides ({' '.join(SUFFIXES)}) in {source}; {'; '.join(remarks) or 'it is empty'}"
+            f"no slides ({' '.join(ALL)}) in {source}; {'; '.join(remarks) or 'it is empty'}"
         )
     for remark in remarks:
         log.warning("%s: %s", source, remark)
     kept = paths if frozen else [p for p in paths if not gdc.is_frozen(p.name)]
     _say_frozen(source, len(paths) - len(kept), len(kept))
-    entries = [Entry(_default_id(path), path) for path in kept]
+    kinds = Counter(path.suffix.lower() for path in kept)
+    counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    log.info("%s: %d slides (%s)", source, len(kept), counts)
+    entries = [Entry(paths[path] or _default_id(path), path) for path in kept]
     _say_absent(source, entries, "a link to nowhere; is its disk mounted?")
     return entries
 
@@ -216,7 +225,7 @@ def _read_list(source: Path) -> list[Entry]:
     """Read a table of slides, or a list of their paths, one a line, without a header."""
     lines = [line.strip().strip("\"'") for line in read_text(source).splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
-    if lines and lines[0].lower().endswith(SUFFIXES):
+    if lines and lines[0].lower().endswith(ALL):
         entries = [Entry(_default_id(Path(line)), source.parent / line) for line in lines]
     else:
         entries = _read_table(source)
@@ -243,10 +252,12 @@ def _read_table(source: Path) -> list[Entry]:
         if not name:
             raise ValueError(f"{table.where(row)}: the path is empty")
         path = source.parent / name
+        if path.is_dir():
+            path = volume_of(path)
         mpp, size = numbers["mpp"][row], numbers["size"][row]
         entries.append(
             Entry(
-                slide=slide or _default_id(path),
+                slide=slide or _default_id(source.parent / name),
                 path=path,
                 project=project or None,
                 mpp=None if np.isnan(mpp) else float(mpp),

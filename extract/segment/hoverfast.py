@@ -87,8 +87,14 @@ def _magnification(slide: Slide, asked: HoverFast) -> float:
     """Return the power HoverFast takes a slide for: 40 times a power of two, by its mpp alone.
 
     Raises:
-        ValueError: the true scale means another, or it is below the one HoverFast works at.
+        ValueError: it cannot open the slide, the true scale means another, or it is below the one
+            HoverFast works at.
     """
+    if "openslide.vendor" not in slide.properties:
+        raise ValueError(
+            f"HoverFast opens slides by OpenSlide, and OpenSlide does not open {slide.path.name}; "
+            "take its network without --hoverfast-command, or --segmenter rays"
+        )
     stated = slide.properties.get("openslide.mpp-x")
     seen = float(stated) if stated else ASSUMED_MPP
     taken_for, true = _power(seen), _power(slide.mpp)
