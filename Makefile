@@ -1,5 +1,6 @@
 # make demo                  the whole pipeline on painted slides, about 8 minutes on 2 cores
 # make demo SLIDES=path      the same on your own slides: a folder, a CSV or one slide
+# make demo SLIDES=path MPP=0.25    likewise, of images that do not say their µm/px
 # make test                  all tests but SLURM's, about 7 minutes
 # make test-slurm            the pipeline on a real SLURM of two nodes: root, Debian; about 6 minutes
 # make soak                  kills by the dozen: a quarter of an hour
@@ -7,7 +8,7 @@
 # make lint                  ruff
 
 PYTHON ?= python3
-export SLIDES BENCHMARK OUT
+export SLIDES MPP BENCHMARK OUT
 
 .PHONY: demo test test-slurm soak bench lint
 

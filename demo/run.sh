@@ -3,6 +3,7 @@
 #
 #   make demo                     on painted slides whose nuclei are known
 #   make demo SLIDES=my/slides    on your own: a folder, a CSV (path[,slide_id,project,mpp]), a slide
+#   make demo SLIDES=… MPP=0.25   likewise, of images that do not say their µm/px, such as PNGs
 #   make demo SLIDES=… BENCHMARK=…   and probe on a benchmark (docs/benchmarks.md)
 #   make demo OUT=somewhere       elsewhere than demo/out/<name>
 #
@@ -26,7 +27,8 @@ if [ -z "$slides" ]; then
 fi
 
 step "extract: find the nuclei and cut them out"
-OMP_NUM_THREADS=1 python "$here/extract/main.py" "$slides" --out "$out/cells"
+OMP_NUM_THREADS=1 python "$here/extract/main.py" "$slides" --out "$out/cells" \
+    ${MPP:+--mpp "$MPP"}
 
 step "shards: mix the cells of all slides"
 python "$here/shards/main.py" mix "$out/cells" --out "$out/shards"

@@ -82,14 +82,14 @@ def spatial(nuclei: Nuclei) -> dict:
 
     Nothing where the slide's file is no longer where it was extracted from.
     """
-    import openslide
+    from shards.scans.scan import open_scan
 
     path = nuclei.record.get("path")
     if path is None or not Path(path).is_file():
         return {}
-    with openslide.OpenSlide(path) as slide:
-        image = np.asarray(slide.get_thumbnail((THUMBNAIL_PX, THUMBNAIL_PX)).convert("RGB"))
-        scale = image.shape[1] / slide.dimensions[0]
+    slide = open_scan(Path(path))
+    image = slide.thumbnail(THUMBNAIL_PX)
+    scale = image.shape[1] / slide.width
     diameter = NUCLEUS_UM / (nuclei.described.get("mpp") or MPP)
     factors = {"tissue_hires_scalef": scale, "spot_diameter_fullres": diameter}
     return {nuclei.slide: {"images": {"hires": image}, "scalefactors": factors}}

@@ -93,7 +93,7 @@ def extract(slide: Path, cells: Path, flags: list[str]) -> dict:
     """Run `extract/main.py` on one slide; a slide that is done already is passed over by it.
 
     Args:
-        slide: its file.
+        slide: its file, or the folder of a DICOM slide.
         cells: folder for the cells.
         flags: further ones of extract/main.py.
 
@@ -104,6 +104,10 @@ def extract(slide: Path, cells: Path, flags: list[str]) -> dict:
         FileNotFoundError: no such slide.
         ValueError: extract refused its input, skipped the slide or failed, with the reason.
     """
+    if slide.is_dir():
+        from shards.scans.dicom import volume_of
+
+        slide = volume_of(slide)
     if not slide.is_file():
         raise FileNotFoundError(f"no slide at {slide}")
     command = [sys.executable, str(MAIN), str(slide), "--out", str(cells), *flags]

@@ -84,12 +84,12 @@ def scanned_part(slide: str | None) -> tuple[int, int]:
     Args:
         slide: its path; where it is no longer there, (0, 0).
     """
-    import openslide
+    from shards.scans.scan import open_scan
 
     if slide is None or not Path(slide).is_file():
         return 0, 0
-    with openslide.OpenSlide(slide) as opened:
-        x, y = (opened.properties.get(f"openslide.bounds-{axis}", 0) for axis in "xy")
+    properties = open_scan(Path(slide)).properties
+    x, y = (properties.get(f"openslide.bounds-{axis}", 0) for axis in "xy")
     return int(x), int(y)
 
 
