@@ -88,6 +88,9 @@ class DicomScan:
         Raises:
             ValueError: wsidicom is not installed, or does not open it either.
         """
+        head = _head(path)
+        if head is None or str(head.get("SOPClassUID", "")) != WHOLE_SLIDE:
+            raise ValueError(f"{path} is a DICOM file, but holds no whole slide")
         try:
             from wsidicom import WsiDicom
             from wsidicom.errors import WsiDicomError
@@ -96,8 +99,7 @@ class DicomScan:
                 f"{path} does not open by OpenSlide ({openslide_said}); wsidicom reads more of "
                 "DICOM: pip install -e '.[dicom]'"
             ) from error
-        head = _head(path)
-        uid = head and head.get("SeriesInstanceUID")
+        uid = head.get("SeriesInstanceUID")
         files = [p for p in sorted(path.parent.glob("*.[dD][cC][mM]")) if _in(p, uid)]
         self.path = path
         self._errors = (WsiDicomError, ValueError, RuntimeError, KeyError, IndexError)
