@@ -92,8 +92,7 @@ class DicomScan:
         if head is None or str(head.get("SOPClassUID", "")) != WHOLE_SLIDE:
             raise ValueError(f"{path} is a DICOM file, but holds no whole slide")
         try:
-            from wsidicom import WsiDicom
-            from wsidicom.errors import WsiDicomError
+            from wsidicom import WsiDicom, errors
         except ImportError as error:
             raise ValueError(
                 f"{path} does not open by OpenSlide ({openslide_said}); wsidicom reads more of "
@@ -102,7 +101,8 @@ class DicomScan:
         uid = head.get("SeriesInstanceUID")
         files = [p for p in sorted(path.parent.glob("*.[dD][cC][mM]")) if _in(p, uid)]
         self.path = path
-        self._errors = (WsiDicomError, ValueError, RuntimeError, KeyError, IndexError)
+        own = [e for e in vars(errors).values() if isinstance(e, type) and issubclass(e, Exception)]
+        self._errors = (*own, ValueError, RuntimeError, KeyError, IndexError)  # own have no base
         try:
             self._slide = WsiDicom.open(files)
             self.width, self.height = self._slide.size.width, self._slide.size.height
