@@ -67,6 +67,7 @@ def test_probe_csv_is_the_codes():
 
 def test_formats_are_the_codes():
     from evaluate.benchmarks import prepared
+    from evaluate.classes import classifier
     from shards import dataset
     from shards.mix import layout
     from train import config_file
@@ -76,7 +77,11 @@ def test_formats_are_the_codes():
         for file in ("train/encoder.py", "evaluate/embeddings.py")  # torch takes seconds
     )
     expected = [dataset.FORMAT, layout.VERSION, config_file.FORMAT, encoder, manifest]
-    assert [int(row[1]) for row in rows("## Formats")] == [*expected, prepared.FORMAT]
+    assert [int(row[1]) for row in rows("## Formats")] == [
+        *expected,
+        prepared.FORMAT,
+        classifier.FORMAT,
+    ]
 
 
 def test_records_hold_the_keys_that_are_said(cells, shards_folder):

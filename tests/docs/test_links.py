@@ -58,6 +58,22 @@ def test_pages_name_what_a_clone_has(page):
             assert (ROOT / word).exists(), f"{page.name} names {word}"
 
 
+def test_the_tree_names_what_is_there():
+    tree = (ROOT / "docs" / "architecture.md").read_text().split("## The tree")[1]
+    stage, folder, seen = ROOT, "", 0
+    for line in re.search(r"^```\n(.*?)^```", tree, re.M | re.S)[1].splitlines():
+        for word in re.split(r"\s{3,}", line.strip())[0].split():
+            if line[0] != " ":
+                stage = ROOT / word if word.endswith("/") else ROOT
+                assert (ROOT / word).exists(), line
+                continue
+            if "/" in word.rstrip("/"):  # its folder is that of the names that follow, too
+                folder, _, word = word.rstrip("/").rpartition("/")
+            seen += 1
+            assert (stage / word).exists() or (stage / folder / word).exists(), f"{line}: {word}"
+    assert seen > 150
+
+
 def test_the_citation_can_be_read():
     text = (ROOT / "CITATION.cff").read_text()
     for line in ("cff-version: 1.2.0", "license: MIT", "doi:", "given-names:", "title:"):
