@@ -8,16 +8,18 @@ holds; here they are measured against LIMITS everywhere.
 
 import cv2
 import numpy as np
+from scipy.special import expit
 from skimage.segmentation import watershed
 
 LIMITS = (-25.0, 10.0)  # steepest fall and rise, about the mean of tiles' extremes
-MIN_AREA = 50  # px (3 µm²)
+MIN_AREA = 80  # px (5 µm²)
+MIN_CHANCE = 0.7  # mean over a nucleus: the unsure are mostly none
 STEEP = 0.4  # from there on a pixel belongs to a border, not to a marker
 OPENING = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
 
 
 def nuclei(odds: np.ndarray, maps: np.ndarray) -> np.ndarray:
-    """Label the nuclei of a tile by our rule; specks are none.
+    """Label the nuclei of a tile by our rule; specks and what is unsure all over are none.
 
     Args:
         odds: (H, W) float32, above 0 where nucleus outweighs background.
@@ -27,8 +29,10 @@ def nuclei(odds: np.ndarray, maps: np.ndarray) -> np.ndarray:
         (H, W) int32, 0 is background.
     """
     labels = instances(odds > 0, maps, LIMITS)
-    small = np.bincount(labels.ravel()) < MIN_AREA
-    labels[small[labels]] = 0
+    area = np.bincount(labels.ravel())
+    chance = np.bincount(labels.ravel(), expit(odds).ravel()) / np.maximum(area, 1)
+    none = (area < MIN_AREA) | (chance < MIN_CHANCE)
+    labels[none[labels]] = 0
     return labels
 
 
