@@ -2,8 +2,8 @@
 
 Detect nuclei through extract's own command, and compare them with outlined ones: F1 of centres one
 to one within 3 µm, F1 of outlines at IoU 0.5, Dice of foreground, AJI and PQ, by field and pooled.
-A folder of fields is one that `extract/main.py train-segmenter` takes; `FOLDER:test_*` takes only
-the fields so named.
+A folder of fields is one that `extract/main.py train-segmenter` takes; `FOLDER:test_*,a_*` takes
+only the fields so named.
 """
 
 import argparse
@@ -84,7 +84,8 @@ def main() -> None:
     for word in args.data:
         folder, _, pattern = word.partition(":")
         fields = [f for f in read_fields(Path(folder).resolve()) if f.told_apart]
-        fields = [f for f in fields if fnmatchcase(f.name, pattern or "*")]
+        wanted = (pattern or "*").split(",")
+        fields = [f for f in fields if any(fnmatchcase(f.name, name) for name in wanted)]
         fields = fields[:: -(-len(fields) // QUICK)] if args.quick else fields
         lines += _compare(Path(folder).name, fields, args.segmenter, args.hoverfast_model)
     print(*lines, sep="\n")

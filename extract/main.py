@@ -64,7 +64,7 @@ def extract(words: list[str]) -> int:
     )
     add_slides(parser)
     parser.add_argument("--out", type=Path, required=True, help="the cells folder")
-    parser.add_argument("--segmenter", choices=SEGMENTERS, default="rays")
+    parser.add_argument("--segmenter", choices=SEGMENTERS, default="hoverfast")
     parser.add_argument("--any-scale", action="store_true", help="take slides that are not 40X")
     parser.add_argument("--cells-per-slide", type=int, help="keep so many, drawn at random")
     parser.add_argument("--codec", choices=CODECS, default="jpeg", help="of the crops")
