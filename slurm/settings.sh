@@ -24,10 +24,10 @@ SETUP=". $HOME/lemon/.venv/bin/activate" # done first in every job: module load 
 WRAP=                              # before every command: apptainer exec --nv -B /data lemon.sif
 
 # extract: a GPU array; a task does SLIDES_PER_TASK slides -----------------------------------------
-EXTRACT_FLAGS="--segmenter hoverfast --hoverfast-command HoverFast --hoverfast-model /data/hoverfast.pth --cells-per-slide 30000"
+EXTRACT_FLAGS="--cells-per-slide 30000"
 SLIDES_PER_TASK=20                 # 10,000 slides: 500 tasks; a stock cluster allows 1,001
 EXTRACT_AT_ONCE=40                 # tasks that may run at a time
-EXTRACT_GPUS=1                     # a task; 0 for --segmenter rays or import
+EXTRACT_GPUS=1                     # a task; 0: on processors, or for --segmenter import
 EXTRACT_CPUS=8
 EXTRACT_MEMORY=48G
 EXTRACT_TIME=12:00:00              # a task that runs into it goes on as long as it gets on

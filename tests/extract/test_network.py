@@ -1,6 +1,7 @@
 """The network segmenter: architecture, targets, instances, training, weights, on painted fields."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import find_objects
 
+from extract.job import extract_slide
+from extract.ledger import Settings
 from extract.network.architecture import HoverFast
 from extract.network.command import train_segmenter
 from extract.network.fields import UNKNOWN, Field, read_fields
@@ -21,6 +24,9 @@ from extract.network.scores import rates, scores
 from extract.network.training import Training as TrainingSettings
 from extract.network.training import slopes, train
 from extract.network.weights import load_network, save_checkpoint, save_network
+from extract.segment.flags import SHIPPED
+from extract.segment.options import Network
+from extract.slides import Entry
 
 
 def discs(*places: tuple[int, int, int], size: int = 96) -> np.ndarray:
@@ -274,3 +280,27 @@ def test_weights_that_are_none_are_named(kind: str, tmp_path: Path):
     with pytest.raises(ValueError, match=says) as caught:
         load_network(path)
     assert "weights_only=False" not in str(caught.value)
+
+
+def test_the_weights_of_the_clone_find_real_nuclei(data: Path):
+    field = next(f for f in read_fields(data / "consep", ["tr*"]) if f.name == "test_10")
+    predictor = Predictor(load_network(SHIPPED))
+    rate = rates([scores(nuclei(*predictor(field.image[:512, :512])), field.labels[:512, :512])])
+    assert rate["f1"] > 0.75, rate  # never seen in training; the classical segmenter has 0.66
+
+
+def test_a_slide_is_the_same_by_any_number_of_threads(painted: Path, tmp_path: Path):
+    settings_ = Settings("hoverfast", "jpeg", 0, None, False, network=Network("0"))
+    asked = replace(settings_, model=str(SHIPPED))
+    before, tars = torch.get_num_threads(), []
+    for threads in (1, 2):
+        out = tmp_path / str(threads)
+        out.mkdir()
+        torch.set_num_threads(threads)
+        try:
+            record = extract_slide(Entry("a", painted / "PAINTED-0001.tiff"), out, asked)
+        finally:
+            torch.set_num_threads(before)
+        assert record["outcome"] == "done", record["reason"]
+        tars.append(record["sha256"])
+    assert tars[0] == tars[1]
