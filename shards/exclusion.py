@@ -28,6 +28,7 @@ COLUMNS = (
 ENDING = re.compile(
     r"\.(svs|tiff?|ndpi|mrxs|scn|vms|vmu|bif|svslide|qptiff|dcm|czi|png|jpe?g)$", re.IGNORECASE
 )
+VECTOR = re.compile(r"^(?:[\w.]+ *(?:<-|=) *)?(?:c?\(|\[)(.*)[)\]],?$")  # as R and Python print one
 SHOWN = 5  # ids named in a message
 
 log = logging.getLogger(__name__)
@@ -113,7 +114,12 @@ def _entries(path: Path, known: dict[str, set[str]]) -> Iterator[list[str]]:
 
 
 def _names(text: str, known: dict[str, set[str]]) -> list[str]:
-    """Cut a text that is no id as a whole at commas and the like, and at blanks between ids."""
+    """Cut a text that is no id as a whole at commas and the like, and at blanks between ids.
+
+    What R's and Python's printed vectors put around is taken off: c("…", "…"), ['…', '…'].
+    """
+    if not _is_whole(text, known):
+        text = VECTOR.sub(r"\1", text.strip())
     names = []
     for part in [text] if _is_whole(text, known) else re.split(r"[,;|\t]", text):
         words = part.split()

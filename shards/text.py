@@ -8,6 +8,7 @@ from shards.filetype import HEAD, kind_of, stand_in
 CURES = {  # of what people take for text
     "Excel": "save the sheet as CSV UTF-8",
     "rich text": "save it as plain text",
+    "JSON": "give a table, or one entry a line",
     "gzip": "unpack it first",
     "bzip2": "unpack it first",
     "xz": "unpack it first",

@@ -33,6 +33,10 @@ def cells(tmp_path) -> Path:
     [
         f"{A}\n{B}\n",
         f"{A}\n{B}",
+        f'c("{A}", "{B}")\n',  # as R prints a vector
+        f'keep_out <- c("{A}", "{B}")\n',
+        f"('{A}', '{B}')\n",  # and Python
+        f"# of the benchmarks\n['{A}', '{B}']\n",
         f"\ufeff{A}\n{B}\n",
         f"\ufeff{A}\n\ufeff{B}\n",  # two files joined
         f"\u200b{A}\n{B}\u200b\n",

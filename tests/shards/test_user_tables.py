@@ -114,7 +114,7 @@ BAD = [
     (b"II*\0\x08\0", "a TIFF"),
     (b"\x89HDF\r\n\x1a\n", "HDF5"),
     (b"\0" * 4096, "begins with zeros: its download or copy did not end"),
-    (b'{"type": "FeatureCollection"}', "no text but JSON"),
+    (b'{"type": "FeatureCollection"}', "no text but JSON; give a table, or one entry a line"),
     # headers
     (b"", "is empty .0 bytes."),
     (b"\n \n\n", "is empty"),
