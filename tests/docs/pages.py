@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PLACES = ("*.md", "docs/**/*.md", "encoders/**/*.md", "bench/*.md", "slurm/*.md")
+PLACES = ("*.md", "docs/**/*.md", "encoders/**/*.md", "bench/*.md", "slurm/*.md", "extract/**/*.md")
 PAGES = sorted(page for place in PLACES for page in ROOT.glob(place))
 
 

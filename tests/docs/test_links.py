@@ -11,7 +11,6 @@ from tests.docs.pages import PAGES, ROOT, name, prose, setup
 FOLDERS = "extract shards train evaluate slurm demo bench tests docs encoders".split()
 # What commands write into folders that bear a stage's name, and what may come with a later clone.
 MADE = ("shards/train-", "shards/.mix", "shards/contact.png", "demo/out", "encoders/lemon-NAME")
-MADE += ("extract/network/nuclei.safetensors",)
 LARGEST = 300_000  # bytes of a picture
 
 
