@@ -1,7 +1,7 @@
 """Slides as DICOM: which files are one slide, and the reader for those OpenSlide does not open."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,10 +112,10 @@ class DicomScan:
             raise ValueError(
                 f"{path} opens neither by OpenSlide ({openslide_said}) nor by wsidicom: {error}"
             ) from error
-        self.properties = {}
-        if base.mpp is not None:
-            sides = {"x": base.mpp.width, "y": base.mpp.height}
-            self.properties = {f"dicom.mpp-{axis}": repr(side) for axis, side in sides.items()}
+        sides = {} if base.mpp is None else {"x": base.mpp.width, "y": base.mpp.height}
+        self.properties: Mapping[str, str] = {
+            f"dicom.mpp-{axis}": repr(side) for axis, side in sides.items()
+        }
 
     def region(self, x: int, y: int, width: int, height: int) -> np.ndarray:
         return self._read((x, y), 0, (width, height))

@@ -27,11 +27,10 @@ PNG_HEAD = 26  # bytes: signature, and IHDR up to the colour type
 class ImageScan:
     """An image that is read whole; a `shards.scans.scan.Scan`."""
 
-    tile_px = (0, 0)
-
     def __init__(self, pixels: np.ndarray, properties: Mapping[str, str]):
         """Take (H, W, 3) uint8 RGB."""
         self.pixels = pixels
+        self.tile_px = (0, 0)
         self.properties = properties
         self.height, self.width = pixels.shape[:2]
 

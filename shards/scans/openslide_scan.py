@@ -1,5 +1,6 @@
 """A slide that OpenSlide reads."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,17 +24,18 @@ class OpenSlideScan:
         self.path = path
         self._slide = openslide.OpenSlide(path)
         self.width, self.height = self._slide.dimensions
-        self.properties = dict(self._slide.properties)
+        properties = dict(self._slide.properties)
         self.tile_px = (
-            int(self.properties.get("openslide.level[0].tile-width", 0)),
-            int(self.properties.get("openslide.level[0].tile-height", 0)),
+            int(properties.get("openslide.level[0].tile-width", 0)),
+            int(properties.get("openslide.level[0].tile-height", 0)),
         )
-        if self.properties.get("openslide.vendor") == "generic-tiff":
-            self.properties |= ome_properties(self.properties.get("tiff.ImageDescription", ""))
+        if properties.get("openslide.vendor") == "generic-tiff":
+            properties |= ome_properties(properties.get("tiff.ImageDescription", ""))
             depth, stated = bits_of(path)
             if depth > 8:  # OpenSlide takes the full range for granted
                 brightest = int(self.thumbnail(512).max()) / 255
                 check_sixteen(path, brightest * (2**depth - 1), depth, stated, scaled=False)
+        self.properties: Mapping[str, str] = properties
 
     def region(self, x: int, y: int, width: int, height: int) -> np.ndarray:
         return self._read((x, y), 0, (width, height))

@@ -2,6 +2,7 @@
 
 import struct
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping
 from pathlib import Path
 
 import tifffile
@@ -68,7 +69,7 @@ def tiff_properties(tiff: tifffile.TiffFile, page: tifffile.TiffPage, image: int
     return stated
 
 
-def stated_bits(page: tifffile.TiffPage, properties: dict[str, str]) -> int | None:
+def stated_bits(page: tifffile.TiffPage, properties: Mapping[str, str]) -> int | None:
     """Return the bits that a TIFF says its samples use; None: it says nothing."""
     if "ome.bits" in properties:
         return int(properties["ome.bits"])
