@@ -5,8 +5,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import openslide
 
+from shards.scans.scan import open_scan
 from shards.tissue import tissue_mask
 
 TISSUE_MPP = 8.0  # µm/px at which tissue is sought, as when the slide was extracted
@@ -35,11 +35,8 @@ def view(record: dict, longest: int) -> View:
     if not path.is_file():
         return View(np.full((size[1], size[0], 3), 255, np.uint8), down, None)
     sought = max(1.0, TISSUE_MPP / mpp)  # of a small field, its own pixels
-    with openslide.OpenSlide(path) as slide:
-        # both come out of one reading, of the finer
-        fine = min(down, sought)
-        large = slide.get_thumbnail((round(width / fine), round(height / fine))).convert("RGB")
-    rgb = np.asarray(large)
+    fine = min(down, sought)  # both come out of one reading, of the finer
+    rgb = open_scan(path).thumbnail(max(1, round(max(width, height) / fine)))
     low = (max(1, round(width / sought)), max(1, round(height / sought)))
     mask = tissue_mask(cv2.resize(rgb, low, interpolation=cv2.INTER_AREA), mpp * width / low[0])
     area = float(mask.mean()) * width * height * mpp**2 / 1e6
