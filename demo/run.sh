@@ -46,6 +46,17 @@ if [ ${#benchmark[@]} -gt 0 ]; then
     python "$here/evaluate/main.py" map --encoder "trained=$out/run" \
         --benchmark "${benchmark[@]}" --out "$out/results" --precision bf16
 fi
+if [ -z "${SLIDES:-}" ]; then
+    step "evaluate: a classifier of the known kinds, on a slide that nothing was trained on"
+    OMP_NUM_THREADS=1 python "$here/extract/main.py" "$out/painted/painted-nuclei/HELDOUT-0005.tiff" \
+        --out "$out/cells-held-out"
+    python "$here/evaluate/main.py" fit --encoder "trained=$out/run" --benchmark "${benchmark[@]}" \
+        --without HELDOUT-0005 --out "$out/classifier" --work "$out/results" --precision bf16 \
+        --bootstrap 0
+    python "$here/evaluate/main.py" apply "$out/cells-held-out" --encoder "trained=$out/run" \
+        --classifier "$out/classifier" --truth "${benchmark[@]}" --formats geojson \
+        --out "$out/results" --precision bf16
+fi
 step "evaluate: a map and a contact sheet of the cells that were trained on"
 python "$here/evaluate/main.py" map --encoder "trained=$out/run" --shards "$out/shards" \
     --html --out "$out/results" --precision bf16

@@ -5,7 +5,8 @@
 
 Positions are window centres in px of the image, for a slide in level-0 px. The first column may
 be called `slide` as well. Columns `patient`, `hospital` and `scanner`, where there are such, are
-kept as further groupings; without a `group`, groups are the images.
+kept as further groupings; without a `group`, groups are the images. Without a `cells.csv` the
+labels are those drawn in QuPath or napari (evaluate/benchmarks/drawn.py).
 """
 
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluate.benchmark import Benchmark
+from evaluate.benchmarks import drawn
 from evaluate.benchmarks.checks import (
     Places,
     counted,
@@ -27,7 +29,10 @@ from evaluate.benchmarks.picture import Picture, fingerprint, open_picture, stra
 from shards.scale import check_mpp
 from shards.schema import MPP, MPP_40X, MPP_TOLERANCE
 
-LAYOUT = "cells.csv (image or slide, x, y, label[, group][, mpp]), images or slides relative to it"
+LAYOUT = (
+    "cells.csv (image or slide, x, y, label[, group][, mpp]), images or slides relative to it; or "
+    "images, each beside a .geojson of QuPath or a .csv of napari's points of its name"
+)
 
 CURE = "give the true one in the mpp column of cells.csv (40X is 0.25)"
 KINDS = ("patient", "hospital", "scanner")  # further groupings that a table may have
@@ -35,15 +40,19 @@ KINDS = ("patient", "hospital", "scanner")  # further groupings that a table may
 
 def matches(path: Path) -> bool:
     """Tell whether a folder looks like this benchmark."""
-    return (path / "cells.csv").is_file()
+    return (path / "cells.csv").is_file() or bool(drawn.files(path))
 
 
-def load(path: Path, view_px: int = 40) -> list[Benchmark]:
+def load(
+    path: Path, view_px: int = 40, mpp: float | None = None, predicted: str = "drop"
+) -> list[Benchmark]:
     """Cut every labelled nucleus whose whole window lies in its image.
 
     Args:
         path: the folder; its name names the benchmark.
         view_px: side of a window, px at 0.25 µm/px.
+        mpp: scale of images that no column gives one, µm/px; None: what they say themselves.
+        predicted: `drop` or `keep`, of QuPath's objects: what a classifier said, unchanged.
 
     Raises:
         FileNotFoundError: an image is absent.
@@ -51,11 +60,9 @@ def load(path: Path, view_px: int = 40) -> list[Benchmark]:
             values of mpp, more than a few nuclei lie outside their image, one has two labels, or
             nothing is left.
     """
-    optional = ("image", "slide", "group", *KINDS)
-    table = read_columns(
-        path / "cells.csv", ("label",), ("x", "y"), optional, say_unknown=True,
-        as_written=("label",), perhaps=("mpp",),
-    )  # fmt: skip
+    table, said = _table(path, predicted)
+    if mpp is not None:
+        table["mpp"] = np.where(np.isfinite(table["mpp"]), table["mpp"], mpp)
     named = "image" if table["image"].any() else "slide"
     if not table[named].all():
         raise ValueError(
@@ -73,16 +80,17 @@ def load(path: Path, view_px: int = 40) -> list[Benchmark]:
         if not len(rows):
             continue
         with open_picture(path / name) as picture:
-            mpp = _mpp(name, table["mpp"][rows], picture)
+            scale = _mpp(name, table["mpp"][rows], picture)
             places.look(name, xy[rows], *picture.size)
-            found, windows = picture.cut(xy[rows], mpp, view_px)
+            found, windows = picture.cut(xy[rows], scale, view_px)
         crops[rows[found]] = windows
         whole[rows[found]] = True
         identity[rows] = seen.setdefault(fingerprint(path / name), name)
-        resampled += abs(mpp / MPP - 1) > MPP_TOLERANCE
+        resampled += abs(scale / MPP - 1) > MPP_TOLERANCE
     notes = [
+        *said,
         f"{(~whole & (labels != '')).sum()} of {len(whole)} nuclei dropped: "
-        f"their {view_px}x{view_px}-px window leaves the image"
+        f"their {view_px}x{view_px}-px window leaves the image",
     ]
     left_out = {f"whose {view_px}-px window leaves the image": int((~whole & (labels != "")).sum())}
     if none:
@@ -122,6 +130,21 @@ def load(path: Path, view_px: int = 40) -> list[Benchmark]:
     ]
 
 
+def _table(path: Path, predicted: str) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return the columns of cells.csv, or of labels that other programs wrote, and notes."""
+    optional = ("image", "slide", "group", *KINDS)
+    if not (path / "cells.csv").is_file():
+        columns, notes = drawn.read(path, predicted)
+        blank = np.full(len(columns["label"]), "", np.str_)
+        absent = {name: blank for name in optional if name not in columns}
+        return columns | absent | {"mpp": np.full(len(blank), np.nan)}, notes
+    table = read_columns(
+        path / "cells.csv", ("label",), ("x", "y"), optional, say_unknown=True,
+        as_written=("label",), perhaps=("mpp",),
+    )  # fmt: skip
+    return table, []
+
+
 def _groups(groups: np.ndarray, pictures: np.ndarray) -> tuple[np.ndarray, int]:
     """Return groups, the image where a row has none, and how often that was; or '' throughout."""
     groups = no_class(groups)[0]
@@ -142,7 +165,9 @@ def _mpp(name: str, column: np.ndarray, picture: Picture) -> float:
         return check_mpp(float(given[0]), f"{name} (by the mpp column of cells.csv)", CURE)
     own = picture.mpp
     if own is None:
-        raise ValueError(f"{name} has no scale of its own; add an `mpp` column to cells.csv")
+        raise ValueError(
+            f"{name} has no scale of its own; add an `mpp` column to cells.csv, or give --mpp"
+        )
     check_mpp(own, f"{name} (by its own word)", CURE)
     if not MPP_40X[0] <= own <= MPP_40X[1]:
         raise ValueError(

@@ -40,6 +40,11 @@ def arguments(command: argparse.ArgumentParser) -> None:
         help="midog25: cut from MIDOG++'s cases (201.tiff, …); xenium: H&E",
     )
     rules.add_argument("--scanners", nargs="+", metavar="S", help="midog25: their rows alone")
+    rules.add_argument(
+        "--predicted",
+        choices=("drop", "keep"),
+        help="folder: QuPath's objects as a classifier said, unchanged (drop)",
+    )
     rules.add_argument("--outline", choices=("nucleus", "cell"), help="hest: the centre's")
     rules.add_argument("--cells", type=flags.at_least(1), help="hest: drawn per slide (10000)")
     rules.add_argument("--genes", type=flags.at_least(1), help="hest: most expressed ones (50)")
@@ -110,6 +115,7 @@ def _load(name: str, path: Path, options: argparse.Namespace) -> list:
         "duplicates": options.duplicates,
         "images": options.images,
         "scanners": tuple(options.scanners) if options.scanners else None,
+        "predicted": options.predicted,
         "outline": options.outline,
         "cells": options.cells,
         "genes": options.genes,
