@@ -159,6 +159,14 @@ def array_path(encoder: Encoder, name: str, out: Path, dtype: str = "float32") -
     return Path(out) / "embeddings" / encoder.name / f"{name}{ending}.npy"
 
 
+def read_manifest(path: Path) -> dict | None:
+    """Return what an array is said to be of, or None where it is not whole."""
+    try:
+        return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
 def _read(path: Path, manifest: dict) -> np.ndarray | None:
     if not path.is_file() or not path.with_suffix(".json").is_file():
         return None
