@@ -53,11 +53,18 @@ def fit(
     blocks = encoder.blocks(embeddings.shape[1])
     splits, absent = settings.plan(benchmark)
     truth = truth_of(benchmark)
-    scores, tests = {}, []
-    for split, tests in splits.items():  # the last, with groups whole where it is there, decides
+    scores: dict[str, dict] = {}
+    tests: list[np.ndarray] = []
+    for split, own in splits.items():  # the last, with groups whole where it is there, decides
         title = f"{encoder.name} on {benchmark.name}, {split}"
-        found = predict(embeddings, benchmark, tests, None, settings.seed, title, None, 0, blocks)
-        scores[split] = details_of(found, benchmark, settings)
+        try:
+            found = predict(embeddings, benchmark, own, None, settings.seed, title, None, 0, blocks)
+        except ValueError as error:  # too few groups to choose C on what is left of them
+            if not scores:
+                raise
+            absent = f"no {split} scores: {error}"
+            continue
+        tests, scores[split] = own, details_of(found, benchmark, settings)
     strength, held_out = choose(embeddings, truth, tests, blocks)
     temperature = cool(held_out, truth)
     errors = {
@@ -80,7 +87,7 @@ def fit(
         "C": strength,
         "grid": list(GRID),
         "temperature": temperature,
-        "calibrated_on": f"held-out predictions, {list(splits)[-1]} folds",
+        "calibrated_on": f"held-out predictions, {list(scores)[-1]} folds",
         "calibration_error": {k: round(v, 6) for k, v in errors.items()},  # on others' temperature
         "training": {
             "benchmark": benchmark.name,

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from evaluate.commands import flags
+from shards.schema import VIEW_PX
 
 THREADED = 20_000  # cells from which on t-SNE takes several threads
 
@@ -14,6 +15,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     flags.encoder(command, several=False)
     flags.source(command, points=5000)
     flags.values(command)
+    flags.classifier(command)
     group = command.add_argument_group("map")
     group.add_argument("--slide", metavar="ID", help="of --cells or --shards: this slide's only")
     group.add_argument(
@@ -39,12 +41,18 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError("--values and --markers colour the page: give --html")
     if options.slide and options.benchmark:
         raise ValueError("--slide chooses among the slides of --cells or --shards")
+    classifier = flags.open_classifier(options)
     (encoder,) = open_encoders([options.encoder], options.seed, options.batch, options.precision)
+    if classifier:
+        classifier.check_encoder(encoder)
+        classifier.check_crops("a map's cells", VIEW_PX)
     samples, embeddings, keys = _chosen(encoder, options)
     molecules = molecules_of(options, samples)
     check_markers(options.markers, molecules)
     if embeddings is None:
         embeddings = embed(encoder, samples, options.out, keep=encoder.cached)
+    if classifier:
+        samples = _called(classifier, samples, embeddings, options.min_probability)
     name = f"{encoder.name}--{samples.name}" + (f"--{options.slide}" if options.slide else "")
     title = f"{encoder.name} · {options.slide or samples.name}"
     xy = fit(project(embeddings, options.seed, _jobs(len(samples))))
@@ -53,6 +61,16 @@ def run(options: argparse.Namespace) -> None:
     print(path)
     if options.html:
         _page(options, path, xy, samples, embeddings, keys, title, molecules)
+
+
+def _called(classifier, samples, embeddings, least: float):
+    """Return the samples with the classes that a classifier gives them."""
+    from dataclasses import replace
+
+    from evaluate.classes.calls import call
+
+    labels = call(classifier, embeddings, least).labels
+    return replace(samples, labels=labels, classes=classifier.classes)
 
 
 def _jobs(cells: int) -> int:

@@ -111,6 +111,13 @@ def test_the_regression_is_scikit_learns():
     np.testing.assert_allclose(classifier.probabilities(x), tempered, atol=2e-3)
 
 
+def test_two_groups_are_too_few_for_scores_with_groups_whole_and_that_is_said():
+    x, own = separable()
+    two = replace(own, groups=np.array([f"g{i % 2}" for i in range(len(own))]))
+    facts = fit(Stub(), x, two, SETTINGS).facts
+    assert set(facts["scores"]) == {"stratified"} and "no grouped scores" in facts["no_grouped"]
+
+
 def test_temperature_undoes_what_made_probabilities_too_sure():
     rng = np.random.default_rng(0)
     scores = rng.normal(0, 1.5, (5000, 3))
