@@ -82,11 +82,11 @@ def scanned_part(slide: str | None) -> tuple[int, int]:
     QuPath crops a slide to OpenSlide's bounds; slides without bounds count from (0, 0).
 
     Args:
-        slide: its path; where it is no longer there, or no scanner's, (0, 0).
+        slide: its path; where it is no longer there, (0, 0).
     """
     from shards.scans.scan import open_scan
 
-    if slide is None or not Path(slide).is_file() or not openslide.OpenSlide.detect_format(slide):
+    if slide is None or not Path(slide).is_file():
         return 0, 0
     properties = open_scan(Path(slide)).properties
     x, y = (properties.get(f"openslide.bounds-{axis}", 0) for axis in "xy")
