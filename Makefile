@@ -1,13 +1,15 @@
 # make demo                  the whole pipeline on painted slides, about 8 minutes on 2 cores
 # make demo SLIDES=path      the same on your own slides: a folder, a CSV or one slide
 # make demo SLIDES=path MPP=0.25    likewise, of images that do not say their µm/px
-# make test                  all tests but SLURM's, about 7 minutes
+# make test                  all tests but SLURM's, two files at a time (JOBS=2)
 # make test-slurm            the pipeline on a real SLURM of two nodes: root, Debian; about 6 minutes
 # make soak                  kills by the dozen: a quarter of an hour
 # make bench                 every benchmark (bench/README.md)
-# make lint                  ruff
+# make lint                  ruff and pyright
 
 PYTHON ?= python3
+# Tests at a time; a file's tests stay together, so that what they share is made once.
+JOBS ?= 2
 export SLIDES MPP BENCHMARK OUT
 
 .PHONY: demo test test-slurm soak bench lint
@@ -16,7 +18,7 @@ demo: .venv/installed
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" bash demo/run.sh
 
 test: .venv/installed
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses $(JOBS) --dist loadfile --durations 20
 
 test-slurm: .venv/installed
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m slurm $(FLAGS) tests/slurm
@@ -30,6 +32,7 @@ bench: .venv/installed
 lint: .venv/installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 .venv/bin/pyright
 
 # The stamp is made last: an install that was cut short is done again.
 .venv/installed: setup.cfg pyproject.toml
