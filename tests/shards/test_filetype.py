@@ -20,7 +20,7 @@ def parquet() -> bytes:
 def archive() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
-        file.writestr(zipfile.ZipInfo("data.pkl"), b"x" * 100)  # of one date: ids of tests are stable
+        file.writestr(zipfile.ZipInfo("data.pkl"), b"x" * 100)  # of one date, and so a test's id
     return buffer.getvalue()
 
 
