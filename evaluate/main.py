@@ -31,14 +31,13 @@ if __name__ == "__main__":  # import from the clone's root, not from this folder
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import argparse
-import difflib
 import logging
 import time
 from dataclasses import dataclass
 from importlib import import_module
 
 from evaluate.commands.flags import Help
-from shards.errors import report
+from shards.errors import no_command, report
 
 
 @dataclass(frozen=True)
@@ -93,11 +92,7 @@ def main(argv: list[str]) -> int:
     """Run a command and return the exit status."""
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     if argv and argv[0] not in COMMANDS and not argv[0].startswith("-"):
-        near = difflib.get_close_matches(argv[0], COMMANDS, 1)
-        meant = f"; did you mean {near[0]}?" if near else "."
-        print(f"error: no command {argv[0]!r}{meant} There are {', '.join(COMMANDS)}",
-              file=sys.stderr)  # fmt: skip
-        return 2
+        return report(no_command(argv[0], COMMANDS))
     options = parser().parse_args(argv)
     start = time.perf_counter()
     try:

@@ -15,13 +15,12 @@ if __name__ == "__main__":  # import from the clone's root, not from this folder
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import argparse
-import difflib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from shards.errors import report
+from shards.errors import no_command, report
 
 BALANCES = ("slide", "project", "none")  # of shards/selection.py, whose import takes a while
 FAULTS = 100  # printed one by one; of more only the number
@@ -31,11 +30,7 @@ def main(words: list[str]) -> int:
     """Run the command line; return 0, 1 for faults or a full disk, 2 for input it cannot use."""
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     if words and words[0] not in COMMANDS and not words[0].startswith("-"):
-        near = difflib.get_close_matches(words[0], COMMANDS, 1)
-        meant = f"; did you mean {near[0]}?" if near else "."
-        print(f"error: no command {words[0]!r}{meant} There are {', '.join(COMMANDS)}",
-              file=sys.stderr)  # fmt: skip
-        return 2
+        return report(no_command(words[0], COMMANDS))
     arguments = _parser().parse_args(words)
     try:
         return COMMANDS[arguments.command].run(arguments)

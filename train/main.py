@@ -24,7 +24,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from shards.errors import report
+from shards.errors import no_command, report
 from train.flags import parse
 from train.policy import POLICIES
 
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
         name, *arguments = arguments
     try:
         if name not in COMMANDS:
-            raise ValueError(f"no command {name!r}; there are {', '.join(COMMANDS)}")
+            raise no_command(name, COMMANDS)
         return COMMANDS[name][0](arguments)
     except (OSError, ValueError) as error:
         rank = os.environ.get("RANK", "0")

@@ -88,7 +88,10 @@ def test_every_flag_has_help_a_group_and_a_default():
 
 def test_a_mistyped_command_is_named(capsys):
     assert main(["plott"]) == 2
-    assert "no command 'plott'; there are train, plot, views" in capsys.readouterr().err
+    assert (
+        "no command 'plott'; did you mean plot? There are train, plot, views"
+        in capsys.readouterr().err
+    )
     with pytest.raises(SystemExit):
         main(["--help"])
     said = capsys.readouterr().out
