@@ -10,8 +10,10 @@ import sys
 import time
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -56,7 +58,7 @@ def extract_cohort(
     waiting = [e for e in entries if overwrite or not is_finished(out, e, settings)][::-1]
     _say_changed(out, waiting)
     lost: dict[str, dict] = {}  # records that could not be written
-    running: dict[int, tuple[BaseProcess, Entry]] = {}
+    running: dict[Any, tuple[BaseProcess, Entry]] = {}  # by sentinel
     context, lent = _context(settings)
     threads = max(workers // max(len(waiting), 1), 1)  # of a network: few slides, many cores
     progress = tqdm(
@@ -77,13 +79,14 @@ def extract_cohort(
                 process, entry = running.pop(sentinel)
                 process.join()
                 if read_outcome(out, entry.slide) is None:
-                    lost |= _record_death(out, entry, settings, process.exitcode)
+                    lost |= _record_death(out, entry, settings, process.exitcode or 0)
                 progress.update()
     finally:
         progress.close()
         for process, _ in running.values():  # after an interrupt: leave no orphans
             process.terminate()
-    return [lost.get(e.slide) or read_outcome(out, e.slide) for e in entries]
+    records: list[Any] = [lost.get(e.slide) or read_outcome(out, e.slide) for e in entries]
+    return records
 
 
 def _say_changed(out: Path, waiting: list[Entry]) -> None:
@@ -97,7 +100,7 @@ def _say_changed(out: Path, waiting: list[Entry]) -> None:
 
 def _context(
     settings: Settings,
-) -> tuple[multiprocessing.context.ForkServerContext, list[str]]:
+) -> tuple[ForkServerContext, list[str]]:
     """Start the server process that has imported the work and forks a child a slide.
 
     A clean start each time, without paying the imports each time. Slides are the parallelism: a

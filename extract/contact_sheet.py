@@ -237,7 +237,7 @@ def _overlays(slide: Slide, path: Path, boxes: list[tuple[int, int, int, int]]) 
             (left, top),
             np.array([(n["x"], n["y"]) for n in nuclei]),
             shapely.from_wkb([n["polygon"] for n in nuclei]),
-            [n["fate"] for n in nuclei],
+            np.array([n["fate"] for n in nuclei]),
         )
         figures.append(_figure(image, f"field {number}: outlines in the colour of their fate"))
     return f'<div class="row">{"".join(figures)}</div>'
@@ -251,7 +251,7 @@ def _cut(slide: Slide, xy: np.ndarray) -> np.ndarray:
     low = np.maximum(np.floor(at - reach), 0).astype(int)
     high = np.minimum(np.ceil(at + reach), size).astype(int)
     region = slide.read(*low.tolist(), *(high - low).tolist())
-    return cut(region, [xy - low], slide.mpp, CROP_PX, fill=255)
+    return cut(region, np.array([xy - low]), slide.mpp, CROP_PX, fill=255)
 
 
 def _crops(kind: str, count: int, crops: np.ndarray) -> str:

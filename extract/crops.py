@@ -1,8 +1,8 @@
 """Cut a slide's nuclei into a tar of crops, and settle every nucleus' fate."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import IO
 
 import cv2
 import numpy as np
@@ -10,6 +10,7 @@ import shapely
 from tqdm import tqdm
 
 from extract.morphology import DENSITY_COLUMNS, stain_density
+from extract.segment.detections import Outlines
 from extract.slide import Slide
 from shards.crop import cut, encode, inside, window_px
 from shards.schema import CODECS, CROP_PX, FATES, VIEW_PX, key
@@ -85,10 +86,10 @@ def write_crops(
     xy: np.ndarray,
     fate: np.ndarray,
     codec: str,
-    file: BinaryIO,
+    file: IO[bytes],
     cells: int | None = None,
     seed: int = 0,
-    outlines: Sequence | None = None,
+    outlines: Outlines | np.ndarray | None = None,
     stain: Stain | None = None,
 ) -> Crops:
     """Cut the nuclei, drop blank, blurred and unreadable crops, and write the rest as a tar.
@@ -125,7 +126,7 @@ def write_crops(
             left, top, region = _read_around(slide, xy[here], polygons)
             readable = _readable(slide, xy[here])
             fate[here[~readable]] = UNREADABLE
-            if polygons is not None:
+            if polygons is not None and stain is not None:
                 found = stain_density(region, polygons, (left, top), stain)
                 density[here[readable]] = found[readable]
             here, images = here[readable], []

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -169,7 +169,7 @@ def _write_cells(
 
 
 def _write_table(
-    file: BinaryIO, columns: dict[str, np.ndarray | pa.Array], polygons: Outlines, described: dict
+    file: IO[bytes], columns: dict[str, np.ndarray | pa.Array], polygons: Outlines, described: dict
 ) -> None:
     """Write the table batch by batch: a million outlines as WKB are 300 MB.
 
@@ -260,6 +260,7 @@ def _import(
     slide: Slide, entry: Entry, settings: Settings, work: Path
 ) -> tuple[Detections, Stain | None, dict]:
     """Take the nuclei that another program has segmented."""
+    assert settings.imported
     found, about = imported.segment(slide, entry, settings.imported)
     return found, _stain(slide, settings.seed), about
 

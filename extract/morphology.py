@@ -44,8 +44,8 @@ def outlines(labels: np.ndarray) -> np.ndarray:
     if not rings:
         return np.empty(0, object)
     owner = np.repeat(np.arange(len(rings)), [len(r) for r in rings])
-    lines = shapely.linearrings(np.concatenate(rings).astype(np.float64), indices=owner)
-    wide = shapely.buffer(shapely.polygons(lines), 0.5, join_style="mitre")
+    lines = np.asarray(shapely.linearrings(np.concatenate(rings).astype(np.float64), indices=owner))
+    wide = np.asarray(shapely.buffer(shapely.polygons(lines), 0.5, join_style="mitre"))
     thin = shapely.is_empty(wide)  # a line of pixels encloses nothing
     wide[thin] = shapely.buffer(lines[thin], 0.5, cap_style="square", join_style="mitre")
     return shapely.simplify(largest_parts(wide), CONTOUR_TOLERANCE_PX)

@@ -6,6 +6,7 @@ import io
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -70,6 +71,7 @@ def survey(cells: Path, entries: list[Entry] | None, digests: bool = False) -> l
 
 def _row(cells: Path, slide: str, entry: Entry | None, digests: bool) -> dict:
     """Return a slide's row."""
+    record: dict[str, Any] | None
     try:
         record = read_outcome(cells, slide)
     except ValueError as error:
@@ -83,7 +85,7 @@ def _row(cells: Path, slide: str, entry: Entry | None, digests: bool) -> dict:
         elif record["outcome"] == "done" and (problem := fault(cells, record, digests)):
             record |= {"outcome": "broken", "reason": problem}
     if entry is None and "path" in record:
-        given = {name: record.get(name) for name in ("project", "case", "size")}
+        given: dict[str, Any] = {name: record.get(name) for name in ("project", "case", "size")}
         entry = Entry(slide, Path(record["path"]), mpp=record.get("given_mpp"), **given)
     fates = record.get("fates", {})
     return {
@@ -126,7 +128,7 @@ def fault(cells: Path, record: dict, digests: bool = False) -> str | None:
     found = Counter(table["fate"].cast(pa.string()).to_pylist())
     if found != Counter({fate: n for fate, n in fates.items() if n}):
         return f"{slide}.parquet counts {dict(found)}, the record {fates}"
-    kept = table.filter(pc.equal(table["fate"].cast(pa.string()), "kept"))
+    kept = table.filter(pc.field("fate").cast(pa.string()) == "kept")
     return _tar_fault(cells / f"{slide}.tar", slide, kept, record, digests)
 
 

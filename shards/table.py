@@ -61,7 +61,7 @@ class Table:
         """Return a column's cells; '' where one stands for no value, or the column is absent."""
         if name not in self.columns:
             return [""] * len(self)
-        blank: dict[Any, str] = dict.fromkeys(missing, "")
+        blank: dict[Any, Any] = dict.fromkeys(missing, "")
         cells: list[Any] = self.columns[name].to_pylist()
         return [blank.get(cell, cell) for cell in cells]
 

@@ -59,9 +59,9 @@ def stained_tissue(thumbnail: np.ndarray, mpp: float) -> np.ndarray:
     mask = (stained > np.clip(otsu / 127, GLASS, STAINED)).astype(np.uint8)
     mask = _close(mask, CLOSE_UM / mpp)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
-    large = stats[:, cv2.CC_STAT_AREA] >= PIECE_UM2 / mpp**2
+    large = np.asarray(stats)[:, cv2.CC_STAT_AREA] >= PIECE_UM2 / mpp**2
     large[0] = False
-    return large[labels] & ~pen
+    return large[np.asarray(labels, np.int32)] & ~pen
 
 
 def pale_tissue(thumbnail: np.ndarray, mpp: float, stained: np.ndarray) -> np.ndarray:

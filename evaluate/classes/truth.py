@@ -70,8 +70,8 @@ def confusion(truth: Truth, nuclei: Nuclei, calls: Calls) -> dict[tuple[str, str
     if not len(rows):
         return {}
     detected, annotated = xy(nuclei).astype(np.float64), truth.xy[rows]
-    distance, nearest = KDTree(detected).query(annotated)
-    back = KDTree(annotated).query(detected)[1]
+    distance, nearest = map(np.asarray, KDTree(detected).query(annotated))
+    back = np.asarray(KDTree(annotated).query(detected)[1])
     same = (distance * nuclei.record["mpp"] <= RADIUS_UM) & (back[nearest] == np.arange(len(rows)))
     called = np.where(calls.labels == "", NONE, calls.labels)[nearest]
     called = np.where(same, called, ABSENT)

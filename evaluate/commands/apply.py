@@ -42,6 +42,7 @@ def run(options: argparse.Namespace) -> None:
 
     flags.check_part(options)
     classifier = flags.open_classifier(options)
+    assert classifier  # the flag is required
     (encoder,) = open_encoders([options.encoder], options.seed, options.batch, options.precision)
     classifier.check_encoder(encoder)
     if (options.folder / "dataset.json").is_file():

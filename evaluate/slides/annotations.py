@@ -17,14 +17,13 @@ NUCLEUS_UM = 8.0  # diameter at which squidpy draws a nucleus
 def about(encoder: Encoder, nuclei: Nuclei, calls: Calls | None = None) -> dict:
     """Return what a reader of the embeddings should know, as JSON."""
     record = nuclei.record
-    own = calls and calls.classifier
-    known = own and {
-        "name": own.name,
-        "sha256": own.sha256,
-        "classes": list(own.classes),
-        "colours": list(own.colours.values()),
+    known = calls and {
+        "name": calls.classifier.name,
+        "sha256": calls.classifier.sha256,
+        "classes": list(calls.classifier.classes),
+        "colours": list(calls.classifier.colours.values()),
         "min_probability": calls.least,
-        "training": own.facts["training"]["benchmark"],
+        "training": calls.classifier.facts["training"]["benchmark"],
     }
     return {
         "slide": nuclei.slide,

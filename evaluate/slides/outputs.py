@@ -1,6 +1,7 @@
 """The files that other programs open, by their endings: each written from a slide's nuclei."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ def write_file(
 
 
 def _h5ad(path: Path, encoder, nuclei, embeddings, components: int, calls: Calls | None) -> None:
-    uns = {"lemon": about(encoder, nuclei, calls), "spatial": spatial(nuclei)}
+    uns: dict[str, Any] = {"lemon": about(encoder, nuclei, calls), "spatial": spatial(nuclei)}
     obsm, kinds = {"spatial": xy(nuclei)}, {}
     if calls:
         kinds["class"] = calls.classifier.classes

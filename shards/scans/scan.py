@@ -32,8 +32,12 @@ class Scan(Protocol):
 
     width: int
     height: int
-    properties: Mapping[str, str]
-    tile_px: tuple[int, int]
+
+    @property
+    def properties(self) -> Mapping[str, str]: ...
+
+    @property
+    def tile_px(self) -> tuple[int, int]: ...
 
     def region(self, x: int, y: int, width: int, height: int) -> np.ndarray:
         """Read a region within level 0, (height, width, 3) uint8 RGB over white.

@@ -97,6 +97,8 @@ class TiffScan:
             )[0]
         except (ValueError, RuntimeError) as error:  # imagecodecs' are RuntimeErrors
             raise ValueError(f"its {size} bytes at {offset} cannot be decoded: {error}") from error
+        if tile is None:
+            raise ValueError(f"its {size} bytes at {offset} hold no tile")
         return coloured(self.path, page, tile[0], None)
 
 
@@ -146,8 +148,9 @@ def check_photometric(path: Path, page: tifffile.TiffPage) -> None:
         )
     known = photometric in (RGB, PALETTE) or (photometric == YCBCR and compression in TO_RGB)
     if not known:
+        kind = getattr(page.photometric, "name", page.photometric)
         raise ValueError(
-            f"{path} holds {page.samplesperpixel} samples of {page.photometric.name}, not RGB; "
+            f"{path} holds {page.samplesperpixel} samples of {kind}, not RGB; "
             f"convert it: {SAVE_8_BITS.format(path)}"
         )
     alpha = tuple(int(kind) for kind in page.extrasamples)
@@ -158,6 +161,7 @@ def check_photometric(path: Path, page: tifffile.TiffPage) -> None:
             page.samplesperpixel == 4 and alpha in ((ASSOCIATED,), (UNASSOCIATED,))
         )
     if not known:
+        kind = getattr(page.photometric, "name", page.photometric)
         raise ValueError(
             f"{path} holds {page.samplesperpixel} samples a pixel, and does not say that those "
             "beyond RGB are alpha; save it as RGB"
@@ -220,7 +224,8 @@ def _page(level: tifffile.TiffPageSeries) -> tifffile.TiffPage:
     """
     page = level.pages[0]
     if page is None:
-        raise ValueError(f"a level of {level.parent.filename} lies in another file")
+        file = level.parent.filename if level.parent else "the TIFF"
+        raise ValueError(f"a level of {file} lies in another file")
     return page.aspage() if isinstance(page, tifffile.TiffFrame) else page
 
 
