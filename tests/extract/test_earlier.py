@@ -30,7 +30,7 @@ def earlier(cells, tmp_path) -> Path:
         record = json.loads(path.read_text())
         record = {fact: record[fact] for fact in FACTS}
         given = {name: record["settings"][name] for name in SETTINGS}
-        record["settings"] = given | {"imported": None}
+        record["settings"] = given | {"segmenter": "rays", "imported": None}
         record["segmentation"] = {"version": "closed rays 1"}
         path.write_text(json.dumps(record))
     return folder
