@@ -26,6 +26,7 @@ from torchvision import transforms as T
 from bench.alternate import alternate, last_line, ratio
 from shards.schema import VIEW_PX
 from train import augment
+from train.batches import Batch
 from train.policy import POLICIES
 from train.views import make_views
 
@@ -69,8 +70,8 @@ def ours() -> Callable[[np.ndarray], torch.Tensor]:
     def run(crops: np.ndarray) -> torch.Tensor:
         number, n = next(step), len(crops)
         x = torch.from_numpy(crops).permute(0, 3, 1, 2)  # channels last in memory, as decoded
-        draws = [augment.draw(POLICY, v, 0, number, n, range(n)) for v in (0, 1)]
-        return make_views((x, draws, 0), [POLICY] * 2, torch.device("cpu"), mean, std)[0]
+        draws = augment.join([augment.draw(POLICY, v, 0, number, n, range(n)) for v in (0, 1)])
+        return make_views(Batch(x, [draws]), [POLICY] * 2, torch.device("cpu"), mean, std)[0]
 
     return run
 

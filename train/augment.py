@@ -2,11 +2,13 @@
 
 `draw` decides everything, on the CPU, as a pure function of (seed, step, view, place in the global
 batch): whatever the number of ranks and workers, a sample meets the same augmentation. `apply`
-does the arithmetic, on the crops' device; which rows an operation touches is known on the CPU, so
+does the arithmetic, on the crops' device, for all views of one policy at once (`join`): a GPU is
+launched as often for ten views as for one. Which rows an operation touches is known on the CPU, so
 no shape waits for a GPU.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
 from itertools import product
 from typing import NamedTuple
@@ -17,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from shards.schema import CROP_PX, VIEW_PX
+from train.constants import constant
 from train.counter_random import STAIN, generator_for
 from train.policy import Policy
 from train.stain_transform import draw_templates, reinhard
@@ -28,12 +31,15 @@ CPU_CHUNK = 64  # crops at once on a CPU, so that what is worked on stays in its
 
 
 class Draws(NamedTuple):
-    """One view's augmentations of N crops, on the CPU."""
+    """Augmentations of N crops in one view, or in V views, then N is V * N; on the CPU."""
 
     affine: Tensor  # (N, 2, 3) float32, from the view to the crop, for torch's affine_grid
     # (N, 9 or 15) float32: 4 jitter factors; erased top, left, height, width; sigma; LAB template
     values: Tensor
-    rows: list[Tensor]  # for each operation of `plan`, the rows it touches, ascending
+    # The rows that each operation of `plan` touches, ascending, behind each other: one tensor, that
+    # they travel in one copy; and how many each touches.
+    rows: Tensor  # (R,) int64
+    counts: list[int]
 
 
 def plan(policy: Policy) -> list[tuple[Callable[[Tensor, Tensor], Tensor], slice]]:
@@ -104,10 +110,26 @@ def draw(policy: Policy, view: int, seed: int, step: int, batch: int, rows: rang
         columns.append(templates[rows.start : rows.stop])
         touched.insert(0, np.ones(len(rows), bool))
     values = np.column_stack(columns).astype(np.float32)
+    every = [np.flatnonzero(t) for t in touched]
     return Draws(
         torch.from_numpy(_affine(boxes, angle, flip)),
         torch.from_numpy(values),
-        [torch.from_numpy(np.flatnonzero(t)) for t in touched],
+        torch.from_numpy(np.concatenate(every)),
+        [len(rows) for rows in every],
+    )
+
+
+def join(views: Sequence[Draws]) -> Draws:
+    """Join draws of one policy for the same N crops: all rows of the first view come first."""
+    if len(views) == 1:
+        return views[0]
+    count, parts = len(views[0].affine), zip(*(v.rows.split(v.counts) for v in views), strict=True)
+    rows = [torch.cat([r + i * count for i, r in enumerate(part)]) for part in parts]
+    return Draws(
+        torch.cat([v.affine for v in views]),
+        torch.cat([v.values for v in views]),
+        torch.cat(rows),
+        [len(r) for r in rows],
     )
 
 
@@ -184,42 +206,56 @@ def _affine(boxes: np.ndarray, angle: np.ndarray, flip: np.ndarray) -> np.ndarra
     return (turned / (CROP_PX / 2)).astype(np.float32)
 
 
-def apply(crops: Tensor, draws: Draws, policy: Policy, out: Tensor | None = None) -> Tensor:
-    """Make one view of each crop.
+def apply(crops: Tensor, draws: Draws, policy: Policy) -> Tensor:
+    """Make one view of each crop, or several.
 
     Args:
         crops: (N, 3, 60, 60) uint8.
-        draws: from `draw`.
+        draws: from `draw`, or from `join` for V views.
         policy: the one drawn for.
-        out: (N, 3, V, V) float32 to write to, V = policy.view_px; None makes it.
 
     Returns:
-        (N, 3, V, V) float32 in [0, 1], on the crops' device.
+        (V * N, 3, H, H) float32 in [0, 1], H = policy.view_px, on the crops' device: all first
+        views, then all second ones.
     """
-    side = policy.view_px
-    if out is None:
-        out = torch.empty((len(crops), 3, side, side), device=crops.device)
-    chunk = CPU_CHUNK if crops.device.type == "cpu" else len(crops)
-    for start in range(0, len(crops), chunk):
-        part = slice(start, start + chunk)
-        out[part] = _apply(crops[part], _part(draws, part), policy)
-    return out
+    with _float32_products():
+        if crops.device.type != "cpu":
+            return _apply(crops, draws, policy)
+        side, count = policy.view_px, len(crops)
+        out = torch.empty((len(draws.affine), 3, side, side))
+        for first, start in product(range(0, len(out), count), range(0, count, CPU_CHUNK)):
+            stop = min(start + CPU_CHUNK, count)
+            part = slice(first + start, first + stop)
+            out[part] = _apply(crops[start:stop], _part(draws, part), policy)
+        return out
+
+
+@contextmanager
+def _float32_products() -> Iterator[None]:
+    """Multiply matrices in true float32, whatever the networks may: TF32 moves pixels."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _apply(crops: Tensor, draws: Draws, policy: Policy) -> Tensor:
     """Do what `apply` does, at once."""
-    affine, values = (d.to(crops.device, non_blocking=True) for d in draws[:2])
-    side = policy.view_px
-    grid = affine.view(-1, 3) @ _view_grid(side, crops.device)  # (2 * N, V * V), as affine_grid's
-    grid = grid.view(-1, 2, side, side).permute(0, 2, 3, 1)  # (N, V, V, 2)
-    x = F.grid_sample(crops.float(), grid, align_corners=False)  # (N, 3, V, V), bilinear
+    affine, values, rows = (d.to(crops.device, non_blocking=True) for d in draws[:3])
+    side, n = policy.view_px, len(crops)
+    grid = affine.view(-1, 3) @ _view_grid(side, crops.device)  # (2 * V * N, H * H), affine_grid's
+    # A crop's views below each other, so that it is sampled once for all: (N, V * H, H, 2).
+    grid = grid.view(-1, n, 2, side, side).permute(1, 0, 3, 4, 2).reshape(n, -1, side, 2)
+    x = F.grid_sample(crops.float(), grid, align_corners=False)  # (N, 3, V * H, H), bilinear
+    x = x.unflatten(2, (-1, side)).permute(2, 0, 1, 3, 4).reshape(-1, 3, side, side)
     x = x.contiguous().mul_(1 / 255)
-    for (operation, columns), rows in zip(plan(policy), draws.rows, strict=True):
-        if len(rows) == len(x):
+    for (operation, columns), some in zip(plan(policy), rows.split(draws.counts), strict=True):
+        if len(some) == len(x):
             x = operation(x, values[:, columns])
-        elif len(rows):
-            rows = rows.to(crops.device, non_blocking=True)
-            x.index_copy_(0, rows, operation(x[rows], values[rows, columns]))
+        elif len(some):
+            x.index_copy_(0, some, operation(x[some], values[some, columns]))
     return x
 
 
@@ -233,9 +269,11 @@ def _view_grid(side: int, device: torch.device) -> Tensor:
 
 def _part(draws: Draws, chunk: slice) -> Draws:
     """Return the draws of a slice of the rows."""
-    ends = [np.searchsorted(rows.numpy(), (chunk.start, chunk.stop)) for rows in draws.rows]
-    rows = [r[a:b] - chunk.start for r, (a, b) in zip(draws.rows, ends, strict=True)]
-    return Draws(draws.affine[chunk], draws.values[chunk], rows)
+    every = draws.rows.split(draws.counts)
+    ends = [np.searchsorted(rows.numpy(), (chunk.start, chunk.stop)) for rows in every]
+    rows = torch.cat([r[a:b] for r, (a, b) in zip(every, ends, strict=True)]) - chunk.start
+    counts = [int(b - a) for a, b in ends]
+    return Draws(draws.affine[chunk], draws.values[chunk], rows, counts)
 
 
 def grey(x: Tensor) -> Tensor:
@@ -285,7 +323,7 @@ def hue(x: Tensor, shift: Tensor) -> Tensor:
     sector = torch.lerp(r - g + 4 * chroma, b - r + 2 * chroma, green).lerp_(g - b, red)
     sector.div_(chroma.clamp(min=1e-12)).add_(6 * shift[..., None])
     sector.sub_(torch.floor(sector / 6).mul_(6))  # in [0, 6)
-    offset = torch.tensor([3.0, 1.0, -1.0], device=x.device).view(1, 3, 1, 1)  # o - 2
+    offset = constant((3.0, 1.0, -1.0), x.device, x.dtype).view(1, 3, 1, 1)  # o - 2
     k = torch.add(sector[:, None], offset, out=x)  # (N, 3, H, W) in [-1, 9)
     k = torch.minimum((k - 6).abs_(), k.abs_(), out=x)  # distance from the trapezium's middle
     return k.neg_().add_(2).clamp_(0, 1).mul_(-chroma[:, None]).add_(value[:, None])
@@ -310,17 +348,26 @@ def blur(x: Tensor, sigma: Tensor, kernel: int) -> Tensor:
         sigma: (N, 1) px, above 0.
         kernel: odd number of taps.
     """
-    side, half = x.shape[-1], kernel // 2
-    taps = torch.arange(-half, half + 1, device=x.device)
+    side = x.shape[-1]
+    taps, place = _bands(side, kernel, x.device, x.dtype)
     weights = torch.exp(-0.5 * (taps / sigma) ** 2)  # (N, kernel)
     weights = weights / weights.sum(1, keepdim=True)
-    reach = torch.arange(side, device=x.device)[:, None] + taps  # (side, kernel)
-    reach = (side - 1) - ((side - 1) - reach.abs()).abs()  # reflected at both borders
-    place = F.one_hot(reach, side).to(x.dtype).transpose(0, 1)  # (kernel, side, side)
     band = (weights @ place.reshape(kernel, -1)).view(-1, side, side).transpose(1, 2)  # (N, H, H)
     for _ in range(2):  # the rows of all channels in one product; turned over, the columns
         x = torch.bmm(x.reshape(-1, 3 * side, side), band).view(-1, 3, side, side).transpose(2, 3)
     return x
+
+
+@cache
+def _bands(
+    side: int, kernel: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return a filter's taps (kernel,), and where each reaches, (kernel, side, side)."""
+    taps = torch.arange(kernel) - kernel // 2
+    reach = torch.arange(side)[:, None] + taps  # (side, kernel)
+    reach = (side - 1) - ((side - 1) - reach.abs()).abs()  # reflected at both borders
+    place = F.one_hot(reach, side).to(dtype).transpose(0, 1)
+    return taps.to(device), place.to(device)
 
 
 def solarize(x: Tensor, _: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
 """Batches: item `step` of the data set is this rank's part of the global batch of that step."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,11 +12,18 @@ from torch.utils.data import DataLoader, Dataset
 from shards.errors import explain
 from shards.read import Shards
 from shards.stream import Stream
-from train.augment import Draws, draw
+from train.augment import Draws, draw, join
 from train.distributed import World
 from train.policy import Policy
 
-Batch = tuple[Tensor, list[Draws], int]
+
+class Batch(NamedTuple):
+    """A rank's part of a step's global batch, on the CPU; pinned where there is a GPU."""
+
+    crops: Tensor  # (N, 3, 60, 60) uint8
+    draws: list[Draws]  # for each run of equal policies, its views joined
+    skipped: int = 0  # crops that were broken
+    drawn: Any = None  # what else the method draws
 
 
 class Unreadable(Exception):
@@ -22,7 +31,7 @@ class Unreadable(Exception):
 
 
 class Batches(Dataset):
-    """Map a step to crops (N, 3, 60, 60) uint8, the views' draws, and how many were broken.
+    """Map a step to a Batch.
 
     A pure function of (seed, step) and the rows wanted, so workers may take steps in any order,
     a resumed run sees what it would have seen, and ranks share out one global batch.
@@ -36,6 +45,7 @@ class Batches(Dataset):
         batch: int,
         rows: range,
         skip_corrupt: bool = False,
+        draws: Callable[[int, range], Any] | None = None,
     ):
         """Describe the batches.
 
@@ -46,7 +56,9 @@ class Batches(Dataset):
             batch: size of the global batch.
             rows: this rank's places in it.
             skip_corrupt: take the next whole crop for a broken one, instead of an error.
+            draws: of Method.draws.
         """
+        self.draws = draws
         self.policies, self.skip_corrupt = policies, skip_corrupt
         self.seed, self.batch, self.rows = seed, batch, rows
         rank, ranks = rows.start // len(rows), batch // len(rows)
@@ -55,11 +67,13 @@ class Batches(Dataset):
     def __getitem__(self, step: int) -> Batch:
         skipped: list[tuple[int, str]] | None = [] if self.skip_corrupt else None
         crops = self.stream.read(step, skipped)
-        views = [
-            draw(policy, view, self.seed, step, self.batch, self.rows)
-            for view, policy in enumerate(self.policies)
+        views = enumerate(self.policies)
+        draws = [
+            join([draw(policy, view, self.seed, step, self.batch, self.rows) for view, _ in alike])
+            for policy, alike in groupby(views, key=lambda numbered: numbered[1])
         ]
-        return torch.from_numpy(crops), views, len(skipped or ())
+        drawn = self.draws(step, self.rows) if self.draws else None
+        return Batch(torch.from_numpy(crops), draws, len(skipped or ()), drawn)
 
 
 def loader(batches: Batches, steps: range, world: World, workers: int) -> Iterator[Batch]:

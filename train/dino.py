@@ -7,11 +7,11 @@ density instead of KoLeo. Settings: DinoConfig of train/config.py.
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,18 +23,21 @@ from train.encoder import ViT, build_encoder
 from train.flops import forward_flops
 from train.head import Head
 from train.losses import Targets, cross_entropy, kde, koleo
-from train.mask import draw_kept, draw_masks
+from train.mask import Hidden, draw_hidden
 from train.method import Method, move_teacher
 from train.policy import Policy
 from train.tokens import tokens
 
 
 class StepInputs(NamedTuple):
-    """What a step gives DINO beside its global views; masks and branches on the CPU."""
+    """What a step gives DINO beside its global views, on their device."""
 
     temperature: float  # of the teacher
     masks: Tensor  # (2 * N, P) bool, the patches hidden from the student
-    kept: tuple[Tensor, Tensor] | None  # (…, depth, 2) bool of global and local views; None: all
+    patches: Tensor  # (M,) int64, these of 2 * N * P
+    share: Tensor  # (M,) float32, the weight of each
+    kept: Sequence[Tensor] | None  # as for `tokens`, of global views
+    local_kept: Sequence[Tensor] | None  # of local crops
     local: Tensor | None  # (L * N, 3, H, H), the local crops
 
 
@@ -79,9 +82,10 @@ class DINO(Method):
             entropy of the targets in nats, log K where all prototypes are alike; and embedding
             (N, D), the teacher's of the first views, for the check for collapse.
         """
-        hidden = inputs.masks.flatten().nonzero()[:, 0].to(views.device)  # of (2 * N * P)
-        target, ibot_target, teacher = self.teacher_targets(views, hidden, inputs.temperature)
-        student, patches, local = self.student_features(views, hidden, inputs)
+        target, ibot_target, teacher = self.teacher_targets(
+            views, inputs.patches, inputs.temperature
+        )
+        student, patches, local = self.student_features(views, inputs)
         classes = torch.cat([student, *([] if local is None else [local])])  # (2 * N + L * N, D)
         if self.ibot_head is None:
             logits, ibot_logits = self.head(torch.cat([classes, patches])).split(
@@ -91,9 +95,8 @@ class DINO(Method):
             logits, ibot_logits = self.head(classes), self.ibot_head(patches)
 
         dino = self.image_loss(logits, target)
-        share = 1 / inputs.masks.sum(1, keepdim=True).clamp(min=1).expand_as(inputs.masks)
-        share = share.flatten().to(views.device, dtype=ibot_logits.dtype)[hidden]
         ibot = cross_entropy(ibot_logits, ibot_target, self.config.student_temperature)
+        share = inputs.share.to(ibot.dtype)
         ibot = (share * ibot).sum() / len(views)  # the mean of an image's patches, then of images
         name, weight, spread = self.spread(student, teacher)
         return {
@@ -121,20 +124,16 @@ class DINO(Method):
         return *targets, classes
 
     def student_features(
-        self, views: Tensor, hidden: Tensor, inputs: StepInputs
+        self, views: Tensor, inputs: StepInputs
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the student's features of views, of hidden patches and of local crops."""
         share = 1 - self.config.drop_path
-        kept, local_kept = inputs.kept or (None, None)
-        masks = inputs.masks.to(views.device)
-        seen = tokens(self.encoder, views, masks, self.mask_token, kept, share)
+        seen = tokens(self.encoder, views, inputs.masks, self.mask_token, inputs.kept, share)
         local = None
         if inputs.local is not None:
-            offset = self.config.interpolate_offset
-            local = tokens(self.encoder, inputs.local, kept=local_kept, share=share, offset=offset)[
-                :, 0
-            ]
-        return seen[:, 0], seen[:, 1:].flatten(0, 1)[hidden], local
+            offset, kept = self.config.interpolate_offset, inputs.local_kept
+            local = tokens(self.encoder, inputs.local, kept=kept, share=share, offset=offset)[:, 0]
+        return seen[:, 0], seen[:, 1:].flatten(0, 1)[inputs.patches], local
 
     def image_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return DINO's loss: each view against the other's target, local crops against both.
@@ -241,27 +240,31 @@ class DINO(Method):
             "temperature": schedule.ramp(step, warm, c.start_temperature, c.teacher_temperature),
         }
 
+    @property
+    def draws(self) -> Callable[[int, range], Hidden]:
+        """What draws masks and dropped branches, from step and rows."""
+        return partial(draw_hidden, self.config, len(self.encoder.blocks))
+
     def step_inputs(
-        self, step: int, rows: range, views: Sequence[Tensor], values: dict[str, float]
+        self, drawn: Hidden, views: Sequence[Tensor], values: dict[str, float]
     ) -> tuple[Tensor, StepInputs]:
-        """Return what `forward` takes."""
-        c, grid, kept = self.config, VIEW_PX // PATCH_PX, None
-        places = np.concatenate([np.array(rows), np.array(rows) + c.batch])
-        ratios = (c.mask_ratio_least, c.mask_ratio_most)
-        masks = draw_masks(c.seed, step, 2 * c.batch, places, c.mask_probability, ratios, grid)
-        if c.drop_path:
-            drawn = draw_kept(
-                c.seed,
-                step,
-                c.batch,
-                rows,
-                2 + c.local_crops,
-                len(self.encoder.blocks),
-                c.drop_path,
-            )
-            kept = drawn[: 2 * len(rows)], drawn[2 * len(rows) :]
-        local = views[1] if c.local_crops else None
-        return views[0], StepInputs(values["temperature"], masks, kept, local)
+        """Return what `forward` takes, on the views' device."""
+
+        def there(x: Tensor) -> Tensor:
+            return x.to(views[0].device, non_blocking=True)
+
+        def branches(rows: Tensor | None, counts: list[int] | None) -> Sequence[Tensor] | None:
+            return None if rows is None or counts is None else there(rows).split(counts)
+
+        return views[0], StepInputs(
+            values["temperature"],
+            there(drawn.masks),
+            there(drawn.patches),
+            there(drawn.share),
+            branches(drawn.kept, drawn.counts),
+            branches(drawn.local_kept, drawn.local_counts),
+            views[1] if self.config.local_crops else None,
+        )
 
     def update(self, optimizer: torch.optim.Optimizer, values: dict[str, float]) -> None:
         """Clip, take the optimiser's step, and move the teacher (dinov2's order)."""

@@ -101,7 +101,8 @@ def _time_step(model: Method, config: Config, device: torch.device, images: int)
     values = {"momentum": 1.0}
     if isinstance(config, DinoConfig):
         values["temperature"] = config.teacher_temperature
-    inputs = model.step_inputs(0, range(images), views, values)
+    drawn = model.draws(0, range(images)) if model.draws else None
+    inputs = model.step_inputs(drawn, views, values)
     best = float("inf")
     for _ in range(3):
         began = time.perf_counter()

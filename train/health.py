@@ -110,11 +110,12 @@ class Guard:
         step = int(self._first)
         if step < 0:  # another rank's
             raise Diverged(f"the loss of another rank is {mean_loss}")
-        crops, draws, _ = self.batches[step]  # a pure function of the step: the very same again
+        batch = self.batches[step]  # a pure function of the step: the very same again
         path = Path(self.config.out) / f"diverged-{step:07d}-rank{self.world.rank}.pt"
         try:
             with atomic(path) as file:
-                torch.save({"step": step, "crops": crops, "draws": [list(d) for d in draws]}, file)
+                draws = [list(d) for d in batch.draws]
+                torch.save({"step": step, "crops": batch.crops, "draws": draws}, file)
             kept = f"is in {path}"
         except OSError as error:
             kept = f"could not be kept ({explain(error)})"

@@ -70,7 +70,9 @@ def train(config: Config, world: World, overwrite: bool = False) -> bool:
         run.catch_up(config, shards.info, start, model)
     tune(model, config, world.device)
     step_once, policies = stepper(model, config, world.device), model.policies(policy)
-    batches = Batches(shards, policies, config.seed, config.batch, rows, config.skip_corrupt)
+    batches = Batches(
+        shards, policies, config.seed, config.batch, rows, config.skip_corrupt, model.draws
+    )
     log.info(summary(config, world, shards, model))
     peak = matmul_peak(world.device, config.precision) * world.size
     record = Record(out, start, config.batch, world.rank, model.flops(), peak)
@@ -85,11 +87,11 @@ def train(config: Config, world: World, overwrite: bool = False) -> bool:
             values = model.schedule(step, optimizer)
             views = make_views(batch, policies, world.device, mean, std)
             optimizer.zero_grad(set_to_none=True)
-            result = step_once(*model.step_inputs(step, rows, views, values))
+            result = step_once(*model.step_inputs(batch.drawn, views, values))
             health.note(step, result["loss"])
             model.update(optimizer, values)
 
-            done, skipped = step + 1, skipped + batch[2]
+            done, skipped = step + 1, skipped + batch.skipped
             bar.update()
             stopping, failed = any_rank(bool(stop), bool(saver.error or record.error))
             if failed:  # rank 0 raises it as it closes them

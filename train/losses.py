@@ -34,7 +34,7 @@ def sinkhorn(logits: Tensor, temperature: float) -> Tensor:
         (N, K).
     """
     q = torch.exp(logits / temperature)
-    total, count = q.sum(), torch.tensor(float(len(q)), device=q.device)
+    total, count = q.sum(), torch.full((), float(len(q)), device=q.device)
     dist.all_reduce(total)
     dist.all_reduce(count)
     q = q / total

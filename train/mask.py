@@ -1,14 +1,69 @@
 """What the student is not shown: masked patches, and residual branches that are dropped."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from shards.schema import VIEW_PX
+from train.architecture import PATCH_PX
+from train.config import DinoConfig
 from train.counter_random import KEEP, MASK, generator_for
 
 LEAST = 4  # patches that a block is meant to cover
 ASPECT = 0.3  # of a block, least; its inverse the most
 ATTEMPTS = 10  # in a row that may fail to place a block
+
+
+class Hidden(NamedTuple):
+    """What a step hides from the student, on the CPU; rows are counted here, not on a GPU.
+
+    Of a step of N images of this rank with L local crops each, P patches a view, M of them masked.
+    """
+
+    masks: Tensor  # (2 * N, P) bool
+    patches: Tensor  # (M,) int64, the masked ones of 2 * N * P
+    share: Tensor  # (M,) float32, each one's weight: 1 over how many its view has
+    # Global views' rows that keep each branch of each block, behind each other, and how many
+    # each keeps; None: all are kept. Then local crops'.
+    kept: Tensor | None = None
+    counts: list[int] | None = None
+    local_kept: Tensor | None = None
+    local_counts: list[int] | None = None
+
+
+def draw_hidden(config: DinoConfig, depth: int, step: int, rows: range) -> Hidden:
+    """Draw masks and dropped branches of a step.
+
+    Args:
+        config: of the run.
+        depth: blocks of the encoder.
+        step: of the run.
+        rows: this rank's places in the global batch.
+    """
+    c, count = config, len(rows)
+    places = np.concatenate([np.array(rows), np.array(rows) + c.batch])
+    ratios, grid = (c.mask_ratio_least, c.mask_ratio_most), VIEW_PX // PATCH_PX
+    masks = draw_masks(c.seed, step, 2 * c.batch, places, c.mask_probability, ratios, grid)
+    patches = masks.flatten().nonzero()[:, 0]
+    share = (1 / masks.sum(1, keepdim=True).clamp(min=1)).expand_as(masks).flatten()[patches]
+    if not c.drop_path:
+        return Hidden(masks, patches, share)
+    views = 2 + c.local_crops
+    kept = draw_kept(c.seed, step, c.batch, rows, views, depth, c.drop_path)
+    here, there = kept_rows(kept[: 2 * count]), kept_rows(kept[2 * count :])
+    return Hidden(masks, patches, share, *here, *there)
+
+
+def kept_rows(kept: Tensor) -> tuple[Tensor, list[int]]:
+    """Return the rows that keep each branch, behind each other, and how many each keeps.
+
+    Args:
+        kept: (N, depth, 2) bool.
+    """
+    branches = kept.flatten(1).T  # (2 * depth, N)
+    return branches.nonzero()[:, 1], branches.sum(1).tolist()
 
 
 def draw_masks(

@@ -1,7 +1,7 @@
 """What the loop asks of a method; train/moco.py and train/dino.py answer."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -35,15 +35,19 @@ class Method(nn.Module, ABC):
     def schedule(self, step: int, optimizer: torch.optim.Optimizer) -> dict[str, float]:
         """Set the optimiser for a step; return the values that change with steps."""
 
+    @property
+    def draws(self) -> Callable[[int, range], Any] | None:
+        """What draws, in the loader, what a step needs beside views; from step and rows."""
+        return None
+
     @abstractmethod
     def step_inputs(
-        self, step: int, rows: range, views: Sequence[Tensor], values: dict[str, float]
+        self, drawn: Any, views: Sequence[Tensor], values: dict[str, float]
     ) -> tuple[Any, ...]:
-        """Return what `forward` takes.
+        """Return what `forward` takes, on the views' device.
 
         Args:
-            step: from 0.
-            rows: this rank's places in the global batch.
+            drawn: of `draws`.
             views: (V * N, 3, H, H) for each run of `policies` that are equal.
             values: of `schedule`.
         """

@@ -140,7 +140,7 @@ class MoCo(Method):
         return {"lr": lr, "momentum": schedule.momentum(step, c.steps, c.momentum)}
 
     def step_inputs(
-        self, step: int, rows: range, views: Sequence[Tensor], values: dict[str, float]
+        self, drawn: None, views: Sequence[Tensor], values: dict[str, float]
     ) -> tuple[Tensor, float]:
         """Return what `forward` takes."""
         return views[0], values["momentum"]

@@ -18,10 +18,14 @@ from torch import Tensor
 from shards.colour import WHITE as WHITE_POINT
 from shards.colour import XYZ
 from shards.stain import MIN_DENSITY, REFERENCE, REFERENCE_MAX, WHITE, Stain, macenko
+from train.constants import constant
 
 # A stain whose 99th percentile is below this share of the reference's is all but absent: scaled to
 # a target's percentile, its noise would become the picture.
 LEAST = 0.1
+_MATRIX = XYZ / WHITE_POINT[:, None]  # of linear RGB, to CIE XYZ of which white is 1
+TO_XYZ = tuple(map(tuple, _MATRIX.tolist()))
+FROM_XYZ = tuple(map(tuple, np.linalg.inv(_MATRIX).tolist()))
 MIN_SD = 1.0  # of L, a, b: an image as flat as this is not spread, nor is any image made flatter
 
 
@@ -163,7 +167,7 @@ def reinhard(x: Tensor, template: Tensor) -> Tensor:
 def to_lab(x: Tensor) -> Tensor:
     """Convert sRGB images (N, 3, H, W) in [0, 1] to CIE L*a*b*, D65 (as shards/colour.py)."""
     linear = torch.where(x > 0.04045, ((x + 0.055) / 1.055).pow(2.4), x / 12.92)
-    matrix = torch.as_tensor(XYZ / WHITE_POINT[:, None], dtype=x.dtype, device=x.device)
+    matrix = constant(TO_XYZ, x.device, x.dtype)
     t = (matrix @ linear.flatten(2)).view_as(x)
     root = t.clamp(min=0.008856).pow(1 / 3)
     f = torch.where(t > 0.008856, root, 7.787 * t + 16 / 116)
@@ -177,9 +181,7 @@ def from_lab(lab: Tensor) -> Tensor:
     fy = (lightness + 16) / 116
     f = torch.stack([fy + a / 500, fy, fy - b / 200], dim=1)
     t = torch.where(f > 0.2068966, f.pow(3), (f - 16 / 116) / 7.787)
-    matrix = torch.as_tensor(
-        np.linalg.inv(XYZ / WHITE_POINT[:, None]), dtype=lab.dtype, device=lab.device
-    )
+    matrix = constant(FROM_XYZ, lab.device, lab.dtype)
     linear = (matrix @ t.flatten(2)).view_as(lab).clamp_(0, 1)
     curved = 1.055 * linear.clamp(min=0.0031308).pow(1 / 2.4) - 0.055
     return torch.where(linear > 0.0031308, curved, 12.92 * linear)

@@ -4,7 +4,7 @@ Masked patches, a smaller image through interpolated positions, and stochastic d
 come from outside (timm's own would depend on the ranks).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -20,7 +20,7 @@ def tokens(
     images: Tensor,
     masked: Tensor | None = None,
     mask_token: Tensor | None = None,
-    kept: Tensor | None = None,
+    kept: Sequence[Tensor] | None = None,
     share: float = 1.0,
     offset: float = 0.0,
 ) -> Tensor:
@@ -31,7 +31,8 @@ def tokens(
         images: (N, 3, H, H), H a multiple of the patch.
         masked: (N, P) bool, patches to hide; None hides none.
         mask_token: (D,), what is shown instead.
-        kept: (N, depth, 2) bool on the CPU, the residual branches to compute; None computes all.
+        kept: the rows that compute each residual branch, two for each block, int64 on the images'
+            device; None computes all.
         share: of the branches that are kept on average, which the kept ones are divided by.
         offset: as for `positions`.
 
@@ -45,11 +46,7 @@ def tokens(
     x = x + positions(encoder.pos_embed, round((x.shape[1] - 1) ** 0.5), offset)
     spare = encoder.grad_checkpointing and torch.is_grad_enabled()
     for i, block in enumerate(blocks(encoder)):
-        first, second = None, None
-        if kept is not None:
-            first, second = (
-                k.nonzero()[:, 0].to(x.device, non_blocking=True) for k in kept[:, i].T
-            )
+        first, second = (None, None) if kept is None else kept[2 * i : 2 * i + 2]
         if spare:
             x = cast(
                 Tensor, checkpoint(_block, block, x, first, second, share, use_reentrant=False)

@@ -17,7 +17,7 @@ def make_views(
     """Return the normalised views of a batch, those of one policy beside each other together.
 
     Args:
-        batch: crops (N, 3, 60, 60) uint8 and the draws of each view.
+        batch: crops (N, 3, 60, 60) uint8 and the draws of each run of equal policies.
         policies: of each view, as they were drawn for.
         device: to work on.
         mean: (1, 3, 1, 1), of pixels in [0, 1].
@@ -27,14 +27,9 @@ def make_views(
         (views * N, 3, V, V) float32 for each policy, V = policy.view_px: all first views, then all
         second ones.
     """
-    crops, draws, _ = batch
-    crops, views, made = crops.to(device, non_blocking=True), [], 0
-    for policy, alike in groupby(policies):
-        count = len(list(alike))
-        shape = (count, len(crops), 3, policy.view_px, policy.view_px)
-        some = torch.empty(shape, device=device)
-        for out, drawn in zip(some, draws[made : made + count], strict=True):
-            augment.apply(crops, drawn, policy, out)
-        views.append(some.flatten(0, 1).sub_(mean).div_(std))
-        made += count
-    return views
+    crops = batch.crops.to(device, non_blocking=True)
+    kinds = [policy for policy, _ in groupby(policies)]
+    return [
+        augment.apply(crops, draws, policy).sub_(mean).div_(std)
+        for draws, policy in zip(batch.draws, kinds, strict=True)
+    ]

@@ -142,7 +142,7 @@ def test_jitter_in_each_samples_own_order():
     theirs = [TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation, TF.adjust_hue]
     orders = set()
     for i in range(16):
-        turns = [k % 4 for k, rows in enumerate(draws.rows[:16]) if i in rows]
+        turns = [k % 4 for k, rows in enumerate(draws.rows.split(draws.counts)[:16]) if i in rows]
         orders.add(tuple(turns))
         expected = VIEWS[i]
         for operation in turns:
@@ -177,8 +177,8 @@ def test_solarize_against_torchvision():
 
 def flat(draws: augment.Draws) -> list[torch.Tensor]:
     """Return a view's draws as per-row tensors: affine, values, which operations touch the row."""
-    touched = torch.zeros(len(draws.affine), len(draws.rows), dtype=torch.bool)
-    for k, rows in enumerate(draws.rows):
+    touched = torch.zeros(len(draws.affine), len(draws.counts), dtype=torch.bool)
+    for k, rows in enumerate(draws.rows.split(draws.counts)):
         touched[rows, k] = True
     return [draws.affine, draws.values, touched]
 
@@ -234,7 +234,7 @@ def test_resized_crops_follow_torchvisions_law():
 def test_erasing_follows_torchvisions_law():
     policy, n = POLICIES["a1"], 3000
     draws = draw(policy, 0, 0, 0, 10 * n, range(10 * n))
-    erased = draws.values[draws.rows[ERASE], 4:8].numpy()
+    erased = draws.values[draws.rows.split(draws.counts)[ERASE], 4:8].numpy()
     assert abs(len(erased) / (10 * n) - policy.erase_p) < 0.01
     torch.manual_seed(0)
     erasing = RandomErasing(1.0, policy.erase_scale, policy.erase_ratio)
@@ -251,14 +251,14 @@ def test_erasing_follows_torchvisions_law():
 def test_probabilities():
     policy, n = POLICIES["a1+gray"], 20000
     first, second = (draw(policy, v, 0, 0, n, range(n)) for v in (0, 1))
-    share = [len(rows) / n for rows in first.rows]
+    share = [count / n for count in first.counts]
     assert sum(share[:16]) / 4 == pytest.approx(0.8, abs=0.01)
     assert max(share[:16]) < 0.8 / 4 + 0.02  # each jitter as likely in each turn
     assert share[GREY] == pytest.approx(0.2, abs=0.01)
     assert share[BLUR] == 1
-    assert len(second.rows[BLUR]) / n == pytest.approx(0.1, abs=0.01)
-    assert share[SOLARIZE] == len(second.rows[SOLARIZE]) == 0
-    assert len(draw(POLICIES["a1"], 0, 0, 0, n, range(n)).rows[GREY]) == 0
+    assert second.counts[BLUR] / n == pytest.approx(0.1, abs=0.01)
+    assert share[SOLARIZE] == second.counts[SOLARIZE] == 0
+    assert draw(POLICIES["a1"], 0, 0, 0, n, range(n)).counts[GREY] == 0
     low, high = first.values[:, :4].min(0).values, first.values[:, :4].max(0).values
     assert torch.allclose(low, torch.tensor([0.4, 0.3, 0.5, -0.2]), atol=0.01)
     assert torch.allclose(high, torch.tensor([1.6, 1.7, 1.5, 0.2]), atol=0.01)

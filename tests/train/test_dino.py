@@ -153,7 +153,7 @@ def step_inputs(model: DINO, images: int, step: int = 0) -> tuple[torch.Tensor, 
     views = [torch.rand(2 * images, 3, 40, 40, dtype=torch.float64)]
     if count := model.config.local_crops:
         views.append(torch.rand(count * images, 3, 24, 24, dtype=torch.float64))
-    return model.step_inputs(step, range(images), views, {"temperature": 0.05})
+    return model.step_inputs(model.draws(step, range(images)), views, {"temperature": 0.05})
 
 
 def head_in_numpy(head: nn.Module, x: torch.Tensor) -> np.ndarray:

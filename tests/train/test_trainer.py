@@ -187,7 +187,7 @@ def test_the_guard_names_the_batch_and_keeps_it(shards_folder, tmp_path):
     with pytest.raises(Diverged, match=r"step 5 was the first .*diverged-0000004-rank0\.pt"):
         guard.check(float("nan"))
     saved = torch.load(tmp_path / "diverged-0000004-rank0.pt", weights_only=True)
-    crops, draws, _ = batches[4]
+    crops, draws, *_ = batches[4]
     assert torch.equal(saved["crops"], crops)
     replayed = apply(saved["crops"], Draws(*saved["draws"][0]), policy)
     assert torch.equal(replayed, apply(crops, draws[0], policy))
@@ -203,7 +203,7 @@ def test_broken_crops_are_passed_over_and_counted_on_request(shards_folder, tmp_
     count = len(shards)
     with pytest.raises(ValueError, match="the crop of index row 3 at byte"):
         [Batches(shards, policies, 0, count, range(count))[0]]
-    crops, _, skipped = Batches(shards, policies, 0, count, range(count), skip_corrupt=True)[0]
+    crops, _, skipped, _ = Batches(shards, policies, 0, count, range(count), skip_corrupt=True)[0]
     assert skipped == 1
     assert len(crops) == count
 
