@@ -3,13 +3,15 @@
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from shards.filetype import check_file
 from shards.write import atomic
+from train.host_copy import HostCopy
 
 NAME = re.compile(r"step-(\d{7})\.pt")
 
@@ -49,8 +51,9 @@ class Saver:
         self._join()
         if self.error:  # the trainer has not seen it yet
             return
-        copy = _to_cpu(state)
-        self._thread = threading.Thread(target=self._work, args=(step, copy, publish))
+        tensors = list(_tensors(state))
+        copy, state = HostCopy(tensors), _with(state, iter(tensors))
+        self._thread = threading.Thread(target=self._work, args=(step, state, copy, publish))
         self._thread.start()
 
     def close(self) -> None:
@@ -64,8 +67,11 @@ class Saver:
             self._thread.join()
             self._thread = None
 
-    def _work(self, step: int, state: dict, publish: Callable[[dict], None]) -> None:
+    def _work(
+        self, step: int, state: dict, copy: HostCopy, publish: Callable[[dict], None]
+    ) -> None:
         try:
+            state = _with(state, iter(copy.wait()))
             path = write(self.folder, step, state)
             publish(state)
             point(path)
@@ -80,14 +86,23 @@ class Saver:
                 old.unlink()
 
 
-def _to_cpu(state: object) -> object:
-    """Copy a nest of dicts and lists with its tensors on the CPU."""
+def _tensors(state: object) -> Iterator[torch.Tensor]:
+    """Yield the tensors in a nest of dicts and lists."""
     if isinstance(state, torch.Tensor):
-        return state.detach().to("cpu", copy=True)
+        yield state
+    elif isinstance(state, dict | list | tuple):
+        for value in state.values() if isinstance(state, dict) else state:
+            yield from _tensors(value)
+
+
+def _with(state: Any, tensors: Iterator[torch.Tensor]) -> Any:
+    """Copy a nest of dicts and lists, with other tensors in their places."""
+    if isinstance(state, torch.Tensor):
+        return next(tensors)
     if isinstance(state, dict):
-        return {k: _to_cpu(v) for k, v in state.items()}
+        return {k: _with(v, tensors) for k, v in state.items()}
     if isinstance(state, list | tuple):
-        return [_to_cpu(v) for v in state]
+        return [_with(v, tensors) for v in state]
     return state
 
 
@@ -104,7 +119,7 @@ def write(folder: Path, step: int, state: dict) -> Path:
         OSError: it cannot be written.
     """
     path = folder / name(step)
-    with atomic(path, needed=_bytes(state)) as file:
+    with atomic(path, needed=sum(t.nbytes for t in _tensors(state))) as file:
         try:
             torch.save({"step": step, **state}, file)
         except RuntimeError as error:  # torch speaks of positions; below lies what the system said
@@ -120,15 +135,6 @@ def point(path: Path) -> None:
     link.unlink(missing_ok=True)
     link.symlink_to(path.name)
     os.replace(link, path.with_name("latest.pt"))
-
-
-def _bytes(state: object) -> int:
-    """Return the bytes of the tensors in a nest of dicts and lists."""
-    if isinstance(state, torch.Tensor):
-        return state.nbytes
-    if isinstance(state, dict):
-        state = list(state.values())
-    return sum(map(_bytes, state)) if isinstance(state, list | tuple) else 0
 
 
 def step_of(path: Path) -> int:

@@ -116,7 +116,7 @@ class Run:
 
     out: str = setting(help="the run's folder, e.g. runs/first", free=True)
     log_every: int = setting(10, "steps between lines of log.jsonl", AT_LEAST_1, free=True)
-    checkpoint_every: int = setting(500, "steps between checkpoints", POSITIVE, free=True)
+    checkpoint_every: int = setting(1000, "steps between checkpoints", POSITIVE, free=True)
     keep: int = setting(2, "newest checkpoints that stay", AT_LEAST_1, free=True)
     keep_every: int = setting(
         0,
@@ -202,6 +202,21 @@ class MocoConfig(Config):
         NOT_NEGATIVE,
         free=True,
     )
+    cuda_graphs: bool = setting(
+        False,
+        "with --compile, replay the encoders as CUDA graphs: for batches so small that launches "
+        "are what takes the time",
+        free=True,
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant, with a ValueError that names the setting."""
+        super().__post_init__()
+        if self.cuda_graphs and (not self.compile or self.two_pass):
+            raise ValueError(
+                "--cuda-graphs replays the compiled encoders, of the plain step: give --compile "
+                "too, and no --two-pass"
+            )
 
     @property
     def peak_lr(self) -> float:

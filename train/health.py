@@ -66,7 +66,7 @@ class Health:
 
         Args:
             done: steps.
-            line: loss and what `measure` returned, means over all ranks.
+            line: what Record.line returned, means over all ranks.
 
         Raises:
             Diverged: the loss is infinite or no number.
@@ -126,17 +126,11 @@ class Guard:
         )
 
 
-def measure(result: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return a step's scalars, with measures of its embedding in its place."""
-    scalars = {name: value for name, value in result.items() if name != "embedding"}
-    return scalars | spectrum(result["embedding"])
-
-
 def spectrum(embeddings: Tensor) -> dict[str, Tensor]:
     """Measure how an encoder's embeddings are spread.
 
     Args:
-        embeddings: (N, D), of different images.
+        embeddings: (N, D), of different images; on the CPU, that no GPU waits for it.
 
     Returns:
         Scalars: spread, the mean sd of a coordinate over the root mean square of all; rank, the

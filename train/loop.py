@@ -19,7 +19,7 @@ from train.config import Config, DinoConfig, MocoConfig
 from train.dino import DINO
 from train.distributed import World, any_rank
 from train.flops import matmul_peak
-from train.health import Health, measure
+from train.health import Health
 from train.knn import Knn
 from train.method import Method
 from train.moco import MoCo
@@ -80,6 +80,12 @@ def train(config: Config, world: World, overwrite: bool = False) -> bool:
     saver = Saver(out, config.keep, config.keep_every)
     mean, std = normalisation(shards, world.device)
     bar = progress_bar(config, start, world)
+
+    def judge(line: dict[str, float] | None) -> None:
+        if line:
+            bar.set_postfix(loss=f"{line['loss']:.3f}")
+            health.check(int(line["step"]), line)
+
     with closing(saver), bar, closing(record), _stop_signals() as stop:
         steps = range(start, config.steps)
         loaded = record.timed(loader(batches, steps, world, config.workers))
@@ -97,14 +103,13 @@ def train(config: Config, world: World, overwrite: bool = False) -> bool:
             if failed:  # rank 0 raises it as it closes them
                 return False
             saving = stopping or done % config.checkpoint_every == 0 or done == config.steps
+            judge(record.line())  # noted a step ago: the device has this one to do meanwhile
             if saving or done % config.log_every == 0:
-                scalars = measure(result)
-                if config.skip_corrupt:  # the mean over ranks, times the ranks: all of them
-                    scalars["skipped"] = torch.tensor(skipped * world.size, device=world.device)
+                counts = {"skipped": skipped} if config.skip_corrupt else {}
                 epoch = done / config.steps_per_epoch
-                line = record.write(done, scalars, epoch=epoch, **values)
-                bar.set_postfix(loss=f"{line['loss']:.3f}")
-                health.check(done, line)
+                record.note(done, result, counts, epoch=epoch, **values)
+            if saving:  # nothing is saved that is not sound
+                judge(record.line())
             if saving and world.rank == 0:
                 run.save(saver, config, shards.info, done, model, optimizer)
             if stopping:

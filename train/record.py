@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -14,6 +15,20 @@ from torch import Tensor
 
 from shards.errors import room
 from shards.write import atomic
+from train.health import ROWS, spectrum
+from train.host_copy import HostCopy
+
+
+class Noted(NamedTuple):
+    """What a line of the log will be made of."""
+
+    step: int
+    names: list[str]  # of the scalars
+    copy: HostCopy  # of scalars and embedding
+    counts: dict[str, int]
+    values: dict[str, float]
+    steps: int  # since the line before
+    waited: float  # s, for batches
 
 
 class Record:
@@ -40,6 +55,7 @@ class Record:
         self.flops_per_image, self.peak = flops_per_image, peak
         self._since, self._steps, self._waited = time.perf_counter(), 0, 0.0
         self.error: Exception | None = None
+        self._noted: Noted | None = None
         self._path, self._events = out / "log.jsonl", None
         if rank > 0:
             return
@@ -62,34 +78,54 @@ class Record:
             self._steps += 1
             yield batch
 
-    def write(self, step: int, result: dict[str, Tensor], **values: float) -> dict[str, float]:
-        """Write one line: what the step gave, averaged over ranks, and the speed since the last.
+    def note(
+        self, step: int, result: dict[str, Tensor], counts: dict[str, int], **values: float
+    ) -> None:
+        """Note what a step gave, for `line`, without waiting for the device.
 
         Args:
             step: steps done.
-            result: scalars of this rank.
+            result: scalars of this rank, and its `embedding` (N, D).
+            counts: of this rank, to be summed.
             values: what is the same on all ranks.
+        """
+        scalars = {name: value for name, value in result.items() if name != "embedding"}
+        stacked = torch.stack([value.detach().float() for value in scalars.values()])
+        copy = HostCopy([stacked, result["embedding"][:ROWS]])
+        self._noted = Noted(step, list(scalars), copy, counts, values, self._steps, self._waited)
+        self._steps, self._waited = 0, 0.0
+
+    def line(self) -> dict[str, float] | None:
+        """Write what was noted: means over ranks, and the speed since the last; None if nothing.
 
         Returns:
             The line.
         """
-        means = torch.stack([v.detach().float() for v in result.values()])
+        if self._noted is None:
+            return None
+        (step, names, copy, counts, values, steps, waited), self._noted = self._noted, None
+        scalars, embedding = copy.wait()
+        measured = spectrum(embedding)  # on the CPU, while the device does the next step
+        ranks = dist.get_world_size()
+        means = torch.cat([scalars, torch.stack([*measured.values()]), torch.zeros(len(counts))])
+        if counts:
+            means[-len(counts) :] = torch.tensor([*counts.values()]) * ranks
         dist.all_reduce(means)
-        means = (means / dist.get_world_size()).tolist()  # waits for the device
+        named = zip([*names, *measured, *counts], (means / ranks).tolist(), strict=True)
         now = time.perf_counter()
         took = now - self._since
-        rate = self._steps * self.batch / took
+        rate = steps * self.batch / took
         line = {
             "step": step,
-            **dict(zip(result, means, strict=True)),
+            **dict(named),
             **values,
             "images_per_s": rate,
             "peak_share": rate
             * self.flops_per_image
             / self.peak,  # of the matmul peak of all ranks
-            "data_wait": self._waited / took,  # share of the time spent waiting for batches
+            "data_wait": waited / took,  # share of the time spent waiting for batches
         }
-        self._since, self._steps, self._waited = now, 0, 0.0
+        self._since = now
         self._put(step, line)
         return line
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -27,7 +28,7 @@ def tune(model: Method, config: Config, device: torch.device) -> None:
         model.encoder.set_grad_checkpointing(True)
     if config.compile and isinstance(model, MoCo):
         for encoder in encoders:
-            encoder.compile()
+            encoder.compile(mode="reduce-overhead" if model.config.cuda_graphs else None)
     elif config.compile:  # stochastic depth takes the blocks apart
         for block in (block for encoder in encoders for block in blocks(encoder)):
             block.attn.compile()
@@ -52,12 +53,16 @@ def stepper(
     )
     if isinstance(model, MoCo) and model.config.two_pass:
         return partial(two_pass, model, chunk=model.config.two_pass, autocast=autocast)
-    # Buffers, DINO's centres, are the same on all ranks.
-    ddp = DistributedDataParallel(model, gradient_as_bucket_view=True)
+    # One rank has nothing to average. Buffers, DINO's centres, are the same on all ranks.
+    alone = dist.get_world_size() == 1
+    networks = model if alone else DistributedDataParallel(model, gradient_as_bucket_view=True)
+    graphs = isinstance(model, MoCo) and model.config.cuda_graphs
 
     def plain(*inputs: object) -> dict[str, Tensor]:
+        if graphs:  # what the step before returned may be written over
+            torch.compiler.cudagraph_mark_step_begin()
         with autocast():
-            result = ddp(*inputs)
+            result = networks(*inputs)
         result["loss"].backward()
         return result
 

@@ -253,15 +253,16 @@ def test_stain_is_drawn_for_every_view_and_applied_first():
     draws = draw(STAINED, 0, 0, 5, 16, range(16))
     without = draw(POLICIES["a1"], 0, 0, 5, 16, range(16))
     assert plan(STAINED)[0][0] is reinhard
-    assert torch.equal(draws.rows[0], torch.arange(16))
+    assert torch.equal(draws.rows[:16], torch.arange(16))
+    assert draws.counts == [16, *without.counts]
     assert torch.equal(draws.values[:, :9], without.values)  # all else as in a1
-    assert all(map(torch.equal, draws.rows[1:], without.rows))
+    assert torch.equal(draws.rows[16:], without.rows)
     template = draws.values[:, 9:]
     assert len(template.unique(dim=0)) == 16
     assert not torch.equal(template, draw(STAINED, 1, 0, 5, 16, range(16)).values[:, 9:])
-    nothing = without._replace(rows=[rows[:0] for rows in without.rows])
+    nothing = without._replace(rows=without.rows[:0], counts=[0] * len(without.counts))
     plain = apply(CROPS, nothing, POLICIES["a1"])
-    stained = draws._replace(rows=[draws.rows[0], *nothing.rows])
+    stained = draws._replace(rows=draws.rows[:16], counts=[16, *nothing.counts])
     assert torch.allclose(apply(CROPS, stained, STAINED), reinhard(plain, template), atol=1e-6)
 
 
