@@ -130,6 +130,12 @@ class Run:
         free=True,
     )
     probe_every: int = setting(500, "steps between probes", POSITIVE, free=True)
+    card_gib: float = setting(
+        0.0,
+        "memory of a GPU, for --dry-run's largest batch; 0: of this machine's",
+        NOT_NEGATIVE,
+        free=True,
+    )
     time_limit_hours: float = setting(0.0, "of a job, for --dry-run's advice; 0: none", free=True)
 
 

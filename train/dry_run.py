@@ -7,19 +7,15 @@ import torch
 
 from shards.read import Shards
 from shards.schema import VIEW_PX
-from train.architecture import PATCH_PX
-from train.config import Config, DinoConfig, MocoConfig
+from train.config import Config, DinoConfig
 from train.flops import forward_flops, matmul_peak
-from train.loop import build_model
+from train.memory import Memory, card_bytes
 from train.method import Method
+from train.methods import build_model
 from train.policy import POLICIES
 from train.step import tune
 
 TIMED_IMAGES = 16  # of the step that is timed
-# Bytes of activations a view keeps for the backward pass, per token, layer and unit of width:
-# two LayerNorms, q, k, v, attention's output, the MLP's two hidden ones (4x) and two residuals, in
-# 2 bytes, and the attention matrices, which at 26 tokens add little.
-ACTIVATION_BYTES = 34
 
 
 def describe(config: Config, ranks: int, device: torch.device) -> str:
@@ -48,12 +44,10 @@ def describe(config: Config, ranks: int, device: torch.device) -> str:
     peak = matmul_peak(device, config.precision)
     images = config.steps * config.batch
     sides = view_sides(model, config)
-    tokens = sum(1 + (side // PATCH_PX) ** 2 for side in sides)  # of an image
-    images_at_once = float(config.batch // ranks)
-    if isinstance(config, MocoConfig) and config.two_pass:
-        images_at_once = config.two_pass / 2
-    kept = 1 if config.activation_checkpointing else len(encoder.blocks)
-    activations = images_at_once * tokens * encoder.embed_dim * kept * ACTIVATION_BYTES
+    memory, here = Memory(config), config.batch // ranks
+    card = config.card_gib * 2**30 or card_bytes(device)
+    largest = memory.advice(card) if card else "give --card-gib for the largest batch that fits"
+    most = memory.peak(here)
     what, against = model.compared_with(ranks)
     state = 4 * (everything + 3 * trained)  # weights; gradients and AdamW's two moments
     hours = images / rate / 3600
@@ -68,8 +62,10 @@ def describe(config: Config, ranks: int, device: torch.device) -> str:
         f"{len(shards.info['shards'])} shards: {images / len(shards):.2f} passes; "
         f"{len(shards.info['shards']) / ranks:.1f} shards a rank",
         f"{what:15}{against}",
-        f"memory         about {(state + activations) / 2**30:.1f} GiB a rank: "
-        f"{state / 2**30:.1f} weights and optimiser, {activations / 2**30:.1f} activations",
+        f"memory         {most / 2**30:.1f} GiB of a GPU a rank at the peak, with {here} images: "
+        f"{state / 2**30:.1f} weights and optimiser, {(most - state) / 2**30:.1f} activations, "
+        "logits and libraries",
+        f"               {largest}",
         f"speed          about {rate:,.0f} images/s on {ranks} ranks like this one "
         f"({device.type}, {config.precision}; {rate / ranks * cost / peak:.0%} of its "
         f"matmul peak): {hours:,.1f} hours",

@@ -15,14 +15,13 @@ from shards.schema import VIEW_PX
 from train import run
 from train.batches import Batches, loader
 from train.checkpoint import Saver
-from train.config import Config, DinoConfig, MocoConfig
-from train.dino import DINO
+from train.config import Config
 from train.distributed import World, any_rank
 from train.flops import matmul_peak
 from train.health import Health
 from train.knn import Knn
 from train.method import Method
-from train.moco import MoCo
+from train.methods import build_model
 from train.policy import adjusted, policy_for
 from train.record import Record
 from train.step import stepper, tune
@@ -30,14 +29,7 @@ from train.views import make_views
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)  # not USR1: it kills torchrun
 
-METHODS: dict[type[Config], type[Method]] = {MocoConfig: MoCo, DinoConfig: DINO}
-
 log = logging.getLogger(__name__)
-
-
-def build_model(config: Config) -> Method:
-    """Build the networks; their weights are a function of the seed alone."""
-    return METHODS[type(config)].build(config)
 
 
 def train(config: Config, world: World, overwrite: bool = False) -> bool:

@@ -70,6 +70,14 @@ def train(arguments: list[str]) -> int:
         print(f"error: rank {world.rank}: {error}", file=sys.stderr)
         return 2 if isinstance(error, Unreadable) else 1
     except RuntimeError as error:
+        import torch
+
+        if isinstance(error, torch.OutOfMemoryError):
+            from train.memory import out_of_memory
+
+            said = out_of_memory(config, world.device)
+            print(f"error: rank {world.rank}: {said}", file=sys.stderr)
+            return 1
         if not is_alone(error):
             raise
         print(f"rank {world.rank}: another rank has ended; it says why", file=sys.stderr)

@@ -18,7 +18,7 @@ from train.config import MocoConfig, configure
 from train.config_file import check_same, read_settings
 from train.encoder import build_encoder, load_encoder, save_encoder, sincos_positions
 from train.flags import parse
-from train.loop import build_model
+from train.methods import build_model
 from train.moco import contrast
 
 pytestmark = pytest.mark.usefixtures("alone")

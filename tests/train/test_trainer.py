@@ -25,7 +25,7 @@ from train.distributed import World
 from train.flops import forward_flops
 from train.health import PATIENCE, Collapsed, Diverged, Guard, Progress, Watch, spectrum
 from train.knn import K, Knn, neighbours_vote
-from train.loop import build_model
+from train.methods import build_model
 from train.moco import contrast
 from train.policy import POLICIES
 from train.twopass import two_pass

@@ -12,14 +12,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from shards.read import Shards
-from tests.fake_gpu import CUDA, Launches, Made, Waited, fake_gpu, tensors_of, to_gpu
+from tests.train.fake_gpu import CUDA, Launches, Made, Waited, fake_gpu, tensors_of, to_gpu
 from train import augment, constants
 from train.batches import Batch, Batches
 from train.checkpoint import Saver, load
 from train.config import Config, configure
 from train.health import Guard
 from train.host_copy import HostCopy
-from train.loop import build_model
+from train.methods import build_model
 from train.policy import policy_for
 from train.record import Record
 from train.step import stepper, tune
