@@ -1,0 +1,1 @@
+"""The parts of bench/gpu.py: what a card is asked."""
