@@ -21,6 +21,7 @@ from extract.inputs import changed
 from extract.ledger import Settings, is_finished, read_outcome, record_outcome
 from extract.slides import Entry
 
+ROOT = Path(__file__).resolve().parent.parent
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 STALE_S = 3600.0  # a temporary file that nobody has written to for so long is a killed run's
 TEMPORARY = re.compile(r"\..+\.(tar|parquet|json)\.\w+\.tmp")
@@ -111,6 +112,10 @@ def _context(
     """
     lent = [name for name in THREADS if name not in os.environ]
     os.environ.update(dict.fromkeys(lent, "1"))
+    # Python 3.11 does not hand its path on to the server, which would then preload another clone's
+    # modules where that is the one installed.
+    elsewhere = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), elsewhere)))
     context = multiprocessing.get_context("forkserver")
     needed = {settings.network: "extract.network.segmenter"}
     needed |= {settings.scripted: "extract.segment.torchscript"}
@@ -119,6 +124,10 @@ def _context(
     forkserver.ensure_running()
     for name in lent:
         del os.environ[name]
+    if elsewhere is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = elsewhere
     return context, lent
 
 

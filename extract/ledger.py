@@ -105,9 +105,12 @@ def is_finished(out: Path, entry: Entry, settings: Settings) -> bool:
         differing = ", ".join(
             f"{k} {was.get(k)} is now {now.get(k)}" for k in was | now if was.get(k) != now.get(k)
         )
+        kept = ""
+        if was["segmenter"] != now["segmenter"]:
+            kept = f", or --segmenter {was['segmenter']} to go on as before"
         raise ValueError(
             f"{out}/{entry.slide} was extracted with other settings ({differing}); "
-            "name another --out, or give --overwrite to extract it anew"
+            f"name another --out, or give --overwrite to extract it anew{kept}"
         )
     return not changed(record, entry)
 

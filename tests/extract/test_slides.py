@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -263,9 +265,10 @@ def test_a_child_that_is_killed_is_a_failure_and_a_rerun_mends_it(painted, tmp_p
 
     slides: list[int] = []
     while not slides and process.poll() is None:  # the server's children each work on a slide
-        slides = [
-            c for server in children(process.pid) for c in children(server) if alike(c, server)
-        ]
+        pairs = [(c, server) for server in children(process.pid) for c in children(server)]
+        forked = [pair for pair in pairs if alike(*pair)]
+        time.sleep(0.05)  # a program about to be started looks like the server for an instant
+        slides = [pair[0] for pair in forked if alike(*pair)]
     os.kill(slides[0], signal.SIGKILL)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 1
@@ -306,3 +309,16 @@ def test_tcga_mini_is_extracted(run_stage, data, tmp_path):
     assert done.returncode == 0
     for path in (tmp_path / "cells").glob("*.json"):
         assert json.loads(path.read_text())["fates"]["kept"] > 150
+
+
+def test_a_clone_runs_its_own_code_where_another_is_installed(painted, tmp_path):
+    clone = tmp_path / "clone"
+    for stage in ("extract", "shards"):
+        shutil.copytree(ROOT / stage, clone / stage, ignore=shutil.ignore_patterns("__pycache__"))
+    rays = clone / "extract" / "segment" / "rays.py"
+    rays.write_text(re.sub(r'VERSION = ".*"', 'VERSION = "of the clone"', rays.read_text()))
+    words = ["--out", tmp_path / "cells", "--workers", "1", "--segmenter", "rays"]
+    command = [sys.executable, clone / "extract/main.py", painted / "PAINTED-0001.tiff", *words]
+    subprocess.run(list(map(str, command)), check=True, cwd=tmp_path, capture_output=True)
+    record = json.loads((tmp_path / "cells" / "PAINTED-0001.json").read_text())
+    assert record["segmentation"]["version"] == "of the clone"
