@@ -76,7 +76,8 @@ def painted(tmp_path_factory) -> Path:
 def cells(run_stage, painted, tmp_path_factory) -> Path:
     """What extract makes of the painted slides."""
     out = tmp_path_factory.mktemp("cells")
-    done = run_stage("extract/main.py", painted / "slides.csv", "--out", out)
+    words = ["--out", out, "--segmenter", "rays"]  # without torch, whose import takes seconds
+    done = run_stage("extract/main.py", painted / "slides.csv", *words)
     assert done.returncode == 0, done.stderr
     return out
 

@@ -278,7 +278,10 @@ def test_as_many_run_at_once_as_there_are_places(run_stage, painted, tmp_path, a
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--segmenter", "hoverfast"], "needs --hoverfast-model"),
+        (["--hoverfast-command", "HoverFast"], "needs --hoverfast-model"),
+        (["--hoverfast-model", "none.pth"], "there is no such file"),
+        (["--hoverfast-options", "-n 4"], "give --hoverfast-command"),
+        (["--segmenter", "torchscript"], "needs --model"),
         (["--segmenter", "import"], "needs --from"),
         (["--from", "x"], "belong to --segmenter import"),
         (["--segmenter", "import", "--from", "x", "--masks", "m"], "taken as it is"),

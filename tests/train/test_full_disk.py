@@ -11,7 +11,7 @@ from torch import nn
 from shards.errors import NoRoom
 from train import checkpoint, run
 from train.batches import Unreadable, loader
-from train.config import Config
+from train.config import MocoConfig
 from train.distributed import World, is_alone
 from train.encoder import build_encoder
 from train.record import Record
@@ -21,6 +21,8 @@ INFO = {"mean": [0.5] * 3, "std": [0.2] * 3, "mpp": 0.25, "samples": 9, "slides"
 
 class Model(nn.Module):
     """What a checkpoint and an encoder's folder are made of."""
+
+    exported = "student"
 
     def __init__(self):
         super().__init__()
@@ -45,9 +47,9 @@ def full_at(monkeypatch, ending: str, error: Exception | None = None) -> None:
 
 
 def save_one(out, step: int, model: Model, saver: checkpoint.Saver) -> None:
-    config = Config(data="", out=str(out), batch=2, encoder="vit_ti8")
+    config = MocoConfig(data="", out=str(out), batch=2, encoder="vit_ti8")
     optimizer = torch.optim.AdamW(model.parameters())
-    run.save(saver, config, INFO, step, model, "student", optimizer)
+    run.save(saver, config, INFO, step, model, optimizer)
 
 
 def left(out) -> tuple[str, int, list[str]]:
@@ -81,7 +83,7 @@ def test_latest_and_encoder_stay_those_of_the_last_good_save(
 
 
 def test_a_resumed_run_publishes_what_its_last_save_did_not(tmp_path, monkeypatch, model):
-    config = Config(data="", out=str(tmp_path), batch=2, encoder="vit_ti8")
+    config = MocoConfig(data="", out=str(tmp_path), batch=2, encoder="vit_ti8")
     saver = checkpoint.Saver(tmp_path, keep=5, keep_every=0)
     save_one(tmp_path, 1, model, saver)
     saver.close()
@@ -92,10 +94,10 @@ def test_a_resumed_run_publishes_what_its_last_save_did_not(tmp_path, monkeypatc
             saver.close()
     assert left(tmp_path)[:2] == ("step-0000001.pt", 1)
     for _ in range(2):  # the second time there is nothing to do
-        run.catch_up(config, INFO, 2, model, "student")
+        run.catch_up(config, INFO, 2, model)
         assert left(tmp_path)[:2] == ("step-0000002.pt", 2)
     (tmp_path / "encoder/config.json").write_text("{cut")
-    run.catch_up(config, INFO, 2, model, "student")
+    run.catch_up(config, INFO, 2, model)
     assert left(tmp_path)[:2] == ("step-0000002.pt", 2)
 
 
@@ -134,6 +136,11 @@ def test_a_disk_that_fails_under_torch_is_named_by_the_systems_error(tmp_path, m
 # ---- log.jsonl and TensorBoard -------------------------------------------------------------------
 
 
+def log(record: Record, step: int, loss: float) -> None:
+    record.note(step, {"loss": torch.tensor(loss), "embedding": torch.randn(4, 3)}, {})
+    record.line()
+
+
 @pytest.mark.parametrize("full", ["log.jsonl", "events.out"])
 def test_a_log_that_cannot_be_written_is_kept_for_the_trainer(
     alone, tmp_path, monkeypatch, small_disk, full
@@ -149,9 +156,9 @@ def test_a_log_that_cannot_be_written_is_kept_for_the_trainer(
 
     with monkeypatch.context() as patch:
         patch.setattr("train.record._append", no_append)
-        record.write(2, {"loss": torch.tensor(1.0)})  # all ranks go on to the agreement
+        log(record, 2, 1.0)  # all ranks go on to the agreement
         assert isinstance(record.error, NoRoom)
-        record.write(3, {"loss": torch.tensor(1.0)})  # no more is tried
+        log(record, 3, 1.0)  # no more is tried
     with pytest.raises(NoRoom, match=full):
         record.close()
     now = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
@@ -175,7 +182,7 @@ def test_tensorboard_reads_what_was_written(alone, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     record = Record(tmp_path, 7, 2, 0, 1.0, 1.0)
-    record.write(8, {"loss": torch.tensor(1.5)})
+    log(record, 8, 1.5)
     record.add("probe", 0.25, 8)
     record.close()
     read = EventAccumulator(str(tmp_path))
