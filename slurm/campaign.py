@@ -32,6 +32,7 @@ CHAIN = {
     "embed": "evaluate",  # array, checkpoints x benchmarks
     "report": "evaluate",
 }
+WORK = ("cells", "cohort.json", "shards", "runs", "embedded", "results")  # what jobs leave in OUT
 SETTLED = ("done", "skipped")  # outcomes after which a slide is not tried again
 
 
@@ -101,10 +102,11 @@ def begin(settings: Settings, write: bool, queue: str = "") -> Campaign:
 
 
 def _under_way(out: Path, campaign: str, queue: str) -> bool:
-    """Tell whether any job of a campaign was ever taken: it stands in jobs.tsv or the queue."""
+    """Tell whether any job of a campaign was ever taken: by jobs.tsv, the queue, or its work."""
     submitted = out / "jobs.tsv"
     taken = submitted.exists() and submitted.stat().st_size > 0
-    return taken or (out / "cells").exists() or bool(read_queue(queue, campaign))
+    worked = any((out / name).exists() for name in WORK)
+    return taken or worked or bool(read_queue(queue, campaign))
 
 
 def open_campaign(out: Path) -> Campaign:
