@@ -138,7 +138,9 @@ def test_a_flipped_bit_is_found_by_its_digest(copy):
 def test_a_slide_whose_files_are_cut_short_is_done_anew(run_stage, copy, painted):
     whole = (copy / f"{NAME}.tar").read_bytes()
     tamper_tar_end(copy)
-    done = run_stage("extract/main.py", painted / "slides.csv", "--out", copy)
+    done = run_stage(
+        "extract/main.py", painted / "slides.csv", "--out", copy, "--segmenter", "rays"
+    )
     assert done.returncode == 0, done.stdout
     assert (copy / f"{NAME}.tar").read_bytes() == whole
     assert set(outcomes(copy).values()) == {"done"}
