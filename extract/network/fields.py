@@ -24,7 +24,7 @@ class Field:
     Attributes:
         name: of the image's file, without its ending.
         image: (H, W, 3) uint8 RGB at 0.25 µm/px.
-        labels: (H, W) uint16 instance ids, 0 background; 0 and 1 where `touching` is merged.
+        labels: (H, W) uint16 instance ids, 0 background; 0 and 1 where nuclei are not told apart.
         told_apart: whether the labels tell touching nuclei apart.
     """
 

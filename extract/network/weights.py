@@ -1,6 +1,5 @@
 """The network's weights: those that come with the clone, a HoverFast checkpoint, or one's own."""
 
-import hashlib
 import json
 import pickle
 import struct
@@ -95,11 +94,6 @@ def save_checkpoint(network: HoverFast, path: Path, **about) -> None:
     }
     with atomic(path) as file:
         torch.save(state, file)
-
-
-def fingerprint(path: Path) -> str:
-    """Return a file's sha256."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _half(value: torch.Tensor) -> torch.Tensor:
