@@ -7,6 +7,7 @@ lemon:weights/LEMON/                  the released lemon.pth.tar beside its mean
 uni, uni:weights/pytorch_model.bin    weights of the hub, or of the publisher's file
 uni-center                            its central tokens
 timm:convnext_tiny.fb_in22k           whatever timm knows; timm:NAME:FILE for a local file
+hf-hub:owner/name                     of the Hugging Face hub: what `push` put there, or timm's
 pixels, morphology, untrained         baselines
 …+mean, …+tta, …+morphology           any of them so (evaluate/endings.py), as virchow2+mean
 mine=…                                any of them by another name
@@ -22,9 +23,10 @@ from torch import nn
 from evaluate.baselines import Morphology, Pixels
 from evaluate.endings import ENDINGS, Averaged, Encoder, WithMorphology, split
 from evaluate.network import Network
-from evaluate.networks import imagenet, lemon, run, tile, volta
+from evaluate.networks import hub, imagenet, lemon, run, tile, volta
 from evaluate.networks.readout import read_out
 
+HUB = "hf-hub"
 SHIPPED = Path(__file__).resolve().parents[1] / "encoders"  # that come with the clone
 
 
@@ -36,7 +38,7 @@ class Spec:
     kind: str  # of ENCODERS
     path: Path | None = None  # of weights; None: of the hub, or there are none
     readout: str = "class"
-    detail: str = ""  # timm's name, of kind timm
+    detail: str = ""  # timm's name, of kind timm; owner/name, of kind hf-hub
     endings: tuple[str, ...] = ()  # of evaluate/endings.py
 
 
@@ -129,6 +131,9 @@ def read_spec(word: str) -> Spec:
     kind, _, place = word.partition(":")
     if kind == "timm":
         return _read_timm(place)
+    if kind == HUB:
+        hub.check_name(place.partition("@")[0])
+        return Spec(_file_name(place), HUB, detail=place)
     kind, endings = split(kind)
     base = kind.removesuffix("-center")
     if base not in ENCODERS or (base != kind and base not in tile.TILES):
@@ -165,12 +170,14 @@ def _read_timm(place: str) -> Spec:
     if not place:
         raise ValueError("timm: needs a model's name, as in timm:convnext_tiny.fb_in22k")
     name, _, file = place.rpartition(":")
-    if name and name != "hf-hub" and not Path(file).is_file():
+    if name == HUB:
+        return read_spec(place)
+    if name and not Path(file).is_file():
         raise FileNotFoundError(f"timm:{place}: no such file: {file}")
-    if not name or name == "hf-hub":  # hf-hub:owner/name
+    if not name:
         name, file = place, ""
     return Spec(
-        _file_name(name.removeprefix("hf-hub:")), "timm", Path(file) if file else None, detail=name
+        _file_name(name.removeprefix(f"{HUB}:")), "timm", Path(file) if file else None, detail=name
     )
 
 
@@ -210,8 +217,8 @@ def _known() -> str:
     files = ", ".join(f"{name}:PATH" for name in names("file"))
     return (
         f"there are {', '.join([*names(''), *shipped])}; PATH of a run, {files}; "
-        f"{', '.join(names('hub'))}, each also with :PATH; timm:NAME; transformers on tiles with "
-        f"the ending -center; and any with the endings {', '.join(ENDINGS)}"
+        f"{', '.join(names('hub'))}, each also with :PATH; timm:NAME; hf-hub:OWNER/NAME; "
+        f"transformers on tiles with the ending -center; any with the endings {', '.join(ENDINGS)}"
     )
 
 
@@ -250,6 +257,7 @@ ENCODERS = {
     "lemon": Kind(_network(lemon.open_lemon, "path"), "file"),
     "volta": Kind(_network(volta.open_volta, "path"), "file"),
     "timm": Kind(_network(imagenet.open_timm, "detail", "path"), "name"),
+    HUB: Kind(_network(hub.open_hub, "detail"), "name"),
     "efficientnet-lite0": Kind(_network(imagenet.open_lite, "path"), "hub"),
     "resnet18": Kind(_network(imagenet.open_resnet, "kind", "path"), "hub"),
     "resnet50": Kind(_network(imagenet.open_resnet, "kind", "path"), "hub"),

@@ -11,10 +11,11 @@
     python evaluate/main.py map --encoder runs/first --shards shards/ --out results/ --points 20000
     python evaluate/main.py sheet --shards shards/ --out results/
     python evaluate/main.py report results/ --out report.html
+    python evaluate/main.py push runs/first OWNER/NAME --results results/
     python evaluate/main.py prepare MY-DOWNLOADS/consep --out benchmarks/consep
 
 An encoder is a run's folder or one of its checkpoints, one that comes with the clone (lemon-NAME),
-another's network by name (lemon:DIR, uni, dinov2-s, resnet50, timm:NAME, …), or a baseline: pixels,
+another's network by name (lemon:DIR, uni, dinov2-s, hf-hub:OWNER/NAME, …), or a baseline: pixels,
 morphology, efficientnet-lite0, untrained (the first run's architecture, else a ViT-Ti/8); NAME=…
 names any. Endings make more of one, as in runs/first+mean+tta+morphology: +mean, class token and
 mean of patches; +tta, the average over eight flips and rotations; +morphology, the handcrafted
@@ -70,6 +71,7 @@ COMMANDS = {
         "select, mix, train and probe over cells, slides, projects (paper, Fig. 3)"
     ),
     "report": Command("one self-contained HTML file", recorded=False),
+    "push": Command("an encoder and its model card, on the Hugging Face hub", recorded=False),
 }
 
 

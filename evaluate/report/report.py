@@ -14,7 +14,6 @@ are CSS, and an interactive map is a page of its own in a sandboxed frame, loade
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from html import escape
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from evaluate.report.dot_plot import dot_plot
 from evaluate.report.figures import Entry, read_entries
 from evaluate.results import is_baseline, read_commands, read_facts
 from evaluate.tables.detail import SECTION as DETAILS
-from evaluate.tables.table import CLASSIFICATION, Table, read_tables, readouts
+from evaluate.tables.table import CLASSIFICATION, Table, read_tables, readouts, take
 from shards.write import write_text
 
 # The order of sections; those of other names come after Molecules.
@@ -140,8 +139,7 @@ def _without_grid(results: Path, tables: list[Table]) -> list[Table]:
     for table in tables:
         rows = [i for i, encoder in enumerate(table.encoders) if encoder not in runs]
         if rows:
-            names = tuple(table.encoders[i] for i in rows)
-            left.append(replace(table, encoders=names, mean=table.mean[rows], sd=table.sd[rows]))
+            left.append(take(table, rows))
     return left
 
 

@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +68,12 @@ def read_tables(out: Path) -> list[Table]:
             mean, sd = folds.mean(axis=2), folds.std(axis=2, ddof=1)
             tables.append(Table(benchmark, split, caption, encoders, mean, sd, metrics))
     return tables
+
+
+def take(table: Table, rows: list[int]) -> Table:
+    """Return a table of some of its encoders."""
+    names = tuple(table.encoders[i] for i in rows)
+    return replace(table, encoders=names, mean=table.mean[rows], sd=table.sd[rows])
 
 
 def _caption(name: str, split: str, count: int, facts: dict) -> str:

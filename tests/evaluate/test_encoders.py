@@ -79,7 +79,10 @@ def test_what_a_word_means(runs, tmp_path, monkeypatch):
             "resnet18.tv_in1k", "timm", None, "class", "resnet18.tv_in1k"
         ),
         "timm:resnet18:w.bin": Spec("resnet18", "timm", path, "class", "resnet18"),
-        "timm:hf-hub:a/b": Spec("a_b", "timm", None, "class", "hf-hub:a/b"),
+        "timm:hf-hub:a/b": Spec("a_b", "hf-hub", None, "class", "a/b"),
+        "hf-hub:a/b@v1+mean": Spec(
+            "a_b@v1+mean", "hf-hub", None, "class+mean", "a/b@v1", ("+mean",)
+        ),
         "t=timm:hf-hub:a/b:w.bin": Spec("t", "timm", path, "class", "hf-hub:a/b"),
         str(runs / "moco"): Spec("moco", "run", runs / "moco"),
         f"run:{runs / 'moco'}": Spec("moco", "run", runs / "moco"),
