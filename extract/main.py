@@ -22,6 +22,9 @@ import sys
 
 if __name__ == "__main__":  # import from the clone's root, not from this folder
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    from shards.installed import say_what_is_missing
+
+    say_what_is_missing()
 
 import argparse
 import logging

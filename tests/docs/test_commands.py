@@ -13,7 +13,7 @@ import pytest
 
 from tests.docs.pages import PAGES, ROOT, blocks, name, setup
 
-PROGRAMS = "python python3 torchrun bash make git pip cp curl chromium gdc-client".split()
+PROGRAMS = "python python3 torchrun bash make git pip cp curl chromium gdc-client hf".split()
 SETTINGS = "RUN CELLS SHARDS OUT BENCHMARKS SLIDES BENCHMARK".split()  # of the recipes
 
 
