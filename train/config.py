@@ -9,7 +9,7 @@ from collections.abc import Callable, Container
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, NamedTuple
 
-from train.architecture import ENCODERS, PATCH_PX, WIDTHS
+from train.architecture import ENCODERS, PATCH_PX, RESNETS, WIDTHS
 from train.policy import POLICIES
 
 
@@ -76,7 +76,12 @@ class Data:
 class Model:
     """model"""
 
-    encoder: str = setting("vit_s8", "architecture; paper, 3.5: ViT-S/8", choices=ENCODERS)
+    encoder: str = setting(
+        "vit_s8",
+        "architecture: vit_ti8, vit_s8 or vit_b8, or of moco alone resnet18s, a slim ResNet-18 for "
+        "small machines; paper, 3.5: ViT-S/8",
+        choices=ENCODERS,
+    )
     heads: int = setting(
         0,
         "of attention; 0: the method's own, which for ViT-S are 12 in moco-v3 and 6 in dinov2",
@@ -157,7 +162,9 @@ class Config(Data, Model, Optimisation, Run):
                 raise ValueError(f"{flag(one.name)} {value}: there are {there}")
             if about["limit"] and not about["limit"].holds(value):
                 raise ValueError(f"{flag(one.name)} {value}: {about['limit'].words}")
-        if self.heads and WIDTHS[self.encoder] % self.heads:
+        if self.encoder in RESNETS:
+            self._check_resnet()
+        elif self.heads and WIDTHS[self.encoder] % self.heads:
             raise ValueError(
                 f"--heads {self.heads}: must divide the {WIDTHS[self.encoder]} of {self.encoder}"
             )
@@ -168,6 +175,15 @@ class Config(Data, Model, Optimisation, Run):
         if self.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"--warmup-epochs {self.warmup_epochs} leaves nothing of --epochs {self.epochs}"
+            )
+
+    def _check_resnet(self) -> None:
+        if self.heads:
+            raise ValueError(f"--heads {self.heads}: {self.encoder} has no attention; leave it out")
+        if self.activation_checkpointing:
+            raise ValueError(
+                "--activation-checkpointing would count a batch twice in the running statistics of "
+                f"{self.encoder}'s BatchNorm; leave it out"
             )
 
     @property
@@ -201,6 +217,9 @@ class MocoConfig(Config):
     momentum: float = setting(0.99, "of the teacher, to 1 by a cosine", SHARE)
     hidden: int = setting(4096, "width of the heads' hidden layers", AT_LEAST_1)
     projection: int = setting(256, "width of projection and prediction", AT_LEAST_1)
+    projector_layers: int = setting(
+        0, "0: moco-v3's, which are 3 behind a ViT and 2 behind a ResNet", NOT_NEGATIVE
+    )
     temperature: float = setting(0.2, "τ of InfoNCE", POSITIVE)
     two_pass: int = setting(
         0,
@@ -222,6 +241,19 @@ class MocoConfig(Config):
             raise ValueError(
                 "--cuda-graphs replays the compiled encoders, of the plain step: give --compile "
                 "too, and no --two-pass"
+            )
+
+    def _check_resnet(self) -> None:
+        super()._check_resnet()
+        if self.two_pass:
+            raise ValueError(
+                f"--two-pass {self.two_pass} takes a view in parts, and the BatchNorm of "
+                f"{self.encoder} must see it whole; leave it out"
+            )
+        if self.cuda_graphs:
+            raise ValueError(
+                f"--cuda-graphs replays an encoder once a step, and {self.encoder} takes the views "
+                "one after the other; leave it out"
             )
 
     @property
@@ -323,6 +355,11 @@ class DinoConfig(Config):
     def __post_init__(self) -> None:
         """Refuse what cannot be meant, with a ValueError that names the setting."""
         super().__post_init__()
+        if self.encoder in RESNETS:
+            raise ValueError(
+                f"--method {self.method} needs patch tokens, which {self.encoder} has not; give "
+                "--method moco, or a ViT"
+            )
         for least, most in (
             ("mask_ratio_least", "mask_ratio_most"),
             ("local_scale_least", "local_scale_most"),

@@ -11,6 +11,8 @@ FORMAT = 2
 # Settings that came after format 1, with what was done before them, by method.
 EARLIER = {"second_blur": 0.1, "erase_ratio": "width/height", "heads": 0}
 EARLIER_DINO = {"interpolate_offset": 0.0, "koleo_over": "batch"}
+# Settings that came later, with what was done before them.
+LATER = {"projector_layers": 0}
 # Defaults that were others in format 1: a run begun with those goes on with them.
 CHANGED = {
     "prototypes": 4096,
@@ -83,6 +85,7 @@ def check_same(config: Config, path: Path) -> None:
         ValueError: names the settings that differ.
     """
     before, now = read_settings(path), config.settings
+    before = {name: value for name, value in LATER.items() if name in now} | before
     free = {name for name, one in type(config).__dataclass_fields__.items() if one.metadata["free"]}
     names = [name for name in {**now, **before} if name not in free]
     changed = [name for name in names if before.get(name) != now.get(name)]

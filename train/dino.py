@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -182,7 +182,7 @@ class DINO(Method):
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            return cls(encoder, config)
+            return cls(cast(ViT, encoder), config)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return AdamW's groups of parameters, with the shares of rate and decay for `schedule`.

@@ -1,4 +1,4 @@
-"""Encoders: ViTs at 40 px, and the folder that holds one.
+"""Encoders: ViTs and ResNets at 40 px, and the folder that holds one.
 
 Load one without this repository:
 
@@ -18,9 +18,20 @@ import torch
 from torch import Tensor, nn
 
 from shards.write import atomic
-from train.architecture import DINO_HEADS, ENCODERS, PATCH_PX
+from train.architecture import DINO_HEADS, ENCODERS, PATCH_PX, VITS
+from train.batchnorm import BatchNorm2d
 
 FORMAT = 1  # of the encoder folder
+
+
+class Encoder(nn.Module):
+    """What is used of any network of timm's: a name for its type, never made."""
+
+    embed_dim: int
+    set_grad_checkpointing: Callable[[bool], None]
+    input_px: int
+    timm_name: str  # with timm_arguments what save_encoder writes
+    timm_arguments: dict[str, Any]
 
 
 class PatchEmbed(nn.Module):
@@ -47,19 +58,15 @@ class Block(nn.Module):
     ls2: nn.Module
 
 
-class ViT(nn.Module):
+class ViT(Encoder):
     """What is used of timm's VisionTransformer: a name for its type, never made."""
 
-    embed_dim: int
     patch_embed: PatchEmbed
     cls_token: nn.Parameter
     pos_embed: nn.Parameter
     blocks: nn.Sequential
     norm: nn.Module
     grad_checkpointing: bool
-    set_grad_checkpointing: Callable[[bool], None]
-    timm_name: str  # with timm_arguments what save_encoder writes
-    timm_arguments: dict[str, Any]
 
 
 def blocks(encoder: ViT) -> list[Block]:
@@ -95,23 +102,25 @@ def build_encoder(
     kind: str = "moco",
     layer_scale: float = 0.0,
     heads: int = 0,
-) -> ViT:
-    """Build a ViT as MoCo v3 or DINOv2 starts it.
+) -> Encoder:
+    """Build a network as MoCo v3 or DINOv2 starts it.
 
-    MoCo v3: its own initialisation, fixed positions and frozen patch embedding (moco-v3, vits.py;
-    `stop_grad_conv1`: the random patch projection is never trained). DINOv2: timm's, which is
-    dinov2's, everything trained; its ViT-S has 6 heads.
+    MoCo v3's ViTs: its own initialisation, fixed positions and frozen patch embedding (moco-v3,
+    vits.py; `stop_grad_conv1`: the random patch projection is never trained). DINOv2's: timm's,
+    which is dinov2's, everything trained; its ViT-S has 6 heads. ResNets, of MoCo v3 alone:
+    timm's, everything trained, their BatchNorm over the images of all ranks (main_moco.py).
 
     Args:
         name: one of ENCODERS.
-        input_px: side of the input, px, a multiple of 8.
+        input_px: side of the input, px; of a ViT a multiple of 8.
         seed: of the weights, which are a function of it alone.
         kind: `moco` or `dinov2`.
-        layer_scale: what the residual branches' scales start at; 0: there are none.
-        heads: of attention, a divisor of the width; 0: the method's own.
+        layer_scale: what a ViT's residual branches' scales start at; 0: there are none.
+        heads: of a ViT's attention, a divisor of the width; 0: the method's own.
 
     Returns:
-        A module from (N, 3, input_px, input_px) to the class token's embedding (N, D).
+        A module from (N, 3, input_px, input_px) to (N, D): a ViT's class token, the mean of a
+        ResNet's last map.
 
     Raises:
         ValueError: unknown name, or a size that is no multiple of the patch.
@@ -120,22 +129,33 @@ def build_encoder(
 
     if name not in ENCODERS:
         raise ValueError(f"no encoder {name!r}; there are {', '.join(ENCODERS)}")
-    if input_px % PATCH_PX or input_px < PATCH_PX:
-        raise ValueError(f"an input of {input_px} px is no multiple of the {PATCH_PX}-px patch")
     timm_name, arguments = ENCODERS[name]
-    arguments = {"img_size": input_px, "num_classes": 0, "global_pool": "token"} | arguments
-    if kind == "dinov2" and name in DINO_HEADS:
-        arguments["num_heads"] = DINO_HEADS[name]
-    if heads:
-        arguments["num_heads"] = heads
-    if layer_scale:
-        arguments["init_values"] = layer_scale
+    arguments = {"num_classes": 0, "global_pool": "avg"} | arguments
+    norm: dict[str, Any] = {"norm_layer": BatchNorm2d}  # no argument that a reader needs
+    if name in VITS:
+        if input_px % PATCH_PX or input_px < PATCH_PX:
+            raise ValueError(f"an input of {input_px} px is no multiple of the {PATCH_PX}-px patch")
+        arguments |= {"img_size": input_px, "global_pool": "token"}
+        norm = {}
+        if kind == "dinov2" and name in DINO_HEADS:
+            arguments["num_heads"] = DINO_HEADS[name]
+        if heads:
+            arguments["num_heads"] = heads
+        if layer_scale:
+            arguments["init_values"] = layer_scale
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = cast(ViT, timm.create_model(timm_name, **arguments))
-        if kind == "moco":
-            _initialise(model)
-    model.timm_name, model.timm_arguments = timm_name, arguments
+        model = timm.create_model(timm_name, **arguments, **norm)
+        if name in VITS and kind == "moco":
+            _initialise(cast(ViT, model))
+    return _described(model, timm_name, arguments, input_px)
+
+
+def _described(model: nn.Module, name: str, arguments: dict[str, Any], input_px: int) -> Encoder:
+    """Write on a network of timm's what it is."""
+    model = cast(Encoder, model)
+    model.embed_dim = cast(int, model.num_features)
+    model.timm_name, model.timm_arguments, model.input_px = name, arguments, input_px
     return model
 
 
@@ -163,7 +183,7 @@ def _initialise(model: ViT) -> None:
 
 
 def save_encoder(
-    model: ViT,
+    model: Encoder,
     folder: Path,
     mean: list[float],
     std: list[float],
@@ -191,7 +211,7 @@ def save_encoder(
     config = {
         "format": FORMAT,
         "timm": {"name": model.timm_name, "args": model.timm_arguments},
-        "input_px": model.timm_arguments["img_size"],
+        "input_px": model.input_px,
         "mpp": mpp,
         "mean": list(mean),
         "std": list(std),
@@ -210,7 +230,7 @@ def save_encoder(
         file.write(weights)
 
 
-def load_encoder(folder: Path) -> tuple[ViT, dict[str, Any]]:
+def load_encoder(folder: Path) -> tuple[Encoder, dict[str, Any]]:
     """Load an encoder folder.
 
     Args:
@@ -243,7 +263,7 @@ def load_encoder(folder: Path) -> tuple[ViT, dict[str, Any]]:
         raise ValueError(f"{folder}/config.json is no encoder's config: {error!r}") from error
     if form != FORMAT:
         raise ValueError(f"{folder} is of encoder format {form}; this code reads {FORMAT}")
-    model = cast(ViT, timm.create_model(name, **arguments))
+    model = timm.create_model(name, **arguments)
     try:
         state = load_file(folder / "model.safetensors")
     except SafetensorError as error:
@@ -259,5 +279,4 @@ def load_encoder(folder: Path) -> tuple[ViT, dict[str, Any]]:
             f"found {found.get(k, 'absent')}"
         )
     model.load_state_dict(state)
-    model.timm_name, model.timm_arguments = name, arguments
-    return model.eval(), config
+    return _described(model, name, arguments, config["input_px"]).eval(), config

@@ -9,6 +9,7 @@ import weakref
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
+from typing import cast
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from shards.schema import CROP_PX
 from train.config import Config, DinoConfig, MocoConfig
+from train.encoder import ViT, blocks
 from train.mask import draw_hidden
 from train.method import Method
 from train.methods import build_model
@@ -90,7 +92,7 @@ class Memory:
         model, living = copy.deepcopy(self._model), Living()
         drawn = None
         if isinstance(config, DinoConfig):
-            drawn = draw_hidden(config, len(model.encoder.blocks), 0, range(images))
+            drawn = draw_hidden(config, len(blocks(cast(ViT, model.encoder))), 0, range(images))
         sides = [policy.view_px for policy in model.policies(POLICIES[config.policy])]
         with FakeTensorMode(allow_non_fake_inputs=True), living:
             model._apply(lambda t: torch.empty(t.shape, dtype=t.dtype))

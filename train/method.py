@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from train.encoder import ViT
+from train.encoder import Encoder
 from train.policy import Policy
 
 
@@ -15,8 +15,8 @@ class Method(nn.Module, ABC):
     """A student and a teacher, an encoder each, and how they are trained."""
 
     exported: Literal["student", "teacher"]  # whose encoder is the run's result
-    encoder: ViT  # the student's
-    teacher_encoder: ViT
+    encoder: Encoder  # the student's
+    teacher_encoder: Encoder
 
     @classmethod
     @abstractmethod
@@ -80,7 +80,7 @@ class Method(nn.Module, ABC):
         """Return a word and a phrase on what an image is compared with."""
 
     @property
-    def exported_encoder(self) -> ViT:
+    def exported_encoder(self) -> Encoder:
         """The encoder that is the run's result."""
         return self.encoder if self.exported == "student" else self.teacher_encoder
 

@@ -21,7 +21,7 @@ from train import schedule
 from train.batchnorm import BatchNorm
 from train.config import MocoConfig
 from train.distributed import gather
-from train.encoder import ViT, build_encoder
+from train.encoder import Encoder, build_encoder
 from train.flops import training_flops
 from train.method import Method, move_teacher
 from train.policy import Policy
@@ -46,7 +46,7 @@ class MoCo(Method):
 
     exported = "student"  # (moco-v3, main_lincls.py)
 
-    def __init__(self, encoder: ViT, config: MocoConfig):
+    def __init__(self, encoder: Encoder, config: MocoConfig):
         """Put heads on an encoder and copy it to a teacher.
 
         Args:
@@ -56,7 +56,10 @@ class MoCo(Method):
         super().__init__()
         self.config, hidden, out = config, config.hidden, config.projection
         self.encoder = encoder
-        self.projector = mlp([encoder.embed_dim, hidden, hidden, out])
+        # A BatchNorm in the backbone looks at all images of a view, as those of the heads do.
+        self.one_view_a_pass = any(isinstance(m, nn.BatchNorm2d) for m in encoder.modules())
+        layers = config.projector_layers or (2 if self.one_view_a_pass else 3)
+        self.projector = mlp([encoder.embed_dim, *[hidden] * (layers - 1), out])
         self.predictor = mlp([out, hidden, out])
         self.teacher_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
         self.teacher_projector = copy.deepcopy(self.projector).requires_grad_(False)
@@ -75,8 +78,8 @@ class MoCo(Method):
         """Return the loss of a batch, after moving the teacher towards the student.
 
         Queries come from the student before, keys from the teacher after the move; the student
-        does not change in between, so the official order is kept. Both views go through the
-        backbone at once, since it looks at each image alone.
+        does not change in between, so the official order is kept. Both views go through a ViT at
+        once, since it looks at each image alone, and one after the other through a ResNet.
 
         Args:
             views: (2 * N, 3, H, W): the N first views, then the N second ones.
@@ -85,11 +88,18 @@ class MoCo(Method):
         Returns:
             As of `compare`.
         """
-        student = self.encoder(views)  # (2 * N, D)
+        student = self.features(self.encoder, views)
         with torch.no_grad():
             self.update_teacher(momentum)
-            teacher = self.teacher_encoder(views)
+            teacher = self.features(self.teacher_encoder, views)
         return self.compare(student, teacher)
+
+    def features(self, encoder: nn.Module, views: Tensor) -> Tensor:
+        """Return an encoder's features (2 * N, D) of both views."""
+        if not self.one_view_a_pass:
+            return encoder(views)
+        views = views.contiguous(memory_format=torch.channels_last)  # convolutions like it so
+        return torch.cat([encoder(view) for view in views.chunk(2)])
 
     def compare(self, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
         """Return the loss of features: heads, and each query against all keys.
@@ -116,7 +126,7 @@ class MoCo(Method):
         }
 
     def update_teacher(self, momentum: float) -> None:
-        """Move the teacher towards the student."""
+        """Move the teacher towards the student; running statistics are each network's own."""
         pairs = [(self.teacher_encoder, self.encoder), (self.teacher_projector, self.projector)]
         move_teacher(pairs, momentum)
 

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from train.batchnorm import BatchNorm2d
 from train.config import Config
-from train.encoder import blocks
+from train.encoder import ViT, blocks
 from train.method import Method
 from train.moco import MoCo
 from train.twopass import two_pass
@@ -20,17 +22,22 @@ def tune(model: Method, config: Config, device: torch.device) -> None:
     encoders = (model.encoder, model.teacher_encoder)
     if device.type == "cpu":  # there the fused attention's backward is slow at 26 tokens
         for encoder in encoders:
-            for block in blocks(encoder):
-                block.attn.fused_attn = False
+            for layer in encoder.modules():
+                if hasattr(layer, "fused_attn"):
+                    setattr(layer, "fused_attn", False)  # noqa: B010  # no Tensor, no Module
     elif config.precision == "bf16":
         torch.set_float32_matmul_precision("high")  # TF32 where autocast leaves fp32
     if config.activation_checkpointing:
         model.encoder.set_grad_checkpointing(True)
     if config.compile and isinstance(model, MoCo):
         for encoder in encoders:
+            if dist.get_world_size() > 1:  # the compiler leaves out what speaks to other ranks
+                for layer in encoder.modules():
+                    if isinstance(layer, BatchNorm2d):
+                        setattr(layer, "forward", torch.compiler.disable(layer.forward))  # noqa: B010  # typed as a method
             encoder.compile(mode="reduce-overhead" if model.config.cuda_graphs else None)
     elif config.compile:  # stochastic depth takes the blocks apart
-        for block in (block for encoder in encoders for block in blocks(encoder)):
+        for block in (block for one in encoders for block in blocks(cast(ViT, one))):
             block.attn.compile()
             block.mlp.compile()
 

@@ -115,10 +115,16 @@ def open_untrained(first: Path | None, seed: int) -> tuple[nn.Module, dict, dict
         trained = open_run(first)[1]
         config = {k: trained[k] for k in config}
         timm_name = trained["timm"]["name"]
-        names = [name for name, known in ENCODERS.items() if known[0] == timm_name]
+        given = trained["timm"]["args"]
+        names = [
+            name
+            for name, (known, own) in ENCODERS.items()
+            if known == timm_name
+            and all(given.get(k) == own[k] for k in own if k != "num_heads")  # taken over below
+        ]
         if not names:
             raise ValueError(f"untrained: {first} is a {timm_name}, which train/ does not build")
-        architecture, heads = names[0], trained["timm"]["args"].get("num_heads", 0)
+        architecture, heads = names[0], given.get("num_heads", 0)
     module = build_encoder(architecture, input_px=config["input_px"], seed=seed, heads=heads)
     facts = {"kind": "random initialisation", "architecture": architecture, "seed": seed}
     return module, config, facts
