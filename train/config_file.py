@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from train.config import Config, flag, owners
+from train.config import Config, owners
+from train.settings import flag
 
 # 1: None stood for a setting that the method has not, and every method had two_pass.
 FORMAT = 2

@@ -6,19 +6,9 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
-from train.config import (
-    RECIPES,
-    Data,
-    DinoConfig,
-    MocoConfig,
-    Model,
-    Optimisation,
-    Run,
-    configure,
-    flag,
-    owners,
-)
+from train.config import RECIPES, DinoConfig, MocoConfig, configure, owners
 from train.config_file import kept_defaults, read_settings
+from train.settings import Data, Model, Optimisation, Run, flag
 
 SHARED = (Data, Model, Optimisation, Run)
 

@@ -31,7 +31,7 @@ from train.methods import build_model
 
 pytestmark = pytest.mark.usefixtures("alone")
 
-STEPS, ALONE = 5, World(0, 1, torch.device("cpu"))
+STEPS, ALONE = 4, World(0, 1, torch.device("cpu"))
 FLAGS = [*SETTINGS, "--encoder", "resnet18s", "--epoch-samples", str(12 * STEPS)]
 
 
