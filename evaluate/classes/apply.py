@@ -15,7 +15,7 @@ from evaluate.endings import Encoder
 from evaluate.slides.annotations import about
 from evaluate.slides.extraction import Nuclei, open_nuclei
 from evaluate.slides.nuclei_embeddings import embed_slide
-from evaluate.slides.outputs import write_file
+from evaluate.slides.outputs import check_writable, write_file
 from evaluate.slides.parquet import write_parquet
 from shards.cells import read_record
 from shards.folder import visible
@@ -105,8 +105,10 @@ def classify(
         "min_probability": least,
     }
     files = [folder / f"{record['slide']}{ending}" for ending in (".parquet", *formats)]
-    if not overwrite and (found := _read(mark, depends)) and all(p.is_file() for p in files):
+    if not overwrite and (found := _read(mark, depends)) and all(p.exists() for p in files):
         return found
+    for path in files:
+        check_writable(path, calls=True)
     nuclei = open_nuclei(cells, record)
     check(classifier, encoder, nuclei, any_scale)
     embeddings = embed_slide(encoder, nuclei, Path(out), overwrite, classifier.window_px)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from evaluate.commands import flags
 
-ENDINGS = ("geojson", "h5ad", "png")
+ENDINGS = ("geojson", "h5ad", "png", "zarr")
 
 
 def arguments(command: argparse.ArgumentParser) -> None:

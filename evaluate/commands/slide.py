@@ -1,11 +1,11 @@
-"""A slide's nuclei with their embeddings: AnnData, Parquet, QuPath."""
+"""A slide's nuclei with their embeddings: AnnData, SpatialData, Parquet, QuPath."""
 
 import argparse
 from pathlib import Path
 
 from evaluate.commands import flags
 
-FORMATS = (".h5ad", ".parquet", ".geojson", ".png")
+FORMATS = (".h5ad", ".zarr", ".parquet", ".geojson", ".png")
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -35,6 +35,11 @@ def arguments(command: argparse.ArgumentParser) -> None:
         metavar="N",
         help="principal components among QuPath's measurements",
     )
+    group.add_argument(
+        "--whole-image",
+        action="store_true",
+        help="in a .zarr: every pixel of the slide and a pyramid, not a picture of 2,000 px",
+    )
     group.add_argument("--seed", type=int, default=0, help="of the weights of `untrained`")
     group.add_argument("--overwrite", action="store_true", help="embed anew whatever is there")
     group.add_argument(
@@ -48,20 +53,20 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Extract a slide unless that is done, embed its nuclei, and write every file asked for."""
-    unknown = [str(path) for path in options.out if path.suffix not in FORMATS]
-    if unknown:
-        raise ValueError(f"--out {unknown[0]}: the name must end in one of {', '.join(FORMATS)}")
+    from evaluate.slides.outputs import Detail, check_writable, write_file
+
+    for path in options.out:  # before the hours that segmenting may take
+        check_writable(path, calls=options.classifier is not None)
+    if options.whole_image and ".zarr" not in {path.suffix for path in options.out}:
+        raise ValueError("--whole-image is of a .zarr, and --out names none")
     if (options.slide is None) == (options.cells is None):
         raise ValueError("give a slide, or --cells with a folder that extract/main.py wrote")
     from evaluate.encoders import check_encoders, open_encoders
     from evaluate.slides.extraction import extract, find, open_nuclei
     from evaluate.slides.nuclei_embeddings import embed_slide
-    from evaluate.slides.outputs import write_file
 
-    check_encoders([options.encoder])  # before the hours that segmenting may take
+    check_encoders([options.encoder])
     classifier = flags.open_classifier(options)
-    if classifier is None and (drawn := [path for path in options.out if path.suffix == ".png"]):
-        raise ValueError(f"--out {drawn[0]}: a picture shows classes: give --classifier")
     work = options.work or options.out[0].with_suffix(".work")
     cells = options.cells or work / "cells"
     if options.cells:
@@ -84,6 +89,7 @@ def run(options: argparse.Namespace) -> None:
 
         calls = call(classifier, embeddings, options.min_probability)
         print(said(count(nuclei, calls)))
+    detail = Detail(options.components, options.whole_image)
     for path in options.out:
-        write_file(path, encoder, nuclei, embeddings, options.components, calls)
+        write_file(path, encoder, nuclei, embeddings, calls, detail)
         print(f"{path}: {len(embeddings):,} nuclei of {nuclei.slide} x {embeddings.shape[1]}")

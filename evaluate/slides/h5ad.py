@@ -36,17 +36,11 @@ def write_h5ad(
         categories: of columns whose categories have an order, or of which some may be absent.
     """
     import h5py
-    import pandas
     from anndata.io import write_elem
 
-    obs = pandas.DataFrame(index=pandas.Index(names))
-    for name, values in columns.items():
-        kinds = sorted(set(values.tolist()) - {""}) if values.dtype.kind in "UO" else None
-        kinds = (categories or {}).get(name, kinds)
-        obs[name] = values if kinds is None else pandas.Categorical(values, kinds)
+    obs, var = frames(names, columns, embeddings.shape[1], categories)
     count, width = embeddings.shape
-    var = pandas.DataFrame(index=pandas.Index([f"embedding_{i}" for i in range(width)]))
-    parts: dict[str, Any] = {"obs": obs, "var": var, "obsm": obsm, "uns": _plain(uns)}
+    parts: dict[str, Any] = {"obs": obs, "var": var, "obsm": obsm, "uns": plain(uns)}
     parts |= {name: {} for name in ("varm", "obsp", "varp", "layers")}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as file, h5py.File(file.name, "w") as root:
@@ -60,12 +54,32 @@ def write_h5ad(
             x[first : first + ROWS] = embeddings[first : first + ROWS]
 
 
-def _plain(mapping: dict) -> dict:
+def frames(
+    names: list[str],
+    columns: dict[str, np.ndarray],
+    width: int,
+    categories: dict[str, tuple[str, ...]] | None = None,
+) -> tuple[Any, Any]:
+    """Return obs and var, pandas' DataFrames, of embeddings of `width` numbers.
+
+    Args: as of `write_h5ad`.
+    """
+    import pandas
+
+    obs = pandas.DataFrame(index=pandas.Index(names))
+    for name, values in columns.items():
+        kinds = sorted(set(values.tolist()) - {""}) if values.dtype.kind in "UO" else None
+        kinds = (categories or {}).get(name, kinds)
+        obs[name] = values if kinds is None else pandas.Categorical(values, kinds)
+    return obs, pandas.DataFrame(index=pandas.Index([f"embedding_{i}" for i in range(width)]))
+
+
+def plain(mapping: dict) -> dict:
     """Return nested dicts of what AnnData stores: no None, no list, no slash in a name."""
     found: dict[str, Any] = {}
     for name, value in mapping.items():
         if isinstance(value, dict):
-            value = _plain(value)
+            value = plain(value)
         elif isinstance(value, (list, tuple)):
             kinds = {type(v) for v in value}
             alike = kinds <= {int, float} or kinds in ({str}, {bool})

@@ -193,7 +193,7 @@ def test_files_hold_classes_that_others_open(fitted, tmp_path):
     assert set(calls.labels.tolist()) == {"small", "large", ""}
     assert (calls.labels[calls.labels != ""] == labels[calls.labels != ""]).mean() > 0.85
     for ending in ("geojson", "h5ad", "parquet", "png"):
-        write_file(tmp_path / f"my.{ending}", encoder, nuclei, embeddings, 2, calls)
+        write_file(tmp_path / f"my.{ending}", encoder, nuclei, embeddings, calls)
     adata = anndata.read_h5ad(tmp_path / "my.h5ad")
     assert adata.obs["class"].cat.categories.tolist() == list(classifier.classes)
     assert len(adata.uns["class_colors"]) == 2 and adata.uns["class_colors"][0].startswith("#")
