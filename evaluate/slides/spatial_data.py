@@ -78,7 +78,7 @@ def write_store(
         FileExistsError: see `check_store`.
         NoRoom: the disk is full.
     """
-    import dask
+    import dask.config
     import spatialdata
     from spatialdata.models import TableModel
 
@@ -133,6 +133,7 @@ def _places(mpp: float, down: tuple[float, float] | None = None) -> dict[str, An
 def _image(path: Path, mpp: float, whole: bool) -> Any:
     """Return a slide's picture for SpatialData; the whole of it is read only when written."""
     import dask.array
+    from dask.array.core import normalize_chunks
     from spatialdata.models import Image2DModel
 
     from shards.scans.scan import open_scan
@@ -141,7 +142,7 @@ def _image(path: Path, mpp: float, whole: bool) -> Any:
     factors = None
     if whole:
         shape = (scan.height, scan.width, 3)
-        chunks = dask.array.core.normalize_chunks((TILE_PX, TILE_PX, 3), shape)
+        chunks = normalize_chunks((TILE_PX, TILE_PX, 3), shape)
 
         def read(block_info: Any) -> np.ndarray:
             (top, bottom), (left, right), _ = block_info[None]["array-location"]
