@@ -38,7 +38,7 @@ def check_store(path: Path) -> None:
             added to it.
     """
     if find_spec("spatialdata") is None:
-        raise ValueError(f"{path} needs spatialdata: pip install -e .[spatialdata]")
+        raise ValueError(f"{path} needs spatialdata: pip install -e '.[spatialdata]'")
     if not path.exists() and not path.is_symlink():
         return
     try:

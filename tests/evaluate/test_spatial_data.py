@@ -165,7 +165,7 @@ def test_what_is_not_ours_is_not_touched(installed, tmp_path, damage, said):
 
 def test_without_the_library_the_cure_is_said(monkeypatch, tmp_path):
     monkeypatch.setattr("evaluate.slides.spatial_data.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"pip install -e \.\[spatialdata\]"):
+    with pytest.raises(ValueError, match=r"pip install -e '\.\[spatialdata\]'"):
         check_writable(tmp_path / "my.zarr", calls=False)
 
 
