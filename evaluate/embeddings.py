@@ -18,6 +18,8 @@ import numpy as np
 
 from evaluate.benchmark import Benchmark
 from evaluate.endings import Encoder
+from shards.errors import room
+from shards.json_file import read_json
 from shards.write import write_text
 
 log = logging.getLogger(__name__)
@@ -124,7 +126,7 @@ def write(
         bar = tqdm(
             total=count, initial=first, desc=f"embed {encoder.name}", unit="nuclei", disable=None
         )
-        with open(part, "r+b" if first else "wb") as file, bar:
+        with room(part), open(part, "r+b" if first else "wb") as file, bar:
             for start, crops in _pieces(read, first, count):
                 embeddings = np.ascontiguousarray(_cast(encoder.embed(crops), dtype, encoder.name))
                 done, width = start + len(embeddings), embeddings.shape[1]
@@ -185,7 +187,7 @@ def _progress(part: Path, mark: Path, manifest: dict) -> int:
     """Return how many rows a killed run left, if they are of the same array."""
     if not part.is_file() or not mark.is_file():
         return 0
-    state = json.loads(mark.read_text())  # written atomically
+    state = read_json(mark, "delete it")  # written atomically
     return state["done"] if state["manifest"] == json.loads(json.dumps(manifest)) else 0
 
 
@@ -227,6 +229,8 @@ def _header(count: int, width: int, dtype: str) -> bytes:
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Hold a lock that goes with the process; POSIX locks hold over NFS as well."""
+    with room(path):
+        path.touch()
     with open(path, "w") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

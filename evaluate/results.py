@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from evaluate.benchmark import Benchmark
+from shards.json_file import read_json
 from shards.write import write_text
 
 COLUMNS = ("encoder", "benchmark", "split", "fold", "metric", "value")
@@ -141,7 +142,7 @@ def is_done(out: Path, name: str, facts: dict, encoder: str, manifest: dict) -> 
     path = _pair_path(out, name, encoder)
     if not path.is_file():
         return False
-    pair = json.loads(path.read_text(encoding="utf-8"))
+    pair = read_json(path, "move it away")
     same = all(pair["facts"].get(key) == facts[key] for key in DECISIVE)
     return same and pair["manifest"] == json.loads(json.dumps(manifest))
 

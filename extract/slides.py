@@ -4,12 +4,13 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from extract import gdc
+from extract.location import located, refuse_url
 from extract.scans import ALL, SUFFIXES, find_scans
 from shards.filetype import check_file, describe
 from shards.scans.dicom import SUFFIX as DICOM
@@ -38,6 +39,7 @@ class Entry:
     md5: str | None = None  # that it must have; None: not to be checked
     nuclei: Path | str | None = None  # its segmentation, or why it has none; None: not looked for
     mask: Path | str | None = None  # likewise, where nuclei are sought
+    said: str = field(default="", compare=False)  # file and line that name it; '': its path
 
 
 def list_slides(
@@ -66,9 +68,11 @@ def list_slides(
 
     Raises:
         FileNotFoundError: no such path, no slides in it, or none of the listed slides is there.
-        ValueError: a CSV without a path column, an id that cannot be used, an id twice.
+        ValueError: a CSV without a path column, an id that cannot be used, an id twice (in
+            another case, too: on some disks their files would be one), a URL.
     """
     if not source.exists():
+        refuse_url(str(source), "the slides")
         to = f", a link to {source.readlink()} that is not there" if source.is_symlink() else ""
         raise FileNotFoundError(f"no such folder, CSV, manifest or slide: {source}{to}")
     if source.is_dir():
@@ -90,16 +94,31 @@ def list_slides(
     entries = [_complete(entry, sheet, mpp, verify_md5) for entry in entries]
     if sheet and (strangers := sum(e.project is None for e in entries)):
         log.warning("%d slides have no project: %s does not name them", strangers, sample_sheet)
-    seen: dict[str, Path] = {}
-    for entry in entries:
-        check_slide_id(entry.slide)
-        if entry.slide in seen:
-            raise ValueError(
-                f"two slides have the id {entry.slide}: {seen[entry.slide]} and {entry.path}; "
-                "give each its own in the slide_id column of a CSV"
-            )
-        seen[entry.slide] = entry.path
+    _check_ids(entries)
     return sorted(entries, key=lambda e: e.slide)
+
+
+def _check_ids(entries: list[Entry]) -> None:
+    """Raise a ValueError for an id that cannot be used, or that another slide has."""
+    seen: dict[str, Entry] = {}
+    for entry in entries:
+        try:
+            check_slide_id(entry.slide)
+        except ValueError as error:
+            raise ValueError(f"{entry.said or entry.path}: {error}") from error
+        before = seen.setdefault(entry.slide.casefold(), entry)
+        if before is not entry:
+            which = f"have the id {entry.slide}"
+            if before.slide != entry.slide:
+                which = (
+                    f"have ids that differ only in case, {before.slide} and {entry.slide}, whose "
+                    "files are one on many disks"
+                )
+            at = [f"{e.path}" + f" ({e.said})" * bool(e.said) for e in (before, entry)]
+            raise ValueError(
+                f"two slides {which}: {at[0]} and {at[1]}; give each its own in the slide_id "
+                "column of a CSV"
+            )
 
 
 def check_download(entry: Entry) -> None:
@@ -224,9 +243,13 @@ def _say_absent(source: Path, entries: list[Entry], where: str) -> None:
 def _read_list(source: Path) -> list[Entry]:
     """Read a table of slides, or a list of their paths, one a line, without a header."""
     lines = [line.strip().strip("\"'") for line in read_text(source).splitlines()]
-    lines = [line for line in lines if line and not line.startswith("#")]
-    if lines and lines[0].lower().endswith(ALL):
-        entries = [Entry(_default_id(Path(line)), source.parent / line) for line in lines]
+    numbered = [(n, s) for n, s in enumerate(lines, 1) if s and not s.startswith("#")]
+    if numbered and numbered[0][1].lower().endswith(ALL):
+        entries = []
+        for number, line in numbered:
+            said = f"{source}, line {number}"
+            path = located(source, line, said)
+            entries.append(Entry(_default_id(path), path, said=said))
     else:
         entries = _read_table(source)
     where = "paths count from the list's folder"
@@ -251,14 +274,15 @@ def _read_table(source: Path) -> list[Entry]:
     for row, (name, slide, project, case, md5) in enumerate(zip(*words, strict=True)):
         if not name:
             raise ValueError(f"{table.where(row)}: the path is empty")
-        path = source.parent / name
+        path = named = located(source, name, table.where(row))
         if path.is_dir():
             path = volume_of(path)
         mpp, size = numbers["mpp"][row], numbers["size"][row]
         entries.append(
             Entry(
-                slide=slide or _default_id(source.parent / name),
+                slide=slide or _default_id(named),
                 path=path,
+                said=table.where(row),
                 project=project or None,
                 mpp=None if np.isnan(mpp) else float(mpp),
                 case=case or None,

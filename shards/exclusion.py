@@ -101,7 +101,10 @@ def _entries(path: Path, known: dict[str, set[str]]) -> Iterator[list[str]]:
     text = read_text(path)
     if not text.strip():
         return
-    if {loose(name) for name in read_header(path, COLUMNS)} & set(map(loose, COLUMNS)):
+    header = {loose(name) for name in read_header(path, COLUMNS)}
+    # A single word in a comment is no header: `# cases` stands above a list.
+    commented = len(header) == 1 and text.lstrip().startswith("#")
+    if header & set(map(loose, COLUMNS)) and not commented:
         table = read_table(path, (), COLUMNS, say_unknown=False)
         for row in zip(*(table.words(name) for name in table.columns), strict=True):
             if names := [name for cell in row for name in _names(cell, known)]:

@@ -22,6 +22,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+from shards.errors import report
 from shards.write import atomic
 from slurm.campaign import SETTLED, open_campaign
 
@@ -33,6 +34,18 @@ def main() -> int:
     )
     parser.add_argument("out", type=Path, help="folder of the campaign")
     out = parser.parse_args().out
+    try:
+        return admit(out)
+    except (OSError, ValueError) as error:
+        return report(error)
+
+
+def admit(out: Path) -> int:
+    """Close the cohort in a campaign's folder; return 1 if it is not closed.
+
+    Raises:
+        FileNotFoundError: no campaign, or no table of its slides.
+    """
     campaign = open_campaign(out)
     with open(out / "cells-status" / "slides.csv", newline="") as file:
         rows = list(csv.DictReader(file))

@@ -13,6 +13,7 @@ from typing import Any
 
 from extract.inputs import changed
 from extract.ledger import read_outcome
+from shards.json_file import read_json
 from shards.mix.gather import is_made
 from shards.mix.layout import lay_out
 from shards.mix.spill import spill_path
@@ -71,7 +72,7 @@ def begin(settings: Settings, write: bool, queue: str = "") -> Campaign:
         ValueError: OUT holds a campaign of other settings; or the slides cannot be listed.
     """
     out, path = settings.OUT, settings.OUT / "campaign.json"
-    begun: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"fixed": {}}
+    begun: dict[str, Any] = read_json(path, "name another OUT") if path.exists() else {"fixed": {}}
     now = settings.fixed()
     changed = [f"{k} was {v}, is {now[k]}" for k, v in begun["fixed"].items() if v != now[k]]
     if path.exists() and not (changed and not _under_way(out, begun["id"], queue)):
@@ -117,9 +118,9 @@ def open_campaign(out: Path) -> Campaign:
     """
     if not (out / "campaign.json").exists():
         raise FileNotFoundError(f"{out} holds no campaign; begin one with slurm/submit.sh")
-    given = json.loads((out / "settings.json").read_text())
+    given = read_json(out / "settings.json", "run slurm/submit.sh again")
     settings = read_settings({name: str(value) for name, value in given.items()})
-    begun = json.loads((out / "campaign.json").read_text())
+    begun = read_json(out / "campaign.json", "name another OUT")
     return Campaign(settings, begun["id"], _read_ids(out / "slides.csv"), begun["parts"])
 
 

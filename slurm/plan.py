@@ -23,6 +23,7 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
+from shards.errors import report
 from shards.write import atomic
 from slurm.campaign import Campaign, begin, check_flags, survey
 from slurm.jobs import ARRAYS, HELD, Task, array, read_queue
@@ -51,10 +52,10 @@ def main() -> int:
         campaign = prepare(settings, arguments.max_array, arguments.dry_run, queue)
         tasks = read_queue(queue, campaign.id)
         lines, remarks = plan(campaign, survey(campaign), tasks)
-    except (FileNotFoundError, ValueError) as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        return 2
+    except ValueError as error:  # one a line
+        return max(report(ValueError(line)) for line in str(error).splitlines())
+    except OSError as error:
+        return report(error)
     for remark in remarks:
         print(remark, file=sys.stderr)
     print("\n".join([f"campaign {campaign.id} - -", *lines]))

@@ -21,6 +21,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from shards.errors import report
 from slurm.campaign import SETTLED, Campaign, open_campaign, outcomes, survey
 from slurm.jobs import (
     ARRAYS,
@@ -70,9 +71,8 @@ def main() -> int:
         accounts = ask_accounting(campaign.id, campaign.chain)
         found = outcomes(campaign)
         standings = stand(campaign, found, read_queue(queue or "", campaign.id), accounts)
-    except (FileNotFoundError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except (OSError, ValueError) as error:
+        return report(error)
     print(describe(campaign, found, standings))
     return 1 if any(s.failed or s.missing for s in standings.values()) else 0
 

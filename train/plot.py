@@ -1,7 +1,10 @@
 """Draw a run's curves, from its log.jsonl."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+
+from shards.write import atomic
 
 PANELS = (
     ("loss", "loss"),
@@ -34,6 +37,7 @@ def plot(runs: list[Path], out: Path) -> None:
 
     Raises:
         FileNotFoundError: a folder without log.jsonl.
+        ValueError: a line of it is damaged, or matplotlib writes no such image.
     """
     import matplotlib
 
@@ -45,7 +49,7 @@ def plot(runs: list[Path], out: Path) -> None:
         path = run / "log.jsonl"
         if not path.is_file():
             raise FileNotFoundError(f"{run} is no run: no log.jsonl in it")
-        logs[run] = [json.loads(line) for line in path.read_text().splitlines()]
+        logs[run] = list(_lines(path))
     dino = any("dino" in line for lines in logs.values() for line in lines)
     panels = PANELS + DINO_PANELS * dino
     rows = len(panels) // 4
@@ -65,5 +69,17 @@ def plot(runs: list[Path], out: Path) -> None:
             axis.text(0.5, 0.5, f"no {name} in the log", ha="center", transform=axis.transAxes)
     axes.flat[0].legend(frameon=False, fontsize=8)
     out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=110)
+    with atomic(out) as file:
+        figure.savefig(file, dpi=110, format=out.suffix[1:].lower() or "png")
     pyplot.close(figure)
+
+
+def _lines(path: Path) -> Iterator[dict]:
+    """Yield what a log's lines hold; the last may have been cut by a kill and is passed over."""
+    lines = path.read_text().splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            if number < len(lines):
+                raise ValueError(f"{path}, line {number} is damaged ({error})") from error

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from shards.json_file import read_json
 from shards.write import atomic
 from train import checkpoint
 from train.config import Config
@@ -47,7 +48,7 @@ def prepare(config: Config, info: dict, world: World, overwrite: bool) -> None:
     dist.barrier()
     if path.exists():
         check_same(config, path)
-        before = json.loads(path.read_text()).get("dataset")
+        before = read_json(path, "name another --out").get("dataset")
         if before != _identity(info):
             raise ValueError(
                 f"{out} was trained on other shards than {config.data}; name another --out, or "

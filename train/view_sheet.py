@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw
 
 from shards.read import Shards
 from shards.schema import CROP_PX, VIEW_PX
+from shards.write import atomic
 from train.augment import apply, draw
 from train.policy import policy_for
 
@@ -59,7 +60,12 @@ def write_sheet(
 
     Raises:
         FileNotFoundError: no shards.
-        ValueError: an unknown policy, or one that the data set has no stains for.
+        ValueError: an unknown policy, or one that the data set has no stains for; no image's name.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    sheet(Shards(folder), names, cells, views, seed).save(out)
+    kind = Image.registered_extensions().get(out.suffix.lower())
+    if kind not in Image.SAVE:
+        raise ValueError(f"--out {out}: no image is written as {out.suffix!r}; name a .png")
+    picture = sheet(Shards(folder), names, cells, views, seed)
+    with atomic(out) as file:
+        picture.save(file, kind)

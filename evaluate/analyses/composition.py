@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shards.cells import finished_slides
+from shards.json_file import read_json
 from shards.write import write_text
 
 log = logging.getLogger(__name__)
@@ -125,7 +126,7 @@ def check_settings(plan: Plan) -> None:
     now: dict[str, object] = {"cells": str(plan.cells.resolve())}
     now |= {"train": plan.train, "probe": plan.probe, "seed": plan.seed}
     if path.is_file() and any((plan.out / "runs").glob("*")):
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = read_json(path, "use another --out")
         for key, value in now.items():
             if before.get(key) != value:
                 raise ValueError(

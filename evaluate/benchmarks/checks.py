@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from shards.class_name import are_numbers
+
 OUTSIDE = 0.01  # share of nuclei beyond their image from which on it is no border's matter
 MOST_OUTSIDE = 0.5  # likewise of a slide's cells, where an image may show a part of them
 FEW = 2  # of them are said, whatever their share
@@ -114,6 +116,28 @@ def no_class(labels: np.ndarray) -> tuple[np.ndarray, Counter]:
     none = np.isin(np.char.lower(np.char.strip(labels)), NO_CLASS)
     words = Counter(word.strip() or "empty" for word in labels[none].tolist())
     return np.where(none, "", labels), words
+
+
+def check_classes(source: str, images: np.ndarray, xy: np.ndarray, labels: np.ndarray) -> None:
+    """Refuse labels that number the nuclei of each image.
+
+    Args:
+        source: what gives them, for the error.
+        images: (N,) str.
+        xy: (N, 2) float; rows of one place count once.
+        labels: (N,) str, '' where there is none.
+
+    Raises:
+        ValueError: no two nuclei of an image, several of which there are, bear the same number.
+    """
+    rows = np.flatnonzero(labels != "")
+    of, words = images[rows].tolist(), labels[rows].tolist()
+    once = list(dict.fromkeys(zip(of, *xy[rows].T.tolist(), words, strict=True)))
+    if are_numbers([label for *_, label in once], [image for image, *_ in once]):
+        raise ValueError(
+            f"{source}: its column label numbers the nuclei ({', '.join(words[:3])}, …), and a "
+            "class is wanted: call the column of classes label, and this one otherwise"
+        )
 
 
 def look_alikes(labels: np.ndarray) -> list[str]:

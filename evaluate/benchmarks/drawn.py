@@ -17,6 +17,7 @@ import shapely
 
 from evaluate.benchmarks.picture import IMAGES
 from evaluate.slides.qupath import scanned_part
+from shards.class_name import class_name
 from shards.filetype import check_file
 from shards.folder import visible
 from shards.table import read_table
@@ -81,7 +82,7 @@ def _objects(file: Path, keep: bool, left_out: Counter[str]) -> list[tuple[float
         features = whole["features"] if isinstance(whole, dict) else whole
         for feature in features:
             known = feature.get("properties") or {}
-            label = _name(known.get("classification"))
+            label = class_name(known.get("classification"))
             if not label:
                 left_out["no class"] += 1
             elif not keep and label == _likeliest(known.get("measurements")):
@@ -98,14 +99,6 @@ def _objects(file: Path, keep: bool, left_out: Counter[str]) -> list[tuple[float
     except (ValueError, KeyError, TypeError, AttributeError, shapely.errors.ShapelyError) as error:
         raise ValueError(f"{file} is no GeoJSON of QuPath: {error!r}") from error
     return found
-
-
-def _name(label: dict | None) -> str:
-    """Return a class as QuPath shows it, '' for none."""
-    if not label:
-        return ""
-    names = label.get("names")
-    return ": ".join(map(str, names)) if names else str(label.get("name") or "")
 
 
 def _likeliest(measured: dict | None) -> str | None:

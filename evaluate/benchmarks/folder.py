@@ -18,6 +18,7 @@ from evaluate.benchmark import Benchmark
 from evaluate.benchmarks import drawn
 from evaluate.benchmarks.checks import (
     Places,
+    check_classes,
     counted,
     find_twins,
     listed,
@@ -61,26 +62,26 @@ def load(
             nothing is left.
     """
     table, said = _table(path, predicted)
+    source = str(path / "cells.csv" if (path / "cells.csv").is_file() else path)
     if mpp is not None:
         table["mpp"] = np.where(np.isfinite(table["mpp"]), table["mpp"], mpp)
     named = "image" if table["image"].any() else "slide"
     if not table[named].all():
-        raise ValueError(
-            f"{path / 'cells.csv'}: no column 'image' (or 'slide'), or a row without one"
-        )
+        raise ValueError(f"{source}: no column 'image' (or 'slide'), or a row without one")
     pictures, labels = table[named], table["label"]
     labels, none = no_class(labels)
     xy = np.stack([table["x"], table["y"]], axis=1)  # (N, 2)
+    check_classes(source, pictures, xy, labels)
     crops = np.zeros((len(xy), view_px, view_px, 3), np.uint8)
     whole = np.zeros(len(xy), bool)
     identity = np.empty(len(xy), object)  # (N,) str, equal for one image of two names
-    places, seen, resampled = Places("cells.csv"), {}, 0
+    places, seen, resampled = Places(source), {}, 0
     for name in dict.fromkeys(pictures.tolist()):
         rows = np.flatnonzero((pictures == name) & (labels != ""))
         if not len(rows):
             continue
         with open_picture(path / name) as picture:
-            scale = _mpp(name, table["mpp"][rows], picture)
+            scale = _mpp(path / name, table["mpp"][rows], picture)
             places.look(name, xy[rows], *picture.size)
             found, windows = picture.cut(xy[rows], scale, view_px)
         crops[rows[found]] = windows
@@ -98,8 +99,10 @@ def load(
         notes.append(f"{none.total()} of {len(whole)} rows passed over: no label{words}")
         left_out["without a label"] = none.total()
     notes += places.notes()
+    if not whole.any():
+        raise ValueError(f"{source}: no nucleus left ({'; '.join(notes)})")
     identity = identity[whole].astype(np.str_)
-    twins, said = find_twins("cells.csv", identity, xy[whole], labels[whole])
+    twins, said = find_twins(source, identity, xy[whole], labels[whole])
     notes += said + look_alikes(labels[whole])
     again = sorted({n for n in pictures[whole].tolist()} - set(seen.values()))
     if again:
@@ -154,7 +157,7 @@ def _groups(groups: np.ndarray, pictures: np.ndarray) -> tuple[np.ndarray, int]:
     return np.where(absent, pictures, groups), int(absent.sum())
 
 
-def _mpp(name: str, column: np.ndarray, picture: Picture) -> float:
+def _mpp(name: Path, column: np.ndarray, picture: Picture) -> float:
     """Return an image's scale: the column's where given, else its own, never a guess."""
     given = np.unique(column[np.isfinite(column)])
     if len(given) > 1:

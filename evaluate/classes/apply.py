@@ -19,6 +19,7 @@ from evaluate.slides.outputs import check_writable, write_file
 from evaluate.slides.parquet import write_parquet
 from shards.cells import read_record
 from shards.folder import visible
+from shards.json_file import read_json
 from shards.schema import CROP_PX
 from shards.write import write_text
 
@@ -135,7 +136,7 @@ def counts_so_far(out: Path, classifier: Classifier, least: float) -> list[Count
     """Return the counts of all slides that this classifier was applied to, by slide."""
     found = []
     for path in sorted((Path(out) / "classes" / classifier.name).glob("*.json")):
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = read_json(path, "delete it and apply again")
         same = facts["classifier_sha256"] == classifier.sha256
         if same and facts["min_probability"] == least:
             found.append(Count(**facts["count"]))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluate.benchmarks.checks import no_class
+from evaluate.benchmarks.checks import check_classes, no_class
 from evaluate.benchmarks.columns import read_columns
 from evaluate.classes.calls import NONE, Calls
 from evaluate.slides.annotations import xy
@@ -45,6 +45,7 @@ def read_truth(path: Path) -> Truth:
     rows = np.flatnonzero(labels != "")
     if not len(rows):
         raise ValueError(f"{path}: no row bears a label")
+    check_classes(str(path), names, np.stack([table["x"], table["y"]], axis=1), labels)
     stems = [Path(name).name.partition(".")[0] for name in names[rows].tolist()]
     places = np.stack([table["x"], table["y"]], axis=1)[rows]
     return Truth(path, np.array(stems, np.str_), places, labels[rows])

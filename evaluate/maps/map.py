@@ -9,6 +9,7 @@ import numpy as np
 from evaluate.benchmark import Benchmark
 from evaluate.principal import components
 from evaluate.report.figures import label
+from shards.write import atomic
 
 COMPONENTS = 50  # of the PCA before t-SNE
 PERPLEXITY = 30
@@ -154,7 +155,8 @@ def draw(xy: np.ndarray, samples: Benchmark, title: str, path: Path) -> None:
     left = (side + 2 * margin) / width
     figure.text(left, margin / height, facts, size=13, color="#666", va="bottom", linespacing=1.5)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=dpi)
+    with atomic(path) as file:
+        figure.savefig(file, dpi=dpi, format="png")
 
 
 def _perplexity(cells: int) -> float:

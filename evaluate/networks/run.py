@@ -1,6 +1,5 @@
 """Encoders of our own runs: the encoder/ folder, any of its checkpoints, or its untrained twin."""
 
-import json
 import re
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from torch import nn
 
 from evaluate.networks.hub_folder import WEIGHTS, is_hub_folder, open_hub_folder
 from evaluate.networks.weights import digest, fit, read_state
+from shards.json_file import read_json
 
 STEP = re.compile(r"step-\d{7}\.pt")
 NETWORKS = {"student": "encoder.", "teacher": "teacher_encoder."}  # prefixes in a checkpoint
@@ -75,7 +75,7 @@ def open_run(path: Path) -> tuple[nn.Module, dict, dict]:
         return module, config, {"kind": "run", "sha256": digest(folder / "model.safetensors")}
     import timm
 
-    config = json.loads((folder / "config.json").read_text())
+    config = read_json(folder / "config.json", "copy the run's encoder/ again")
     saved = read_state(path)
     if "model" not in saved or config.get("network") not in NETWORKS:
         raise ValueError(

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from evaluate.benchmark import Benchmark
+from shards.write import atomic
 
 COLUMNS = 12  # crops in a row
 ROWS = 2  # of crops per class
@@ -84,7 +85,9 @@ def tiles(crops: np.ndarray) -> np.ndarray:
 def save_sheet(samples: Benchmark, path: Path, seed: int = 0, whole: bool = True) -> None:
     """Draw a contact sheet, as of `contact_sheet`, into a PNG; its folder is made if absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(samples, seed, whole).save(path)
+    picture = contact_sheet(samples, seed, whole)
+    with atomic(path) as file:
+        picture.save(file, "PNG")
 
 
 def _head(text: str) -> np.ndarray:

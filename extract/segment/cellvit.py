@@ -1,7 +1,10 @@
-"""Nuclei in CellViT's and CellViT++'s cells.json and cell_detection.json, plain or snappy.
+"""Nuclei in CellViT's and CellViT++'s cells.json and cell_detection.json, and in HoVer-Net's JSON.
 
-An object with wsi_metadata, type_map and the array `cells`. Contours and centroids are (x, y) in
-level-0 px (boxes are (row, column) and not read); a contour is not closed.
+CellViT's is an object with wsi_metadata, type_map and the array `cells`, plain or snappy. Contours
+and centroids are (x, y) in level-0 px (boxes are (row, column) and not read); a contour is not
+closed. HoVer-Net's is an object with `mag`, the objective's power at which it worked (null for a
+tile, whose px are the tile's), and `nuc`, the nuclei by number; its types are its model's, whose
+names the file does not give.
 """
 
 import math
@@ -29,7 +32,8 @@ def read_cells(blocks: Iterable[Block], left_out: Counter[str]) -> Iterator[Ring
     """
     for block in blocks:
         named = block.header.get("type_map")
-        types = {str(k): v for k, v in (named if isinstance(named, dict) else TYPES).items()}
+        default = {} if "mag" in block.header else TYPES
+        types = {str(k): v for k, v in (named if isinstance(named, dict) else default).items()}
         sizes = np.diff(block.start)
         arrays, bare, labels = [], [], []
         for item in block.items:

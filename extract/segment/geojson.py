@@ -25,7 +25,8 @@ from extract.segment.detections import (
     WHOLE_CELL,
     Rings,
 )
-from extract.segment.items import Block
+from extract.segment.items import AS_TEXT, Block
+from shards.class_name import class_name
 
 NO_CLASS = ("Nuclei", "_chunked")  # names (or their ends) that say nothing of a nucleus' class
 # QuPath's types of object, as it has written them since version 0.2
@@ -43,6 +44,7 @@ LEGACY |= {"TMACoreObject", "PathRootObject"}
 # geometries of nuclei -> whether each position is one
 IS_PLACE = {"Polygon": False, "MultiPolygon": False, "Point": True, "MultiPoint": True}
 SHAPES = {*IS_PLACE, "LineString", "MultiLineString", "GeometryCollection"}
+PROPER = {name.lower(): name for name in SHAPES}  # programs write "polygon" as well
 
 # why an object yields no nucleus
 NO_GEOMETRY = "objects without a geometry"
@@ -84,23 +86,25 @@ def read_features(blocks: Iterable[Block], left_out: Counter[str]) -> Iterator[R
                     if "root" in item:
                         items.append(item["root"])
                         continue
-                    if item.get("type") not in SHAPES:
+                    if item.get("type") is None or _kind(item) not in SHAPES:
                         _check_feature(item)
                         left_out[NO_GEOMETRY] += 1
                         continue
                     geometry = item
-                is_place = IS_PLACE.get(geometry["type"])
+                is_place = IS_PLACE.get(_kind(geometry))
                 if is_place is None:
                     own = _polygons(geometry, left_out)
                     if not own:
                         continue
                 else:
                     own = (geometry.get("coordinates"),)
+                if any(type(array) is not int and array for array in own):
+                    raise ValueError(f"{AS_TEXT}: {str(own[0])[:60]}…")
                 label = properties.get("classification")
                 if label is not None:
                     name = label.get("name") if type(label) is dict else None
                     if type(name) is not str or "parentClass" in label:
-                        name = _class_name(label)
+                        name = class_name(label)
                     if name not in labels:
                         labels[name] = None if not name or name.endswith(NO_CLASS) else name
                     label = labels[name]
@@ -145,32 +149,26 @@ def _legacy_type(item: dict, properties: dict) -> str | None:
 
 def _check_feature(item: dict) -> None:
     """Raise a KeyError for what is no Feature."""
-    if item.get("type") != "Feature":
+    if str(item.get("type")).lower() != "feature":
         item["geometry"]
 
 
-def _class_name(label: dict | str) -> str | None:
-    """Return a classification as QuPath shows it: a derived class' names after its base's."""
-    if isinstance(label, dict):
-        names = label.get("names")
-        name = label.get("name") if names is None else ": ".join(map(str, names))
-        parent = _class_name(label["parentClass"]) if label.get("parentClass") else None
-        shown = f"{parent}: {name}" if parent and name else name or parent
-    else:
-        shown = label
-    return None if shown is None or shown == "" else str(shown)
+def _kind(geometry: dict) -> str:
+    """Return a geometry's type as GeoJSON writes it."""
+    of = geometry["type"]
+    return of if of in SHAPES else PROPER.get(str(of).lower(), str(of))
 
 
 def _polygons(geometry: dict, left_out: Counter[str]) -> list[int | None]:
     """Return the arrays of the polygons in a collection; count it, if there are none."""
-    if geometry["type"] != "GeometryCollection":
-        left_out[f"{geometry['type']}s"] += 1
+    if (kind := _kind(geometry)) != "GeometryCollection":
+        left_out[f"{kind}s"] += 1
         return []
     found, loose, inside = [], 0, [geometry]
     for part in inside:
-        if part["type"] == "GeometryCollection":
+        if _kind(part) == "GeometryCollection":
             inside += part.get("geometries") or []
-        elif IS_PLACE.get(part["type"]) is False:
+        elif IS_PLACE.get(_kind(part)) is False:
             found.append(part.get("coordinates"))
         else:
             loose += 1

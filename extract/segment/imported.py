@@ -25,8 +25,10 @@ from extract.segment.options import Import
 from extract.segment.owners import OTHERS
 from extract.slide import Slide
 from extract.slides import Entry
+from shards.scale import positive
 
 OUTSIDE = 0.01  # share of nuclei outside the slide from which on it is another slide's file
+NOMINAL = 0.25  # share by which µm/px may differ from what an objective's power stands for
 NEAREST_UM = 3.0  # nuclei whose nearest neighbours are nearer, at the median, are too small
 SAMPLE = 2_000  # nuclei by which the scale is judged
 
@@ -60,7 +62,8 @@ def segment(slide: Slide, entry: Entry, asked: Import) -> tuple[Detections, dict
             f"part that was scanned (OpenSlide's bounds, here at {left}, {top}; QuPath does); "
             "say which: --from-origin slide or --from-origin bounds"
         )
-    detections = gather(file, mpp / slide.mpp if mpp else 1.0, bounds(slide, origin), slide.mpp)
+    factor = mpp / slide.mpp if mpp else _from_power(file, slide, path)
+    detections = gather(file, factor, bounds(slide, origin), slide.mpp)
     remarks = _check(detections, slide, path, explicit=asked.mpp is not None)
     left_out = {reason: count for reason, count in file.left_out.items() if count}
     if left_out:
@@ -70,12 +73,34 @@ def segment(slide: Slide, entry: Entry, asked: Import) -> tuple[Detections, dict
     remarks += file.remarks
     if mpp:
         remarks.append(f"coordinates taken as units of {mpp:g} µm")
+    elif file.mag:
+        remarks.append(f"coordinates taken as px at {file.mag:g}X, {factor:g} px of level 0 each")
     if file.kind == "HoverFast":
         remarks.append("HoverFast reports no nucleus near its frame's top and left border (64 px)")
     if origin == "bounds" and (left or top):
         remarks.append(f"coordinates counted from the slide's bounds at {left}, {top}")
     about = {"version": file.kind, "file": str(path.absolute()), "remarks": remarks}
     return detections, about | {"left_out": left_out}
+
+
+def _from_power(file: NucleiFile, slide: Slide, path: Path) -> float:
+    """Return how many level-0 px a unit of a file is, whose numbers are px at an objective's power.
+
+    Raises:
+        ValueError: the slide does not say its own power, and its scale is another.
+    """
+    if not file.mag:
+        return 1.0
+    names = ("openslide.objective-power", "aperio.AppMag")
+    for power in (positive(slide.properties.get(name)) for name in names):
+        if power:
+            return power / file.mag
+    if abs(10 / slide.mpp / file.mag - 1) < NOMINAL:  # 40X is 0.25 µm/px
+        return 1.0
+    raise ValueError(
+        f"{path}: its places are px at {file.mag:g}X, and the slide ({slide.mpp:.4g} µm/px) does "
+        "not say its objective's power; say with --from-mpp how many µm a unit is"
+    )
 
 
 def bounds(slide: Slide, origin: str | None = "bounds") -> tuple[int, int]:

@@ -19,13 +19,19 @@ import numpy as np
 import orjson
 
 IN_COORDINATES = "in its coordinates"  # where a number that is none is no nucleus' place
+AS_TEXT = "its coordinates hold text where numbers belong"
 HEADER_BYTES = 1 << 25  # the array of objects must begin within the first 32 MB
 
 CHILD_BYTES = 1 << 20  # from which on an unfinished object's children are handed on before it
 
-_ROOT = re.compile(rb'"(?:features|cells|geometries)"\s*:\s*\[')
-# What neither is nor holds such an array is a single object, known by how it begins.
-_SINGLE = re.compile(rb'\{\s*"(?:type"\s*:\s*"(?:Feature|(?:Multi)?Polygon)"|root"\s*:)')
+# HoVer-Net's `nuc` holds its objects by their numbers.
+_ROOT = re.compile(rb'"(?:(?:features|cells|geometries)"\s*:\s*\[|nuc"\s*:\s*\{)')
+# What neither is nor holds such an array is a single object, known by how it begins, or several:
+# one a line, or each behind a record separator (RFC 8142), which stands nowhere else in JSON.
+_SINGLE = re.compile(rb'\{\s*"(?:type"\s*:\s*"(?:Feature|(?:Multi)?Polygon)"|root"\s*:)', re.I)
+RECORD = b"\x1e"
+_LINES = re.compile(rb"\}[ \t\r]*\n\s*\{")  # no string of JSON holds a line's end
+COCO = {"images", "annotations", "categories"}
 _CHILDREN = re.compile(rb'"child(?:ren|Objects)"\s*:\s*\[')
 _OPEN = re.compile(rb'"(?:coordinates|contour)"\s*:\s*(?=\[)')
 # A whole array: what follows it is the end of its object or another key.
@@ -65,8 +71,15 @@ class Block:
     closes: np.ndarray
 
 
+def is_json(start: bytes) -> bool:
+    """Tell by how it begins whether a text is JSON, or a sequence of its records."""
+    return start.lstrip(b"\xef\xbb\xbf" + _SPACE)[:1] in (b"[", b"{", RECORD)
+
+
 def read_items(chunks: Iterable[bytes]) -> Iterator[Block]:
     """Yield the objects of a JSON array, or of the array `features` or `cells` of an object.
+
+    Or of an object of objects (HoVer-Net's `nuc`); or objects one a line or a record (RFC 8142).
 
     Args:
         chunks: the text, in pieces of any length.
@@ -74,9 +87,10 @@ def read_items(chunks: Iterable[bytes]) -> Iterator[Block]:
     Raises:
         ValueError: it is no such JSON, or ends before the array does.
     """
-    chunks = iter(chunks)
-    header, text, end = _read_header(chunks)
-    chunks = itertools.chain(chunks, [end])
+    chunks = _joined(iter(chunks))
+    header, text, single = _read_header(chunks)
+    chunks = itertools.chain(chunks, [single])
+    close = b"}" if header.endswith(b"{") else b"]"
     known = _parse(header + _closing(header), "before its objects")
     known = known if isinstance(known, dict) else {}
     arrays, skeleton, ended = _Arrays(), b"", False
@@ -87,8 +101,12 @@ def read_items(chunks: Iterable[bytes]) -> Iterator[Block]:
         skeleton += taken
         last, closed = _last_object(skeleton)
         if last:
-            items = _parse(b"[" + skeleton[:last].strip(_SPACE + b",") + b"]", "in its objects")
-            if not isinstance(items, list) or set(map(type, items)) != {dict}:
+            inside = skeleton[:last].strip(_SPACE + b",")
+            if single:
+                inside = _LINES.sub(b"},{", inside)
+            found = _parse(header[-1:] + inside + close, "in its objects")
+            items = list(found.values() if isinstance(found, dict) else found)
+            if set(map(type, items)) != {dict}:
                 raise ValueError("its array holds something other than objects")
             skeleton = skeleton[last:]
             yield Block(known, items, *arrays.give(skeleton))
@@ -105,7 +123,7 @@ def read_items(chunks: Iterable[bytes]) -> Iterator[Block]:
     else:
         raise ValueError("it ends in the middle of its objects: it is truncated")
     rest = (skeleton + text + b"".join(chunks)).lstrip(_SPACE)
-    if not rest.startswith(b"]"):
+    if not rest.startswith(close):
         raise ValueError("its array holds something other than objects")
     _parse(header + rest, "after its objects")
 
@@ -136,6 +154,9 @@ class _Arrays:
                     self._convert([whole[:-1]], continued)
                     text = text[len(whole) :]
                 return b"", text
+            if not text[: end.start()].rstrip(_SPACE + b",").endswith(b"]"):
+                near = text[max(end.start() - 8, 0) : end.start() + 12].decode(errors="replace")
+                raise ValueError(f"{AS_TEXT}: …{near}…")
             cut = text.rfind(b"]", 0, end.start()) + 1
             pieces, text, self._inside = [text[:cut]], text[cut:], False
         *whole, rest = _ARRAY.split(text)
@@ -199,6 +220,19 @@ class _Arrays:
         self._closes.append(closes)
 
 
+def _joined(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield a text; one of records (RFC 8142) as an array."""
+    first = next(chunks, b"").lstrip(b"\xef\xbb\xbf" + _SPACE)
+    if not first.startswith(RECORD):
+        yield first
+        yield from chunks
+        return
+    yield b"[" + first[1:].replace(RECORD, b",")
+    for chunk in chunks:
+        yield chunk.replace(RECORD, b",")
+    yield b"]"
+
+
 def _read_header(chunks: Iterator[bytes]) -> tuple[bytes, bytes, bytes]:
     """Return what stands before the first object, the text read after it, and what ends it all.
 
@@ -206,25 +240,52 @@ def _read_header(chunks: Iterator[bytes]) -> tuple[bytes, bytes, bytes]:
     """
     text = b""
     for chunk in chunks:
-        text = (text + chunk).lstrip(b"\xef\xbb\xbf" + _SPACE)  # a byte order mark is no JSON
+        text = (text + chunk).lstrip(_SPACE)
         if text.startswith(b"["):
             return text[:1], text[1:], b""
-        if _SINGLE.match(text):
+        if _SINGLE.match(text) or _is_lines(text):
             return b"[", text, b"]"
         for found in _ROOT.finditer(text):
             header = text[: found.end()]
             try:
-                _parse(header + b"]}", "")
+                _parse(header + _closing(header), "")
             except ValueError:
                 continue  # the word stands deeper, or in a string
             return header, text[found.end() :], b""
         if len(text) > HEADER_BYTES:
             break
-    raise ValueError("it holds no JSON array of objects, nor an object with `features` or `cells`")
+    raise ValueError(_no_objects(text))
+
+
+def _is_lines(text: bytes) -> bool:
+    """Tell whether each of the first lines is an object."""
+    first, end, rest = text.partition(b"\n")
+    if not end or not rest.lstrip(_SPACE).startswith(b"{") or not first.startswith(b"{"):
+        return False
+    try:
+        _parse(first, "")
+    except ValueError:
+        return False
+    return True
+
+
+def _no_objects(text: bytes) -> str:
+    """Say what JSON is instead of a segmentation."""
+    keys = {key.decode() for key in re.findall(rb'"(\w{1,20})"\s*:', text[:HEADER_BYTES])}
+    if len(COCO & keys) > 1:
+        return (
+            "it is COCO's JSON, which holds the annotations of many images by their numbers; write "
+            "a GeoJSON a slide, or a table with the columns slide, x, y and label"
+        )
+    return "it holds no JSON array of objects, nor an object with `features`, `cells` or `nuc`" + (
+        f" (it has {', '.join(sorted(keys)[:6])})" if keys else ""
+    )
 
 
 def _closing(header: bytes) -> bytes:
     """Return the brackets that close what the header opened."""
+    if header.endswith(b"{"):
+        return b"}}"
     return b"]}" if header.startswith(b"{") else b"]"
 
 

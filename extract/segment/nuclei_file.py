@@ -1,6 +1,7 @@
 """A file of segmented nuclei: what it is, by its content, and its nuclei as a stream."""
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -12,8 +13,8 @@ import pyarrow.parquet as pq
 from extract.segment import table
 from extract.segment.cellvit import read_cells
 from extract.segment.detections import Rings
-from extract.segment.geojson import SHAPES, read_features
-from extract.segment.items import Block, read_items
+from extract.segment.geojson import PROPER, read_features
+from extract.segment.items import Block, is_json, read_items
 from extract.segment.owners import own_rows
 from extract.segment.stream import read_chunks
 from extract.slides import Entry
@@ -32,6 +33,7 @@ class NucleiFile:
         mpp: µm in a unit of its numbers, where the file says so; None: px, supposedly of level 0.
         origin: where its px count from, where its kind determines that: `slide`, `bounds` or None.
         unsure: why its scale must be given, or nothing.
+        mag: the objective's power of whose px its numbers are, where it says that.
         left_out: by reason, how many of its objects yield no nucleus; complete when all are read.
         remarks: what else was passed over, likewise.
     """
@@ -41,6 +43,7 @@ class NucleiFile:
     mpp: float | None = None
     origin: str | None = None
     unsure: str = ""
+    mag: float | None = None
     left_out: Counter[str] = field(default_factory=Counter)
     remarks: list[str] = field(default_factory=list)
 
@@ -49,8 +52,8 @@ def open_nuclei(path: Path, entry: Entry | None = None) -> NucleiFile:
     """Open a segmentation, whatever its name, and tell its kind.
 
     Args:
-        path: HoverFast's, QuPath's, CellViT's or HEST's JSON, plain, gzip, zip or snappy;
-            GeoParquet; or a table of places in Parquet or CSV.
+        path: HoverFast's, QuPath's, CellViT's, HoVer-Net's or HEST's JSON, plain, gzip, zip or
+            snappy; GeoParquet; or a table of places in Parquet or CSV.
         entry: the slide whose rows count in a table that says whose a row is.
 
     Raises:
@@ -74,7 +77,7 @@ def _open(path: Path, entry: Entry | None) -> NucleiFile:
     chunks = read_chunks(path)
     first = next(chunks, b"")
     chunks = itertools.chain([first], chunks)
-    if first.lstrip(b"\xef\xbb\xbf \r\n\t")[:1] in (b"[", b"{"):
+    if is_json(first):
         return _open_json(read_items(chunks))
     rows = table.read_csv(path, b"".join(chunks))
     return _from_table(rows, {name: name for name in rows.schema.names}, entry)
@@ -107,6 +110,7 @@ def _from_table(rows: pa.Table, known: dict[str, str], entry: Entry | None) -> N
     kind, mpp, unsure = table.describe(rows.schema.names)
     out = NucleiFile(kind, iter(()), mpp, unsure=unsure)
     own = rows.filter(pa.array(own_rows(rows, entry, out.left_out, out.remarks)))
+    own = own.drop_columns(table.number_columns(own, out.remarks))
     return replace(out, nuclei=table.read_places(own))
 
 
@@ -122,11 +126,16 @@ def _open_json(blocks: Iterator[Block]) -> NucleiFile:
     left_out: Counter[str] = Counter()
     if "contour" in first or ("centroid" in first and "geometry" not in first):
         cells = read_cells(blocks, left_out)
-        return NucleiFile("CellViT", cells, origin="slide", left_out=left_out)
+        if "nuc" not in block.header:
+            return NucleiFile("CellViT", cells, origin="slide", left_out=left_out)
+        mag = block.header.get("mag")
+        if mag is not None and not (isinstance(mag, int | float) and 0 < mag < math.inf):
+            raise ValueError(f"its mag is {mag!r}, no objective's power")
+        return NucleiFile("HoVer-Net", cells, origin="slide", mag=mag, left_out=left_out)
     features = read_features(blocks, left_out)
     geometry, properties = first.get("geometry"), first.get("properties")
-    of = first.get("type")
-    if not (isinstance(geometry, dict) or of == "Feature" or of in SHAPES or "root" in first):
+    of = str(first.get("type")).lower()
+    if not (isinstance(geometry, dict) or of == "feature" or of in PROPER or "root" in first):
         raise ValueError(
             f"its objects are neither GeoJSON Features nor CellViT's cells: {str(first)[:120]}"
         )

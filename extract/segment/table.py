@@ -13,9 +13,11 @@ import shapely
 
 from extract.morphology import largest_parts
 from extract.segment.detections import Rings
+from extract.segment.items import is_json
 from extract.segment.owners import OBJECTS, OWNERS, own_rows
 from extract.segment.stream import read_chunks
 from extract.slides import Entry
+from shards.class_name import are_numbers
 from shards.header import choose
 from shards.table import MISSING, read_table
 
@@ -28,6 +30,8 @@ PLACES = {
     ("centroid_x", "centroid_y"): None,
     ("centroid x px", "centroid y px"): None,  # QuPath's measurements
     ("centroid x µm", "centroid y µm"): 1.0,
+    ("centroid x um", "centroid y um"): 1.0,  # likewise, where µ was lost on the way
+    ("centroid-1", "centroid-0"): None,  # of scikit-image's regionprops_table: row, column
     ("x_um", "y_um"): 1.0,
     ("x_µm", "y_µm"): 1.0,
 }
@@ -94,7 +98,7 @@ def names_slides(path: Path) -> bool:
         columns = known_columns(path, pq.read_schema(path))
     else:
         first = next(read_chunks(path), b"")
-        if b"\0" in first or first.lstrip(b"\xef\xbb\xbf \r\n\t")[:1] in (b"[", b"{"):
+        if b"\0" in first or is_json(first):
             return False
         columns = read_table(path, (), WANTED, say_unknown=False, data=_whole(first)).columns
     return any(name in columns for name in OWNERS)
@@ -187,7 +191,12 @@ def read_geometries(
     kind = schema.field(column).type
     if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
         raise ValueError(f"its {column} is kept as {kind}; only WKB is read")
-    label = next((n for n in LABELS if n in known and known[n] != column), None)
+    labels = [n for n in LABELS if n in known and known[n] != column]
+    if labels:
+        about = file.read([known[n] for n in labels]).rename_columns(labels)
+        about = about if mine is None else about.filter(pa.array(mine))
+        labels = [n for n in labels if n not in number_columns(about, remarks)]
+    label = labels[0] if labels else None
     first = 0
     for batch in file.iter_batches(BATCH, columns=[column, *([known[label]] if label else [])]):
         table = pa.Table.from_batches([batch])
@@ -298,12 +307,30 @@ def _numbers(table: pa.Table, column: str) -> np.ndarray:
     return numbers
 
 
+def number_columns(table: pa.Table, remarks: list[str]) -> list[str]:
+    """Return the columns that seem to hold classes and number the nuclei.
+
+    Args:
+        table: of one slide, with known columns.
+        remarks: what was passed over; added to.
+    """
+    names = [name for name in LABELS if name in table.schema.names]
+    numbers = [name for name in names if are_numbers(_words(table[name]))]
+    for name in numbers:
+        remarks.append(f"its column {name} numbers the nuclei, which is no class: passed over")
+    return numbers
+
+
 def _labels(table: pa.Table) -> list[str | None]:
     """Return the labels, None where there are none."""
     column = next((name for name in LABELS if name in table.schema.names), None)
     if column is None:
         return [None] * len(table)
-    values = table[column]
+    return [None if v in MISSING else v for v in _words(table[column])]
+
+
+def _words(values: pa.ChunkedArray) -> list[str | None]:
+    """Return a column's cells as text."""
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
-    return [None if v in MISSING else v for v in values.cast(pa.string()).to_pylist()]
+    return values.cast(pa.string()).to_pylist()

@@ -26,6 +26,7 @@ from shards.crop import decode_into
 from shards.dataset import FORMAT, about_file, digest
 from shards.errors import no_room
 from shards.index import Index
+from shards.json_file import read_json
 from shards.mix.gather import is_made, mark_path, shard_name, write_shards
 from shards.mix.layout import THREADS, Layout, lay_out
 from shards.mix.scatter import write_spill
@@ -106,7 +107,7 @@ def _finished(layout: Layout, out: Path, overwrite: bool) -> dict | None:
     """Return the data set that is there already if it is this one."""
     if not (out / "dataset.json").exists() or overwrite:
         return None
-    found = json.loads((out / "dataset.json").read_text())
+    found = read_json(out / "dataset.json", "give --overwrite to mix again")
     if found.get("source") != layout.source:
         raise ValueError(
             f"{out} holds shards of other cells or settings; name another --out, or give "
@@ -129,7 +130,7 @@ def _start(layout: Layout, out: Path, overwrite: bool, memory: float) -> Path:
     if not path.exists():
         with atomic(path, "w") as file:
             json.dump(now, file)
-    elif json.loads(path.read_text()) != now:
+    elif read_json(path, "give --overwrite to begin again") != now:
         raise ValueError(
             f"{out} holds an unfinished mix of other cells or settings (or another --memory); "
             "finish it as it was begun, name another --out, or give --overwrite"

@@ -193,12 +193,39 @@ def test_every_object_is_a_valid_nucleus_or_counted(tmp_path, case, wrap):
         ({"name": "Nuclei", "colorRGB": -65536}, None),
         ({"name": "", "color": [1, 2, 3]}, None),
         ({"name": 3}, "3"),
+        (["Tumor"], "Tumor"),
+        (["Tumor", "Positive"], "Tumor: Positive"),
+        ([{"name": "Tumor"}], "Tumor"),
+        ([], None),
     ],
 )
 def test_classes_as_qupath_writes_them(tmp_path, classification, label):
     features = [feature(A, "detection", classification=classification), feature(B, "detection")]
     found, _, _ = read(tmp_path, features)
     assert (found.labels or [None, None]) == [label, None]
+
+
+@pytest.mark.parametrize("before", ["\x1e", ""], ids=["RFC 8142", "lines"])
+@pytest.mark.parametrize("step", [7, 1 << 20])
+def test_features_one_a_line_or_a_record(tmp_path, monkeypatch, before, step):
+    monkeypatch.setattr("extract.segment.stream.CHUNK", 1 << 20)
+    features = [feature(A, "detection", name="} {"), feature(LINE), {"id": 3, **feature(B)}]
+    text = "".join(f"{before}{json.dumps(f)}\r\n" for f in features)
+    found, left_out, _ = read(tmp_path, text)
+    assert (len(found.xy), left_out) == (2, {"LineStrings": 1})
+    data = text.encode()
+    blocks = list(read_items(data[i : i + step] for i in range(0, len(data), step)))
+    assert sum(len(block.items) for block in blocks) == 3
+
+
+def test_types_in_another_case_are_read(tmp_path):
+    lower = feature({"type": "polygon", "coordinates": A["coordinates"]}) | {"type": "feature"}
+    upper = feature({"type": "POLYGON", "coordinates": B["coordinates"]})
+    inside = {"type": "geometrycollection", "geometries": [{**LINE, "type": "linestring"}, A]}
+    found, left_out, _ = read(tmp_path, [lower, upper, feature(inside)])
+    assert (len(found.xy), left_out) == (3, {"lines and points in collections": 1})
+    found, _, _ = read(tmp_path, lower["geometry"])
+    assert len(found.xy) == 1
 
 
 NOT_NUMBERS = '"measurements":{"a \\"NaN": NaN, "b": Infinity, "c":-Infinity}'

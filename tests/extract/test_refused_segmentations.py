@@ -172,7 +172,32 @@ REFUSED = {
     ),
     "null in the array": (json.dumps([feature(A), None]).encode(), "something other than objects"),
     "strings": (b'["a", "b"]', "something other than objects"),
-    "other JSON": (b'{"nuc": {"1": {"contour": [[1, 2]]}}}', "no JSON array of objects"),
+    "other JSON": (b'{"a": {"b": [[1, 2]]}}', "no JSON array of objects.* .it has a, b"),
+    "COCO": (
+        json.dumps(
+            {
+                "images": [{"id": 1, "file_name": "a.png"}],
+                "annotations": [{"image_id": 1, "segmentation": [[1, 2, 3, 4, 5, 6]]}],
+                "categories": [{"id": 1, "name": "nucleus"}],
+            }
+        ).encode(),
+        "COCO's JSON.*write a GeoJSON a slide",
+    ),
+    "HoVer-Net cut": (b'{"mag": 40, "nuc": {"1": {"contour": [[1, 2], [3, 4]', "in the middle"),
+    "HoVer-Net of another power": (
+        b'{"mag": "40x", "nuc": {"1": {"contour": [[1, 2], [3, 4]], "type": 1}}}',
+        "its mag is '40x', no objective's power",
+    ),
+    "text for places": (
+        TEXT.replace("116.0", '"116"', 1).encode(),
+        "coordinates hold text where numbers belong",
+    ),
+    "decimal commas": (TEXT.replace("116.0", '"116,5"').encode(), "hold text where numbers"),
+    "WKT for coordinates": (
+        json.dumps([feature({"type": "Polygon", "coordinates": "((1 1, 2 2))"})]).encode(),
+        "hold text where numbers belong: ..1 1",
+    ),
+    "lines cut": ("\n".join(json.dumps(feature(A)) for _ in "ab")[:-30].encode(), "in the middle"),
     "properties a string": (
         json.dumps([{"type": "Feature", "geometry": A, "properties": "x"}]).encode(),
         "no GeoJSON Feature",

@@ -180,3 +180,71 @@ def test_a_manifest_saved_again_is_still_one(tcga, separator, quote):  # noqa: F
     (tcga / "m.csv").write_text("\ufeff" + sheet(rows[0], rows[1:], separator, quote))
     expected = list_slides(tcga / "gdc_manifest.txt", slides_root=tcga / "tcga")
     assert list_slides(tcga / "m.csv", slides_root=tcga / "tcga") == expected
+
+
+# ---- where a list says that a slide is ----
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "~/disk/a.svs",
+        "file://{home}/disk/a.svs",
+        "file://localhost{home}/disk/a.svs",
+        "FILE:{home}/disk/a.svs",
+        "file://{home}/disk/../disk/a.svs",
+        "{home}/disk/a.svs",
+    ],
+)
+@pytest.mark.parametrize("header", ["", "path,slide_id\n"])
+def test_homes_and_local_urls_are_paths(tmp_path, monkeypatch, said, header):
+    monkeypatch.setenv("HOME", str(tmp_path / "my home"))
+    (tmp_path / "my home/disk").mkdir(parents=True)
+    (tmp_path / "my home/disk/a.svs").write_bytes(b"x")
+    home = str(tmp_path / "my home")
+    line = said.format(home=home.replace(" ", "%20") if said.startswith("file") else home)
+    line = line if not said.startswith("FILE") else line.replace(" ", "%20")
+    (tmp_path / "list.csv").write_text(header + line + (",A" if header else "") + "\n")
+    (entry,) = list_slides(tmp_path / "list.csv")
+    assert entry.path.resolve() == tmp_path / "my home/disk/a.svs"
+    assert entry.slide == ("A" if header else "a")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://host/a.svs", "s3://bucket/a.svs", "gs://b/a.svs", "file://server/share/a.svs"],
+)
+def test_urls_are_refused_with_the_line_and_the_cure(tmp_path, url):
+    for text, line in ((f"x.svs\n{url}\n", 2), (f"slide_id,path\nA,x.svs\n\nB,{url}\n", 4)):
+        (tmp_path / "list.csv").write_text(text)
+        with pytest.raises(ValueError, match=rf"list.csv, line {line}: {url} is a URL.*download"):
+            list_slides(tmp_path / "list.csv")
+    with pytest.raises(ValueError, match=r"is a URL.*download it"):
+        list_slides(Path(url))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,slide_id\na.svs,A\nb.svs,a\n", r"differ only in case, A and a.*line 2\).*line 3\)"),
+        ("a.svs\nsub/A.svs\n", r"differ only in case, a and A.*a\.svs .*line 1\).*line 2\)"),
+        ("path,slide_id\na.svs,A\nb.svs,A\n", r"have the id A: .*line 2\) and .*line 3\)"),
+        ("path,slide_id\na.svs,A\nb.svs,x.y\n", r"list.csv, line 3: slide id 'x.y' cannot be"),
+        ("a.svs\n\nM\u00fcller.svs\n", r"list.csv, line 3: slide id 'Müller' cannot be used"),
+    ],
+)
+def test_ids_that_cannot_be_are_named_with_their_lines(tmp_path, text, message):
+    for name in ("a.svs", "b.svs", "sub/A.svs"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        list_slides(tmp_path / "list.csv")
+
+
+def test_ids_of_a_folder_that_differ_only_in_case_are_refused(tmp_path):
+    for name in ("1/p07.svs", "2/P07.svs"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"differ only in case, p07 and P07.*1/p07.*2/P07"):
+        list_slides(tmp_path)

@@ -52,6 +52,10 @@ def cells(tmp_path) -> Path:
         f"{A.lower()}\n{B.lower()}\n",
         f"{A}  # of NuCLS\n# a remark\n{B}\n",
         f"# case list\n{A}\n{B}\n",
+        f"# cases\n{A}\n{B}\n",
+        f"# cases\n{A}, {B}\n",
+        f"#patient\n{A}\n{A}, {B}\n",
+        f"# slide,case\nx,{A}\ny,{B}\n",  # NumPy's header
         f'"{A}"\n"{B}"\n',
         f"'{A}', '{B}'\n",
         f"{A}\n{B}\n".replace("-", "."),  # R

@@ -195,3 +195,22 @@ def test_the_scale_pages_arithmetic():
         assert re.fullmatch(r"[\d.e+*/() -]+", plain), formula
         value, number = eval(plain), float(shown.replace(",", ""))
         assert number == pytest.approx(value, rel=0.03), (formula, value, shown)
+
+
+@pytest.mark.parametrize("program", ["status.py", "admit.py"])
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({}, "holds no campaign; begin one with slurm/submit.sh"),
+        ({"campaign.json": '{"id": "a'}, "settings.json"),
+        ({"campaign.json": "", "settings.json": "{"}, "settings.json is no JSON"),
+    ],
+)
+def test_a_damaged_campaign_is_a_sentence(tmp_path, program, files, said):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    command = [sys.executable, ROOT / "slurm" / program, tmp_path]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert said in done.stderr

@@ -281,3 +281,47 @@ def test_semicolons_and_decimal_commas(lab):
     before = find_benchmark(lab.path)
     (lab.path / "cells.csv").write_text(text)
     assert find_benchmark(lab.path).sha256 == before.sha256
+
+
+@pytest.mark.parametrize("number", [str, lambda i: f"{i}.0"], ids=["whole", "of pandas"])
+@pytest.mark.parametrize("twice", [1, 2])
+def test_numbers_of_nuclei_are_no_classes(lab, number, twice):
+    rows = [(*row[:3], number(1 + i // 3)) for i, row in enumerate(spread(30))] * twice
+    with pytest.raises(ValueError, match=r"cells.csv: its column label numbers the nuclei \(1"):
+        lab(rows)
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        lambda i: i % 2,  # 0 and 1
+        lambda i: i // 3 % 9,  # of ten nuclei an image, one class twice
+        lambda i: f"c{i}",
+    ],
+)
+def test_classes_called_by_numbers_stay(lab, classes):
+    rows = [(*row[:3], classes(i)) for i, row in enumerate(spread(30))]
+    assert set(lab(rows).classes) == {str(classes(i)) for i in range(30)}
+
+
+def test_a_few_nuclei_an_image_may_each_be_of_a_class(lab):
+    rows = [(*row[:3], i // 3) for i, row in enumerate(spread(12))]
+    assert lab(rows).classes == ("0", "1", "2", "3")
+
+
+@pytest.mark.parametrize(
+    ("rows", "mpp"),
+    [
+        ([(image, x * 9, y, label) for image, x, y, label in spread(30)], "0.25"),  # outside
+        ([*spread(30), (*spread(30)[0][:3], "b")], "0.25"),  # two labels
+        (spread(30), "40"),
+        (spread(30), ""),
+        ([("none.png", *row[1:]) for row in spread(30)], "0.25"),
+        ([(*row[:3], "") for row in spread(30)], "0.25"),
+    ],
+    ids=["outside", "two labels", "power", "no scale", "no image", "no label"],
+)
+def test_messages_name_the_folder(lab, rows, mpp):
+    with pytest.raises((ValueError, FileNotFoundError)) as error:
+        lab(rows, mpp=mpp)
+    assert str(lab.path) in str(error.value), str(error.value)
