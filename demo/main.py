@@ -20,11 +20,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from demo.paint import SMALLEST_PX, paint, write_slide
 from demo.stain import PROJECTS
 from shards.crop import inside
+from shards.progress import Bar, say_next
 from shards.schema import CROP_PX, MPP
 from shards.write import atomic
 
@@ -63,7 +63,7 @@ def main() -> int:
     style = {slide: projects[(n - 1) % len(projects)] for slide, n in training}
     style |= {slide: projects[(n - 1 - MOST) % len(projects)] for slide, n in held_out}
     truth, benchmark = [], []
-    for slide, number in tqdm(training + held_out, desc="paint", unit="slide", disable=None):
+    for slide, number in Bar(training + held_out, "paint", "slides"):
         # The number, not the place in the list, makes the seed: more slides leave the rest alone.
         own = seed * 2 * (MOST + 1) + number
         kept_back = number > MOST
@@ -86,6 +86,7 @@ def main() -> int:
         f"{out}: {len(training)} slides to train on and {len(held_out)} held out, "
         f"{len(truth)} nuclei, {len(benchmark)} of them in {BENCHMARK}/cells.csv"
     )
+    say_next(["python", "extract/main.py", out / "slides.csv", "--out", "cells/"])
     return 0
 
 

@@ -20,6 +20,7 @@ from evaluate.benchmark import Benchmark
 from evaluate.endings import Encoder
 from shards.errors import room
 from shards.json_file import read_json
+from shards.progress import Bar
 from shards.write import write_text
 
 log = logging.getLogger(__name__)
@@ -110,8 +111,6 @@ def write(
     Raises:
         ValueError: a float16 cannot hold a value, or the encoder does not fit the crops.
     """
-    from tqdm import tqdm
-
     if not overwrite and (found := _read(path, manifest)) is not None:
         return found
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -123,9 +122,7 @@ def write(
         first = 0 if overwrite else _progress(part, mark, manifest)
         if not first:
             part.unlink(missing_ok=True)
-        bar = tqdm(
-            total=count, initial=first, desc=f"embed {encoder.name}", unit="nuclei", disable=None
-        )
+        bar = Bar(None, f"embed {encoder.name}", "nuclei", total=count, done=first)
         with room(part), open(part, "r+b" if first else "wb") as file, bar:
             for start, crops in _pieces(read, first, count):
                 embeddings = np.ascontiguousarray(_cast(encoder.embed(crops), dtype, encoder.name))

@@ -42,6 +42,7 @@ from importlib import import_module
 
 from evaluate.commands.flags import Help
 from shards.errors import no_command, report
+from shards.progress import say_next
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,8 @@ def main(argv: list[str]) -> int:
             from evaluate.results import record
 
             record(options.out, argv, time.perf_counter() - start)
+            page = "report.html"
+            say_next(["python", "evaluate/main.py", "report", options.out, "--out", page])
     except (ValueError, OSError, RuntimeError) as error:
         return report(error)
     return 0

@@ -15,11 +15,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from extract.inputs import changed
 from extract.ledger import Settings, is_finished, read_outcome, record_outcome
 from extract.slides import Entry
+from shards.progress import SECONDS, Bar
 
 ROOT = Path(__file__).resolve().parent.parent
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -62,9 +61,8 @@ def extract_cohort(
     running: dict[Any, tuple[BaseProcess, Entry]] = {}  # by sentinel
     context, lent = _context(settings)
     threads = max(workers // max(len(waiting), 1), 1)  # of a network: few slides, many cores
-    progress = tqdm(
-        total=len(entries), initial=len(entries) - len(waiting), desc="slides", disable=None
-    )
+    ready = len(entries) - len(waiting)
+    progress = Bar(None, "extract", "slides", total=len(entries), done=ready)
     try:
         while waiting or running:
             while waiting and len(running) < workers:
@@ -76,12 +74,13 @@ def extract_cohort(
                 process = context.Process(target=_work, args=(entry, out, settings, lent, threads))
                 process.start()
                 running[process.sentinel] = (process, entry)
-            for sentinel in wait(list(running)):
+            for sentinel in wait(list(running), SECONDS):
                 process, entry = running.pop(sentinel)
                 process.join()
                 if read_outcome(out, entry.slide) is None:
                     lost |= _record_death(out, entry, settings, process.exitcode or 0)
                 progress.update()
+            progress.refresh()  # a slide may take long
     finally:
         progress.close()
         for process, _ in running.values():  # after an interrupt: leave no orphans

@@ -7,12 +7,12 @@ from typing import IO
 import cv2
 import numpy as np
 import shapely
-from tqdm import tqdm
 
 from extract.morphology import DENSITY_COLUMNS, stain_density
 from extract.segment.detections import Outlines
 from extract.slide import Slide
 from shards.crop import cut, encode, inside, window_px
+from shards.progress import Bar
 from shards.schema import CODECS, CROP_PX, FATES, VIEW_PX, key
 from shards.stain import Stain
 from shards.write import TarWriter
@@ -154,7 +154,7 @@ def _squares(nuclei: np.ndarray, xy: np.ndarray) -> Iterator[np.ndarray]:
     column, row = (xy[nuclei] // SQUARE_PX).astype(int).T
     order = np.lexsort([nuclei, column, row])
     starts = np.flatnonzero(np.diff(row[order], prepend=-1) | np.diff(column[order], prepend=-1))
-    yield from tqdm(np.split(nuclei[order], starts[1:]), "crops", leave=False, disable=None)
+    yield from Bar(np.split(nuclei[order], starts[1:]), "crops", "squares", inner=True)
 
 
 def _read_around(

@@ -37,6 +37,7 @@ from extract.segment.flags import add_flags, read_flags
 from extract.segment.matching import with_files
 from extract.slides import Entry, list_slides
 from shards.errors import report
+from shards.progress import say_next
 from shards.scale import check_mpp
 from shards.schema import CODECS
 
@@ -162,6 +163,13 @@ def summarise(records: list[dict], out: Path) -> int:
         + (f" = {counts}" if counts else "")
         + (f"; {len(empty)} of the slides done have no cells" if empty else "")
     )
+    if outcomes["failed"]:
+        print("the same command tries the failed ones again")
+    elif sum(fates.values()):
+        say_next(
+            ["python", "extract/main.py", "sheet", out, "--out", f"{out}-sheet"],
+            ["python", "shards/main.py", "mix", out, "--out", "shards/"],
+        )
     return 1 if outcomes["failed"] else 0
 
 

@@ -13,12 +13,12 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import shapely
-from tqdm import tqdm
 
 from extract.morphology import outlines
 from extract.segment.detections import Detections, Outlines
 from extract.slide import Slide
 from shards.crop import window_px
+from shards.progress import Bar
 from shards.schema import MPP
 from shards.stain import Stain, lab_statistics, macenko
 from shards.tissue import pale_tissue, stained_tissue
@@ -145,7 +145,7 @@ def _segment_tiles(
     slide: Slide, tiles: list[tuple[int, int, int, int]], segment: Segmenter, stain: Stain
 ) -> Iterator[np.ndarray]:
     """Yield the (N,) outlines found in each core and its margin, in level-0 px, in order."""
-    bar = tqdm(tiles, "segment", unit="tile", leave=False, disable=None)
+    bar = Bar(tiles, "segment", "tiles", inner=True)
     with bar, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as tracer:
         coming = reader.submit(_read_tile, slide, tiles[0])
         tracing: deque[Future[np.ndarray]] = deque()

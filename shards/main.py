@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shards.errors import no_command, report
+from shards.progress import say_next
 
 BALANCES = ("slide", "project", "none")  # of shards/selection.py, whose import takes a while
 FAULTS = 100  # printed one by one; of more only the number
@@ -141,6 +142,7 @@ def _mix(arguments: argparse.Namespace) -> int:
             f"{arguments.out}: {info['samples']} cells of {info['slides']} slides "
             f"in {len(info['shards'])} shards"
         )
+        say_next(["torchrun", "train/main.py", "--data", arguments.out, "--out", "runs/first"])
     return 0
 
 
@@ -161,6 +163,8 @@ def _select(arguments: argparse.Namespace) -> int:
         f"{arguments.out}: {chosen['cells']} cells of {chosen['slides']} slides, "
         f"{len(chosen['projects'])} projects; {len(chosen['excluded_slides'])} slides left out"
     )
+    mix = ["python", "shards/main.py", "mix", arguments.cells, "--selection", arguments.out]
+    say_next([*mix, "--out", "shards/"])
     return 0
 
 

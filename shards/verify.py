@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from tqdm import tqdm
 
 from shards.crop import decode_into
 from shards.dataset import about_file, read_info
 from shards.fingerprint import checksum, fingerprint, member_blocks
 from shards.folder import visible
 from shards.index import Index
+from shards.progress import Bar
 from shards.schema import CODECS, key
 from shards.write import BLOCK, headers
 
@@ -44,7 +44,7 @@ def verify(folder: Path) -> Iterator[str]:
     if info.get("index", about := about_file(index.path)) != about:
         yield f"{index.path}: changed since mix wrote it: its size or sha256 is another"
     total, samples = 0, 0
-    for number, shard in enumerate(tqdm(info["shards"], "verify", unit="shard", disable=None)):
+    for number, shard in enumerate(Bar(info["shards"], "verify", "shards")):
         rows = index.table(samples, samples + shard["samples"])
         samples += len(rows)
         total = (total + checksum(rows["fingerprint"].to_numpy())) % 2**64

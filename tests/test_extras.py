@@ -17,7 +17,15 @@ from tests.test_house import FOLDERS
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("shards", "extract", "train", "evaluate")
-OPTIONAL = ("imagenet", "s3", "gs", "xenium", "dicom", "hub", "spatialdata")  # asked for where they are needed
+OPTIONAL = (
+    "imagenet",
+    "s3",
+    "gs",
+    "xenium",
+    "dicom",
+    "hub",
+    "spatialdata",
+)  # asked for where they are needed
 DISTRIBUTIONS = packages_distributions()
 
 

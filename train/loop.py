@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from shards.progress import Bar
 from shards.read import Shards
 from shards.schema import VIEW_PX
 from train import run
@@ -137,15 +137,9 @@ def normalisation(shards: Shards, device: torch.device) -> tuple[Tensor, Tensor]
     return mean, std
 
 
-def progress_bar(config: Config, start: int, world: World) -> tqdm:
-    """Return a bar of the steps, on rank 0's terminal."""
-    return tqdm(
-        total=config.steps,
-        initial=start,
-        desc="train",
-        unit="step",
-        disable=True if world.rank else None,
-    )
+def progress_bar(config: Config, start: int, world: World) -> Bar:
+    """Return a bar of the steps, of rank 0."""
+    return Bar(None, "train", "steps", total=config.steps, done=start, shown=world.rank == 0)
 
 
 @contextmanager

@@ -28,6 +28,7 @@ import logging
 from pathlib import Path
 
 from shards.errors import no_command, report
+from shards.progress import say_next
 from train.flags import parse
 from train.policy import POLICIES
 
@@ -68,7 +69,9 @@ def train(arguments: list[str]) -> int:
             if world.rank == 0:
                 print(description)
         else:
-            train_encoder(config, world, flags.overwrite)
+            ended = train_encoder(config, world, flags.overwrite)
+            if ended and world.rank == 0:
+                say_where(Path(config.out))
     except (Diverged, Collapsed, Unreadable) as error:
         print(f"error: rank {world.rank}: {error}", file=sys.stderr)
         return 2 if isinstance(error, Unreadable) else 1
@@ -88,6 +91,16 @@ def train(arguments: list[str]) -> int:
     finally:
         stop()
     return 0
+
+
+def say_where(out: Path) -> None:
+    """Print where the encoder is, and what one does with it."""
+    print(f"{out / 'encoder'}: the encoder; {out / 'log.jsonl'}: how it was trained")
+    probe = ["python", "evaluate/main.py", "probe", "--encoder", "pixels", "morphology"]
+    say_next(
+        ["python", "train/main.py", "plot", out],
+        [*probe, "untrained", out, "--benchmark", "MY-BENCHMARK/", "--out", "results/"],
+    )
 
 
 def plot(arguments: list[str]) -> int:

@@ -47,6 +47,7 @@ def run(options: argparse.Namespace) -> None:
     from evaluate.embeddings import embed
     from evaluate.encoders import open_encoders
     from evaluate.probes.assess import Settings
+    from shards.progress import say_next
 
     benchmark = find_benchmark(options.benchmark)
     say_used([benchmark])
@@ -62,3 +63,5 @@ def run(options: argparse.Namespace) -> None:
     for line in lines(classifier.facts):
         print(line)
     print(f"{options.out}: {len(benchmark):,} nuclei of {len(classifier.classes)} classes")
+    apply = ["python", "evaluate/main.py", "apply", "cells/", "--encoder", options.encoder]
+    say_next([*apply, "--classifier", options.out, "--out", "results/"])

@@ -36,4 +36,4 @@ def run(options: argparse.Namespace) -> None:
         if getattr(options, kind):
             draw_sheet(kind, getattr(options, kind), options.results, seed=0)
     write_report(options.results, options.out, options.extra, options.title, options.beside)
-    print(options.out)
+    print(f"{options.out}: open it in a browser; it is one file, with all that it shows")

@@ -9,10 +9,12 @@ import numpy as np
 from evaluate.benchmark import Benchmark
 from evaluate.principal import components
 from evaluate.report.figures import label
+from shards.progress import Bar
 from shards.write import atomic
 
 COMPONENTS = 50  # of the PCA before t-SNE
 PERPLEXITY = 30
+ROUNDS, EVERY = 750, 25  # of t-SNE; between two looks at how far it is
 PANEL_PX = 2400  # side of the panel of images
 # Told apart by the colour-blind (Okabe and Ito 2008), yellow darkened to show on white.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#a09000", "#444444")
@@ -45,8 +47,14 @@ def project(embeddings: np.ndarray, seed: int = 0, jobs: int = 1) -> np.ndarray:
         raise ValueError(f"all {len(embeddings)} embeddings are alike: the encoder has collapsed")
     embeddings = reduce(StandardScaler().fit_transform(embeddings.astype(np.float64)), seed)
     settings: dict[str, Any] = {"perplexity": _perplexity(len(embeddings)), "n_jobs": jobs}
-    tsne = TSNE(initialization="pca", random_state=seed, **settings)
-    return np.asarray(tsne.fit(embeddings))
+    bar = Bar(None, f"t-SNE of {len(embeddings):,}", "rounds", total=ROUNDS)
+    settings |= {
+        "callbacks": lambda *_: bar.update(EVERY) and False,
+        "callbacks_every_iters": EVERY,
+    }
+    with bar:
+        tsne = TSNE(initialization="pca", random_state=seed, **settings)
+        return np.asarray(tsne.fit(embeddings))
 
 
 def reduce(embeddings: np.ndarray, seed: int = 0) -> np.ndarray:

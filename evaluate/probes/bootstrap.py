@@ -8,6 +8,7 @@ group was drawn, once the nuclei are sorted by score.
 import numpy as np
 
 from evaluate.probes.metrics import METRICS
+from shards.progress import Bar
 
 ELEMENTS = 2**21  # weights (resamples x nuclei) held at once
 
@@ -43,7 +44,7 @@ def intervals(
     step = max(1, ELEMENTS // len(truth))
     values = [
         _metrics(drawn[i : i + step][:, places], truth, predicted, orders, probabilities.shape[1])
-        for i in range(0, resamples, step)
+        for i in Bar(range(0, resamples, step), "bootstrap", "batches")
     ]
     table = np.concatenate(values)  # (resamples, 5)
     bounds = np.nanpercentile(table, [2.5, 97.5], axis=0).T

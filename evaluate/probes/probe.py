@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-from tqdm import tqdm
 
 from evaluate.benchmark import Benchmark
 from evaluate.probes.metrics import scores
 from evaluate.probes.twins import expand, joined
+from shards.progress import Bar
 
 C = 1.0  # inverse strength of the L2 penalty, on standardised features
 # Of C, where an inner split chooses: on embeddings whose blocks have a total variance of 1 each, so
@@ -135,7 +135,7 @@ def predict(
         reduced = min(components, fewest - 1)
     strengths: list[float] = []
     rounds = [[fold] for fold in range(len(tests))] if reduced else [list(range(len(tests)))]
-    bar = tqdm(total=len(tests), desc=title, unit="fold", disable=None)
+    bar = Bar(None, f"probe {title}", "folds", total=len(tests))
     with bar:
         for held in rounds:  # all folds at once, where they share their features
             x = embeddings

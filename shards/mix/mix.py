@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from shards.colour import colour_statistics
 from shards.crop import decode_into
@@ -31,6 +30,7 @@ from shards.mix.gather import is_made, mark_path, shard_name, write_shards
 from shards.mix.layout import THREADS, Layout, lay_out
 from shards.mix.scatter import write_spill
 from shards.mix.spill import Spills, read_facts, spill_path
+from shards.progress import Bar
 from shards.read import Shards
 from shards.schema import CROP_PX, INDEX_COLUMNS, MPP
 from shards.write import atomic
@@ -172,7 +172,7 @@ def _check_room(layout: Layout, out: Path, work: Path) -> None:
 def _finish(tasks: list[Future], what: str) -> None:
     """Wait for all tasks; after an error none is begun any more."""
     try:
-        for task in tqdm(tasks, what, unit="file", disable=None):
+        for task in Bar(tasks, f"mix, {what}", "files"):
             task.result()
     finally:
         for task in tasks:
