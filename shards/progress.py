@@ -58,7 +58,7 @@ class Bar(tqdm):
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
         """Draw the bar, or write a line where it is time for one."""
         if self.terminal:
-            return super().display(msg, pos)
+            return bool(super().display(msg, pos))
         now = time.monotonic()
         if now - self.said >= SECONDS:
             self.said = now

@@ -124,6 +124,8 @@ def _said(repository: str, what: str) -> Iterator[None]:
     from huggingface_hub import errors
 
     page = f"https://huggingface.co/{repository}"
+    # Of the client's HTTP library, which is another one in each of its major versions.
+    network = getattr(errors, "HTTPError", ConnectionError)
     try:
         yield
     except errors.GatedRepoError as error:
@@ -142,7 +144,7 @@ def _said(repository: str, what: str) -> Iterator[None]:
         raise OSError(
             f"{page} {what}: you are not logged in; run `hf auth login` with a token that writes"
         ) from error
-    except (errors.HTTPError, errors.HfHubHTTPError, ConnectionError, FileNotFoundError) as error:
+    except (network, errors.HfHubHTTPError, ConnectionError, FileNotFoundError) as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
         cure = "; run `hf auth login` with a token that may do this" if status in (401, 403) else ""
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]

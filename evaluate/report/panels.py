@@ -11,6 +11,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from evaluate.report.figures import Entry, read_table
+from evaluate.report.terms import explained
 from evaluate.tables.table import Table
 
 LARGE_PX = 300_000  # a larger picture is embedded as WebP of high quality, a tenth of the bytes
@@ -111,7 +112,7 @@ def probe_table(table: Table) -> str:
 
 
 def _table(header: list[str], lines: list[str]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in header)
+    head = "".join(f"<th>{explained(name)}</th>" for name in header)
     return (
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"

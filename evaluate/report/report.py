@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-import numpy as np
-
 from evaluate.report import panels
 from evaluate.report.dot_plot import dot_plot
 from evaluate.report.figures import Entry, read_entries
-from evaluate.results import is_baseline, read_commands, read_facts
+from evaluate.report.terms import KEPT_WHOLE, explained
+from evaluate.report.verdict import Verdict, first_screen, judge
+from evaluate.results import read_commands, read_facts
 from evaluate.tables.detail import SECTION as DETAILS
 from evaluate.tables.table import CLASSIFICATION, Table, read_tables, readouts, take
 from shards.write import write_text
@@ -97,7 +97,7 @@ def write_report(
     between = sorted(set(parts) - {*ORDER, *LAST})
     sections = [name for name in (*ORDER, *between, *LAST) if parts.get(name)]
     entries = sorted(entries, key=lambda one: sections.index(one.section))
-    head = _head(title, tables, facts, commands) + _findings(tables, facts, entries)
+    head = _head(title, tables, facts, commands) + _findings(judge(tables, facts), results, entries)
     write_text(Path(path), _page(title, head, {name: parts[name] for name in sections}))
 
 
@@ -148,19 +148,14 @@ def _head(title: str, tables: list[Table], facts: dict, commands: list[dict]) ->
     known = facts["benchmarks"]
     encoders = {encoder for table in tables for encoder in table.encoders}
     nuclei = sum(known[name]["nuclei"] for name in known if "nuclei" in known[name])
-    counts = [f"{len(encoders)} encoders on {len(known)} benchmarks, {nuclei:,} nuclei"]
+    asked = f"{len(known)} benchmark{'s' * (len(known) != 1)}"
+    counts = [f"{len(encoders)} encoder{'s' * (len(encoders) != 1)} on {asked}, {nuclei:,} nuclei"]
     counts = (counts if encoders else []) + [e["finished"][:10] for e in commands[-1:]]
     return f"<header><h1>{escape(title)}</h1><p>{escape(' · '.join(counts))}</p></header>"
 
 
-def _findings(tables: list[Table], facts: dict, entries: list[Entry]) -> str:
-    """Return what came out, before how: a tile for each benchmark, a line for each analysis."""
-    first: dict[str, Table] = {}
-    for table in tables:
-        first.setdefault(table.benchmark, table)
-    tiles = "".join(
-        _tile(table, facts["benchmarks"].get(name, {})) for name, table in first.items()
-    )
+def _findings(verdicts: list[Verdict], results: Path, entries: list[Entry]) -> str:
+    """Return what came out, before how: the answer, and a line for each analysis."""
     said: dict[str, str] = {}  # by section
     for one in entries:
         if one.headline:
@@ -169,33 +164,8 @@ def _findings(tables: list[Table], facts: dict, entries: list[Entry]) -> str:
         f'<li><a href="#{_anchor(section)}">{escape(section)}</a>{lines}</li>'
         for section, lines in said.items()
     )
-    return (f'<div class="tiles">{tiles}</div>' if tiles else "") + (
+    return first_screen(verdicts, results) + (
         f'<ul class="headlines">{lines}</ul>' if lines else ""
-    )
-
-
-def _tile(table: Table, known: dict) -> str:
-    """Return the best encoder of a benchmark beside the best baseline, in a few words."""
-    values = table.mean[:, 0]
-    names = np.array(table.encoders)
-    learnt = np.array([not is_baseline(name) for name in table.encoders])
-    shown = int(np.argmax(np.where(learnt, values, -np.inf) if learnt.any() else values))
-    leader = int(np.argmax(values))
-    others = [
-        f"{name} {values[i]:.3f}"
-        for i, name in enumerate(table.encoders)
-        if is_baseline(name) and i not in (shown, leader)
-    ]
-    if table.split in CLASSIFICATION and known.get("classes"):
-        others.append(f"chance {1 / len(known['classes']):.2f}")
-    kind, said = "", f"the best of {len(names)}" if len(names) > 1 else ""
-    if leader != shown:
-        kind, said = " behind", f"{names[leader]} is ahead with {values[leader]:.3f}"
-    others = [said, *others] if said else others
-    return (
-        f'<a class="tile{kind}" href="#probes"><b>{values[shown]:.3f}</b>'
-        f"<span>{escape(table.metrics[0])} of <em>{escape(str(names[shown]))}</em> on "
-        f"<em>{escape(table.benchmark)}</em></span><small>{escape(', '.join(others))}</small></a>"
     )
 
 
@@ -203,8 +173,8 @@ def _probes(tables: list[Table], facts: dict, commands: list[dict]) -> str:
     if not tables:
         return ""
     parts = [
-        "<p>A linear model on frozen embeddings, mean (s.d.) over folds; the best of each column "
-        "is in bold. Point at a dot for its value.</p>"
+        f"<p>A linear model on frozen embeddings, mean (s.d.) over {explained('folds')}; the best "
+        "of each column is in bold. Point at a dot for its value.</p>"
         + "".join(f"<p>{escape(note)}</p>" for note in readouts(facts))
         + f'<p class="said">{panels.command_line(commands, "probe")}</p>'
     ]
@@ -219,7 +189,8 @@ def _probes(tables: list[Table], facts: dict, commands: list[dict]) -> str:
         if own[0].split not in CLASSIFICATION:
             filled, hollow = ("each slide left out", "each patient left out")
         keys = [f'<b class="s">●</b> {escape(filled)}'] if own else []
-        keys += [f'<b class="g">○</b> {escape(hollow)}'] if len(own) > 1 else []
+        if len(own) > 1:
+            keys.append(f'<b class="g">○</b> {explained(hollow, KEPT_WHOLE)}')
         keys += ["┆ chance"] if classes else []
         parts.append(
             dot_plot(own, 0, own[0].metrics[0], 1 / len(classes) if classes else None)

@@ -150,7 +150,8 @@ def test_everything_is_in_the_page_in_order_and_escaped(results, tmp_path):
     text = " ".join(page.text)
     assert text.count(HOSTILE) > 10
     assert text.index("42") < text.index("A linear model")  # the headline first
-    assert "0.800" in text and "the best of 3" in text and "untrained 0.500" in text
+    assert "Yes." in text and "tells nuclei apart better than" in text
+    assert "0.800" in text and "the best of 2 trained encoders" in text
     assert "python evaluate/main.py compute results" in text
     assert not re.search(r'(src|href)="(?!data:|#)', html)
     before = html
