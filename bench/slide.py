@@ -96,10 +96,9 @@ def write_encoder(folder: Path, name: str, **arguments: object) -> Path:
     """Write an encoder folder with random weights; return it."""
     import timm
 
-    from train.encoder import save_encoder
+    from train.encoder import described, save_encoder
 
-    model = timm.create_model(name, **arguments)
-    model.timm_name, model.timm_arguments = name, arguments
+    model = described(timm.create_model(name, **arguments), name, arguments, 40)
     save_encoder(model, folder, [0.5] * 3, [0.25] * 3, 0.25)
     return folder
 

@@ -19,12 +19,13 @@ from shards.schema import VIEW_PX
 from train import schedule
 from train.architecture import PATCH_PX
 from train.config import DinoConfig
-from train.encoder import ViT, build_encoder
+from train.encoder import build_encoder
 from train.flops import forward_flops
 from train.head import Head
 from train.losses import Targets, cross_entropy, kde, koleo
 from train.mask import Hidden, draw_hidden
 from train.method import Method, move_teacher
+from train.network import ViT
 from train.policy import Policy
 from train.tokens import tokens
 

@@ -1,98 +1,30 @@
-"""Encoders: ViTs and ResNets at 40 px, and the folder that holds one.
+"""Encoders: ViTs and ResNets at 40 px, and the folder that holds one, in timm's hub layout.
 
-Load one without this repository:
+Open one without this repository:
 
-    config = json.load(open("encoder/config.json"))
-    model = timm.create_model(config["timm"]["name"], **config["timm"]["args"])
-    model.load_state_dict(safetensors.torch.load_file("encoder/model.safetensors"))
-    # input: (N, 3, 40, 40), ((rgb / 255) - config["mean"]) / config["std"]; output: (N, D)
+    model = timm.create_model("local-dir:runs/first/encoder", pretrained=True).eval()
+    data = timm.data.resolve_model_data_config(model)  # input_size (3, 40, 40), mean, std
+    # input: (N, 3, 40, 40), ((rgb / 255) - data["mean"]) / data["std"]; output: (N, D)
 """
 
 import json
-import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from shards.json_file import read_json
+from shards.schema import MPP
 from shards.write import atomic
 from train.architecture import DINO_HEADS, ENCODERS, PATCH_PX, VITS
 from train.batchnorm import BatchNorm2d
+from train.network import Encoder, ViT
+from train.vit import initialise
 
-FORMAT = 1  # of the encoder folder
-
-
-class Encoder(nn.Module):
-    """What is used of any network of timm's: a name for its type, never made."""
-
-    embed_dim: int
-    set_grad_checkpointing: Callable[[bool], None]
-    input_px: int
-    timm_name: str  # with timm_arguments what save_encoder writes
-    timm_arguments: dict[str, Any]
-
-
-class PatchEmbed(nn.Module):
-    """What is used of timm's PatchEmbed: a name for its type, never made."""
-
-    proj: nn.Conv2d
-    grid_size: tuple[int, int]
-
-
-class Attention(nn.Module):
-    """What is used of timm's Attention: a name for its type, never made."""
-
-    fused_attn: bool
-
-
-class Block(nn.Module):
-    """What is used of timm's Block: a name for its type, never made."""
-
-    norm1: nn.Module
-    attn: Attention
-    ls1: nn.Module
-    norm2: nn.Module
-    mlp: nn.Module
-    ls2: nn.Module
-
-
-class ViT(Encoder):
-    """What is used of timm's VisionTransformer: a name for its type, never made."""
-
-    patch_embed: PatchEmbed
-    cls_token: nn.Parameter
-    pos_embed: nn.Parameter
-    blocks: nn.Sequential
-    norm: nn.Module
-    grad_checkpointing: bool
-
-
-def blocks(encoder: ViT) -> list[Block]:
-    """Return an encoder's blocks."""
-    return cast(list[Block], list(encoder.blocks))
-
-
-def sincos_positions(grid: int, dim: int) -> Tensor:
-    """Return MoCo v3's fixed 2-D sine-cosine position embedding, zero for the class token.
-
-    Source: moco-v3, vits.py, build_2d_sincos_position_embedding. There the axis named w is the
-    slow one of the flattened grid, the image's rows.
-
-    Args:
-        grid: patches along a side.
-        dim: width of a token, a multiple of 4.
-
-    Returns:
-        (1, 1 + grid * grid, dim) float.
-    """
-    omega = 10000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))  # (dim/4,)
-    rows, columns = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
-    w = rows.reshape(-1, 1) * omega  # (grid*grid, dim/4)
-    h = columns.reshape(-1, 1) * omega
-    patches = torch.cat([w.sin(), w.cos(), h.sin(), h.cos()], dim=1)  # (grid*grid, dim)
-    return torch.cat([torch.zeros(1, dim), patches.float()])[None]
+FORMAT = 2  # of what is ours in the folder's config.json; 1: all of it was
+OWN = "lemon"  # the key of config.json that what is ours stands under
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")  # one of the two
 
 
 def build_encoder(
@@ -147,39 +79,16 @@ def build_encoder(
         torch.manual_seed(seed)
         model = timm.create_model(timm_name, **arguments, **norm)
         if name in VITS and kind == "moco":
-            _initialise(cast(ViT, model))
-    return _described(model, timm_name, arguments, input_px)
+            initialise(cast(ViT, model))
+    return described(model, timm_name, arguments, input_px)
 
 
-def _described(model: nn.Module, name: str, arguments: dict[str, Any], input_px: int) -> Encoder:
+def described(model: nn.Module, name: str, arguments: dict[str, Any], input_px: int) -> Encoder:
     """Write on a network of timm's what it is."""
     model = cast(Encoder, model)
     model.embed_dim = cast(int, model.num_features)
     model.timm_name, model.timm_arguments, model.input_px = name, arguments, input_px
     return model
-
-
-def _initialise(model: ViT) -> None:
-    """Draw the weights as moco-v3's vits.py does, and fix what it fixes."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear):
-            out, into = module.weight.shape
-            fan_out = out // 3 if name.endswith("qkv") else out  # q, k, v as three matrices
-            bound = math.sqrt(6 / (fan_out + into))
-            nn.init.uniform_(module.weight, -bound, bound)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-    projection = model.patch_embed.proj  # (D, 3, 8, 8)
-    bound = math.sqrt(6 / (projection.weight[0].numel() + projection.weight.shape[0]))
-    nn.init.uniform_(projection.weight, -bound, bound)
-    fixed = [model.pos_embed, projection.weight]
-    if projection.bias is not None:
-        nn.init.zeros_(projection.bias)
-        fixed.append(projection.bias)
-    nn.init.normal_(model.cls_token, std=1e-6)
-    model.pos_embed.data.copy_(sincos_positions(model.patch_embed.grid_size[0], model.embed_dim))
-    for parameter in fixed:
-        parameter.requires_grad_(False)
 
 
 def save_encoder(
@@ -208,16 +117,7 @@ def save_encoder(
     from safetensors.torch import save
 
     folder.mkdir(parents=True, exist_ok=True)
-    config = {
-        "format": FORMAT,
-        "timm": {"name": model.timm_name, "args": model.timm_arguments},
-        "input_px": model.input_px,
-        "mpp": mpp,
-        "mean": list(mean),
-        "std": list(std),
-        "embedding_dim": model.embed_dim,
-        **facts,
-    }
+    config = describe(model, mean, std) | {OWN: {"format": FORMAT, "mpp": mpp, **facts}}
     state = model.state_dict() if state is None else state
     weights = save({k: v.detach().cpu().contiguous() for k, v in state.items()})
     # Both are on disk before the weights, and then the config, take their names.
@@ -230,17 +130,116 @@ def save_encoder(
         file.write(weights)
 
 
+def describe(model: Encoder, mean: list[float], std: list[float]) -> dict[str, Any]:
+    """Return what timm asks of a config.json in its hub layout."""
+    arguments = dict(model.timm_arguments)
+    side = model.input_px
+    return {
+        "architecture": model.timm_name,
+        "num_classes": arguments.pop("num_classes"),
+        "num_features": model.embed_dim,
+        "global_pool": arguments.pop("global_pool"),
+        "model_args": arguments,
+        "pretrained_cfg": {
+            "input_size": [3, side, side],
+            "fixed_input_size": "img_size" in arguments,
+            "interpolation": "bicubic",
+            "crop_pct": 1.0,
+            "mean": list(mean),
+            "std": list(std),
+        },
+    }
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read the config.json of an encoder folder: of this format, of format 1, or timm's alone.
+
+    Returns:
+        input_px, mpp, mean, std, timm's name and args, and whatever else the folder says of itself.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is no encoder's, or of a later format.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder} is no encoder folder: no config.json in it; give a run's encoder/ folder"
+        )
+    found = read_json(path, "copy the run's encoder/ again")
+    try:
+        hub = "architecture" in found
+        config = _of_the_hub(found) if hub else found
+        form = config.get("format", FORMAT) if hub else config["format"]
+        for field in ("input_px", "mpp", "mean", "std", "timm"):
+            config[field]
+        for field in ("name", "args"):
+            config["timm"][field]
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        what = "no encoder's config: neither in timm's hub layout nor of a run"
+        raise ValueError(f"{path} is {what} ({error!r})") from error
+    if form not in (1, FORMAT):
+        raise ValueError(
+            f"{folder} is of encoder format {form}; this code reads 1 to {FORMAT}: update the code"
+        )
+    return config
+
+
+def _of_the_hub(found: dict[str, Any]) -> dict[str, Any]:
+    """Return a config in timm's hub layout as `read_config` does."""
+    own, data = found.get(OWN, {}), found["pretrained_cfg"]
+    arguments: dict[str, Any] = {"num_classes": 0} | dict(found.get("model_args", {}))
+    if "global_pool" in found:
+        arguments["global_pool"] = found["global_pool"]
+    return {
+        "input_px": int(data["input_size"][-1]),
+        "mean": [float(v) for v in data["mean"]],
+        "std": [float(v) for v in data["std"]],
+        "timm": {"name": found["architecture"], "args": arguments},
+        **own,
+        "mpp": float(own.get("mpp", MPP)),
+    }
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the file of an encoder folder's weights, or those that its index names.
+
+    Raises:
+        FileNotFoundError: there is neither, or a file that the index names is absent.
+        ValueError: the index is none, or names a file elsewhere.
+    """
+    one, index = (folder / name for name in WEIGHTS)
+    if one.is_file():
+        return [one]
+    if not index.is_file():
+        raise FileNotFoundError(
+            f"{folder} is no encoder folder: no {WEIGHTS[0]} in it, nor {WEIGHTS[1]}; give a run's "
+            "encoder/ folder"
+        )
+    held = read_json(index, "copy the folder again")
+    try:
+        names = sorted(set(held["weight_map"].values()))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{index} is no index of weights: {error!r}") from error
+    for name in names:
+        if Path(name).name != name:
+            raise ValueError(f"{index} names a file elsewhere: {name!r}")
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{index} names {name}, which is not there")
+    return [folder / name for name in names]
+
+
 def load_encoder(folder: Path) -> tuple[Encoder, dict[str, Any]]:
     """Load an encoder folder.
 
     Args:
-        folder: holds `model.safetensors` and `config.json`.
+        folder: as `save_encoder` writes it; weights in several files are read, too.
 
     Returns:
         The module in eval mode, from (N, 3, input_px, input_px) to (N, D), and the config.
 
     Raises:
-        FileNotFoundError: the folder or one of its two files is absent.
+        FileNotFoundError: the folder or one of its files is absent.
         ValueError: the files are of another format, or do not fit each other.
     """
     import timm
@@ -248,35 +247,25 @@ def load_encoder(folder: Path) -> tuple[Encoder, dict[str, Any]]:
     from safetensors.torch import load_file
 
     folder = Path(folder)
-    for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(
-                f"{folder} is no encoder folder: no {name} in it; give a run's encoder/ folder"
-            )
-    try:
-        config = json.loads((folder / "config.json").read_text())
-        form = config["format"]
-        name, arguments = config["timm"]["name"], config["timm"]["args"]
-        for field in ("input_px", "mpp", "mean", "std", "embedding_dim"):
-            config[field]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder}/config.json is no encoder's config: {error!r}") from error
-    if form != FORMAT:
-        raise ValueError(f"{folder} is of encoder format {form}; this code reads {FORMAT}")
+    config, state = read_config(folder), {}
+    name, arguments = config["timm"]["name"], config["timm"]["args"]
+    if not timm.is_model(name.split(".")[0]):
+        raise ValueError(f"{folder}/config.json: timm {timm.__version__} has no model {name!r}")
+    for path in weight_files(folder):
+        try:
+            state |= load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path} cannot be read: {error}") from error
     model = timm.create_model(name, **arguments)
-    try:
-        state = load_file(folder / "model.safetensors")
-    except SafetensorError as error:
-        raise ValueError(f"{folder}/model.safetensors cannot be read: {error}") from error
     expected = {k: tuple(v.shape) for k, v in model.state_dict().items()}
     found = {k: tuple(v.shape) for k, v in state.items()}
     wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
     if wrong:
         k = wrong[0]
         raise ValueError(
-            f"{folder}/model.safetensors is not the {name} that its config.json describes: "
+            f"the weights in {folder} are not the {name} that its config.json describes: "
             f"{len(wrong)} tensors differ, first {k}: expected {expected.get(k, 'absent')}, "
             f"found {found.get(k, 'absent')}"
         )
     model.load_state_dict(state)
-    return _described(model, name, arguments, config["input_px"]).eval(), config
+    return described(model, name, arguments, config["input_px"]).eval(), config

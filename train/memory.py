@@ -21,11 +21,11 @@ from torch.utils._pytree import tree_leaves
 
 from shards.schema import CROP_PX
 from train.config import Config, DinoConfig, MocoConfig
-from train.encoder import ViT, blocks
 from train.mask import draw_hidden
 from train.method import Method
 from train.methods import build_model
 from train.moco import MoCo
+from train.network import ViT, blocks
 from train.policy import POLICIES
 from train.twopass import two_pass
 

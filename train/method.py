@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from train.encoder import Encoder
+from train.network import Encoder
 from train.policy import Policy
 
 

@@ -21,9 +21,10 @@ from train import schedule
 from train.batchnorm import BatchNorm
 from train.config import MocoConfig
 from train.distributed import gather
-from train.encoder import Encoder, build_encoder
+from train.encoder import build_encoder
 from train.flops import training_flops
 from train.method import Method, move_teacher
+from train.network import Encoder
 from train.policy import Policy
 
 

@@ -19,7 +19,8 @@ from train import checkpoint
 from train.config import Config
 from train.config_file import FORMAT, check_same
 from train.distributed import World
-from train.encoder import save_encoder
+from train.encoder import FORMAT as ENCODER_FORMAT
+from train.encoder import read_config, save_encoder
 from train.method import Method
 
 log = logging.getLogger(__name__)
@@ -167,13 +168,13 @@ def publish(config: Config, info: dict, done: int, model: Method, state: dict) -
 def catch_up(config: Config, info: dict, done: int, model: Method) -> None:
     """Write the encoder and `latest.pt` of the checkpoint resumed from, if a save got no further.
 
-    A kill or a full disk may have come between; a finished run saves no more.
+    A kill or a full disk may have come between, or the encoder is of an earlier format; a finished
+    run saves no more.
     """
-    path = Path(config.out) / "encoder" / "config.json"
     try:
-        step = json.loads(path.read_text()).get("step")
-    except (FileNotFoundError, json.JSONDecodeError):
-        step = None
-    if step != done:
+        written = read_config(Path(config.out) / "encoder")
+    except (FileNotFoundError, ValueError):
+        written = {}
+    if (written.get("step"), written.get("format")) != (done, ENCODER_FORMAT):
         publish(config, info, done, model, {"model": model.state_dict()})
     checkpoint.point(Path(config.out) / checkpoint.name(done))

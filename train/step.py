@@ -11,9 +11,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from train.batchnorm import BatchNorm2d
 from train.config import Config
-from train.encoder import ViT, blocks
 from train.method import Method
 from train.moco import MoCo
+from train.network import ViT, blocks
 from train.twopass import two_pass
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from train.encoder import Block, ViT, blocks
+from train.network import Block, ViT, blocks
 
 
 def tokens(

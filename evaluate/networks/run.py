@@ -8,7 +8,7 @@ from torch import nn
 
 from evaluate.networks.hub_folder import WEIGHTS, is_hub_folder, open_hub_folder
 from evaluate.networks.weights import digest, fit, read_state
-from shards.json_file import read_json
+from train.encoder import read_config
 
 STEP = re.compile(r"step-\d{7}\.pt")
 NETWORKS = {"student": "encoder.", "teacher": "teacher_encoder."}  # prefixes in a checkpoint
@@ -65,17 +65,12 @@ def open_run(path: Path) -> tuple[nn.Module, dict, dict]:
         FileNotFoundError: no encoder there.
         ValueError: the files are of another format, or do not fit each other.
     """
-    from train.encoder import load_encoder
-
     folder = encoder_folder(path)
     if path.is_dir():
-        if is_hub_folder(folder):
-            return open_hub_folder(folder)
-        module, config = load_encoder(folder)
-        return module, config, {"kind": "run", "sha256": digest(folder / "model.safetensors")}
+        return open_hub_folder(folder)
     import timm
 
-    config = read_json(folder / "config.json", "copy the run's encoder/ again")
+    config = read_config(folder)
     saved = read_state(path)
     if "model" not in saved or config.get("network") not in NETWORKS:
         raise ValueError(

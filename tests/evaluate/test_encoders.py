@@ -236,7 +236,9 @@ def test_a_checkpoint_needs_its_run(runs, tmp_path):
     (tmp_path / "encoder/config.json").write_text(json.dumps(facts))
     with pytest.raises(ValueError, match=r"encoder\.\* of .*step-0000001.pt as vit_tiny.*missing"):
         opened(str(tmp_path / "step-0000001.pt"))
-    (tmp_path / "encoder/config.json").write_text(json.dumps(facts | {"network": "both"}))
+    (tmp_path / "encoder/config.json").write_text(
+        json.dumps(facts | {"lemon": {"network": "both"}})
+    )
     with pytest.raises(ValueError, match=r"does not say which network is exported"):
         opened(str(tmp_path / "step-0000001.pt"))
 

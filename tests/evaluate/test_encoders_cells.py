@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from evaluate.encoders import open_encoders
 from evaluate.networks import lemon, volta
-from train.encoder import sincos_positions
+from train.vit import sincos_positions
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ def save_one(out, step: int, model: Model, saver: checkpoint.Saver) -> None:
 
 def left(out) -> tuple[str, int, list[str]]:
     """Return where latest.pt points, the encoder's step, and the checkpoints."""
-    encoder = json.loads((out / "encoder/config.json").read_text())["step"]
+    encoder = json.loads((out / "encoder/config.json").read_text())["lemon"]["step"]
     return os.readlink(out / "latest.pt"), encoder, [p.name for p in checkpoint.checkpoints(out)]
 
 

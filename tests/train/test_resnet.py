@@ -227,6 +227,10 @@ def test_the_export_is_the_students_and_embeds_alike_everywhere(straight):
     with torch.inference_mode():
         expected = encoder(torch.from_numpy(x).permute(0, 3, 1, 2).float()).numpy()
     assert expected.std(axis=0).mean() > 0
+    timms = timm.create_model(f"local-dir:{straight / 'encoder'}", pretrained=True).eval()
+    with torch.inference_mode():
+        found = timms(torch.from_numpy(x).permute(0, 3, 1, 2).float()).numpy()
+    np.testing.assert_array_equal(found, expected)
     for word in (straight, straight / "encoder", straight / f"step-{STEPS:07d}.pt"):
         np.testing.assert_allclose(opened(str(word)).embed(crops), expected, atol=1e-4)
     _, untrained = open_encoders([str(straight), "untrained"])

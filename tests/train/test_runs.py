@@ -74,8 +74,9 @@ def test_a_run_leaves_what_the_design_names(straight):
     assert config["ranks"] == 1
     assert "train/main.py" in config["command"]
     encoder = json.loads((straight / "encoder/config.json").read_text())
-    assert (encoder["input_px"], encoder["mpp"], encoder["network"]) == (40, 0.25, "student")
-    assert encoder["step"] == STEPS
+    assert encoder["pretrained_cfg"]["input_size"] == [3, 40, 40]
+    own = encoder["lemon"]
+    assert (own["format"], own["mpp"], own["network"], own["step"]) == (2, 0.25, "student", STEPS)
     line = json.loads((straight / "log.jsonl").read_text().splitlines()[0])
     assert line["lr"] == 0  # moco-v3: the first step's
     assert line["momentum"] == pytest.approx(0.99)
@@ -199,7 +200,7 @@ def test_a_full_disk_stops_the_run_at_the_first_checkpoint_that_fails(
         assert re.match(f"error: no room in {out} for step-0000002.pt: {free}", said[0])
         assert 'train/main.py", line' not in done.stderr  # torchrun's traceback is its own
         assert checkpoint.load(out / "latest.pt")["step"] == 1
-        assert json.loads((out / "encoder/config.json").read_text())["step"] == 1
+        assert json.loads((out / "encoder/config.json").read_text())["lemon"]["step"] == 1
         assert not list(out.rglob("*.tmp"))
         assert 2 <= len(losses(out)) <= 4  # one step after the failure, two if it came late
 

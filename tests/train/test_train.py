@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import timm
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from train import checkpoint, schedule
 from train.batchnorm import BatchNorm
 from train.config import MocoConfig, configure
 from train.config_file import check_same, read_settings
-from train.encoder import build_encoder, load_encoder, save_encoder, sincos_positions
+from train.encoder import build_encoder, load_encoder, save_encoder
 from train.flags import parse
 from train.methods import build_model
 from train.moco import contrast
+from train.vit import sincos_positions
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -81,20 +81,44 @@ def test_encoders_are_moco_v3s(name, dim, heads, millions):
     assert not torch.equal(build_encoder(name, seed=4).cls_token, model.cls_token)
 
 
-def test_encoder_folder_opens_without_this_repository(tmp_path):
-    model = build_encoder("vit_s8").eval()
+@pytest.mark.parametrize("name", ["vit_ti8", "vit_s8", "resnet18s"])
+def test_encoder_folder_opens_without_this_repository(tmp_path, name):
+    model = build_encoder(name).eval()
     save_encoder(model, tmp_path, [0.5] * 3, [0.2] * 3, 0.25, network="student")
-    config = json.loads((tmp_path / "config.json").read_text())
-    plain = timm.create_model(config["timm"]["name"], **config["timm"]["args"]).eval()
-    plain.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    plain = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    data = timm.data.resolve_model_data_config(plain)
+    assert list(data["input_size"]) == [3, 40, 40] and data["crop_pct"] == 1.0
+    assert (list(data["mean"]), list(data["std"])) == ([0.5] * 3, [0.2] * 3)
     x = torch.rand(3, 3, 40, 40)
     ours, found = load_encoder(tmp_path)
-    assert found == config
+    assert {k: found[k] for k in ("mpp", "network", "input_px", "format")} == {
+        **{"mpp": 0.25, "network": "student"},
+        **{"input_px": 40, "format": 2},
+    }
+    assert found["timm"] == {"name": model.timm_name, "args": model.timm_arguments}
     assert torch.equal(plain(x), model(x))
     assert torch.equal(ours(x), model(x))
-    assert ours(x).shape == (3, config["embedding_dim"])
-    tokens = model.forward_features(x)  # the embedding is the class token after the last norm
-    assert torch.equal(ours(x), tokens[:, 0])
+    assert ours(x).shape == (3, plain.num_features)
+    save_encoder(ours, tmp_path / "again", [0.5] * 3, [0.2] * 3, 0.25, network="student")
+    for file in ("config.json", "model.safetensors"):
+        assert (tmp_path / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
+
+
+def test_the_embedding_of_a_vit_is_its_class_token():
+    model, x = build_encoder("vit_ti8").eval(), torch.rand(3, 3, 40, 40)
+    assert torch.equal(model(x), model.forward_features(x)[:, 0])  # after the last norm
+
+
+def test_a_folder_of_format_1_is_read(tmp_path):
+    model = build_encoder("vit_ti8").eval()
+    save_encoder(model, tmp_path, [0.5] * 3, [0.2] * 3, 0.25)
+    config = {"format": 1, "timm": {"name": model.timm_name, "args": model.timm_arguments}}
+    config |= {"input_px": 40, "mpp": 0.25, "mean": [0.5] * 3, "std": [0.2] * 3, "step": 7}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"embedding_dim": 192}))
+    x = torch.rand(3, 3, 40, 40)
+    ours, found = load_encoder(tmp_path)
+    assert torch.equal(ours(x), model(x))
+    assert (found["format"], found["step"], ours.embed_dim, ours.input_px) == (1, 7, 192, 40)
 
 
 def test_a_bad_encoder_folder_is_named(tmp_path):
@@ -111,12 +135,34 @@ def test_a_bad_encoder_folder_is_named(tmp_path):
     (folder / "model.safetensors").write_bytes(b"cut off")
     with pytest.raises(ValueError, match="cannot be read"):
         load_encoder(folder)
-    (folder / "config.json").write_text(json.dumps(config | {"format": 99}))
-    with pytest.raises(ValueError, match="format 99"):
+    for later in (config | {"lemon": {"format": 99}}, config | {"lemon": {"format": "2"}}):
+        (folder / "config.json").write_text(json.dumps(later))
+        with pytest.raises(ValueError, match=r"encoder format (99|2); this code reads 1 to 2"):
+            load_encoder(folder)
+    (folder / "config.json").write_text("no json")
+    with pytest.raises(ValueError, match=r"config\.json is no JSON"):
         load_encoder(folder)
-    (folder / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match="no encoder's config"):
+    bad = ["{}", "[]", json.dumps(config | {"pretrained_cfg": {}})]
+    bad += [json.dumps(config | {"lemon": 3}), json.dumps(config | {"model_args": 3})]
+    for text in bad:
+        (folder / "config.json").write_text(text)
+        with pytest.raises(ValueError, match="no encoder's config"):
+            load_encoder(folder)
+    (folder / "config.json").write_text(json.dumps(config | {"architecture": "vit_none"}))
+    with pytest.raises(ValueError, match="has no model 'vit_none'"):
         load_encoder(folder)
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").unlink()
+    for index, error, message in [
+        (None, FileNotFoundError, r"no model\.safetensors in it"),
+        ({"weight_map": {"a": "../b"}}, ValueError, r"names a file elsewhere: '\.\./b'"),
+        ({"weight_map": {"a": "b"}}, FileNotFoundError, "names b, which is not there"),
+        ({}, ValueError, "is no index of weights"),
+    ]:
+        if index is not None:
+            (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        with pytest.raises(error, match=message):
+            load_encoder(folder)
     with pytest.raises(ValueError, match="no encoder 'vit_x'"):
         build_encoder("vit_x")
     with pytest.raises(ValueError, match="multiple of the 8-px patch"):

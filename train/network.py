@@ -1,0 +1,56 @@
+"""Names for the types of timm's networks, as far as they are used; none is ever made."""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from torch import nn
+
+
+class Encoder(nn.Module):
+    """What is used of any network of timm's: a name for its type, never made."""
+
+    embed_dim: int
+    set_grad_checkpointing: Callable[[bool], None]
+    input_px: int
+    timm_name: str  # with timm_arguments what save_encoder writes
+    timm_arguments: dict[str, Any]
+
+
+class PatchEmbed(nn.Module):
+    """What is used of timm's PatchEmbed: a name for its type, never made."""
+
+    proj: nn.Conv2d
+    grid_size: tuple[int, int]
+
+
+class Attention(nn.Module):
+    """What is used of timm's Attention: a name for its type, never made."""
+
+    fused_attn: bool
+
+
+class Block(nn.Module):
+    """What is used of timm's Block: a name for its type, never made."""
+
+    norm1: nn.Module
+    attn: Attention
+    ls1: nn.Module
+    norm2: nn.Module
+    mlp: nn.Module
+    ls2: nn.Module
+
+
+class ViT(Encoder):
+    """What is used of timm's VisionTransformer: a name for its type, never made."""
+
+    patch_embed: PatchEmbed
+    cls_token: nn.Parameter
+    pos_embed: nn.Parameter
+    blocks: nn.Sequential
+    norm: nn.Module
+    grad_checkpointing: bool
+
+
+def blocks(encoder: ViT) -> list[Block]:
+    """Return an encoder's blocks."""
+    return cast(list[Block], list(encoder.blocks))
