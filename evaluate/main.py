@@ -62,8 +62,11 @@ COMMANDS = {
     "map": Command("a t-SNE drawn with the cells' images"),
     "sheet": Command("a contact sheet of cells"),
     "prepare": Command("crops and labels in files that open at once", recorded=False),
-    "slide": Command("a slide's nuclei, embedded: AnnData, Parquet, QuPath", recorded=False),
+    "slide": Command(
+        "a slide's nuclei, embedded: AnnData, SpatialData, Parquet, QuPath", recorded=False
+    ),
     "similar": Command("the cells of a cohort most like given ones: a contact sheet, a table"),
+    "outliers": Command("the cells of a cohort least like any other: a contact sheet, a table"),
     "batch": Command("batch effects: slide, site or scanner predicted from embeddings"),
     "compare": Command(
         "runs side by side, a column per benchmark (paper, Tables 2 and 6)", recorded=False

@@ -119,6 +119,21 @@ def source(
         )
 
 
+def cohort(group: argparse._ActionsContainer) -> None:
+    """Add --in, an encoder's embeddings of many cells, and --cells or --shards, whose they are."""
+    group.add_argument(
+        "--in",
+        dest="folder",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="an encoder's embeddings: results/embeddings/NAME, of `embed`, `apply` or `slide`",
+    )
+    source = group.add_mutually_exclusive_group(required=True)
+    source.add_argument("--cells", type=Path, metavar="DIR", help="whose slides they are of")
+    source.add_argument("--shards", type=Path, metavar="DIR", help="likewise, embedded by `embed`")
+
+
 def classifier(command: argparse.ArgumentParser, required: bool = False) -> None:
     """Add --classifier, --min-probability and --any-scale."""
     group = command.add_argument_group("classes")

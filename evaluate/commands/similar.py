@@ -1,7 +1,6 @@
 """The cells of a cohort that are most like given ones: a contact sheet and a table."""
 
 import argparse
-from pathlib import Path
 
 from evaluate.commands import flags
 
@@ -12,17 +11,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--cell", nargs="+", required=True, metavar="SLIDE:NUCLEUS", help="as in the cells' keys"
     )
-    data.add_argument(
-        "--in",
-        dest="folder",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="an encoder's embeddings: results/embeddings/NAME, of `embed`, `apply` or `slide`",
-    )
-    source = data.add_mutually_exclusive_group(required=True)
-    source.add_argument("--cells", type=Path, metavar="DIR", help="whose slides they are of")
-    source.add_argument("--shards", type=Path, metavar="DIR", help="likewise, embedded by `embed`")
+    flags.cohort(data)
     group = command.add_argument_group("neighbours")
     group.add_argument("-k", type=flags.at_least(1), default=24, help="cells to show for each")
     group.add_argument(
@@ -33,7 +22,8 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Find the nearest cells, write a table and a sheet."""
-    from evaluate.analyses.similar import open_parts, read_cell, similar
+    from evaluate.analyses.cohort import crops_of, open_parts
+    from evaluate.analyses.similar import read_cell, similar
     from evaluate.report.class_sheet import headed
     from evaluate.report.figures import save_picture, save_table
 
@@ -48,7 +38,8 @@ def run(options: argparse.Namespace) -> None:
             [f"{slide}:{nucleus}", place + 1, s, n, f"{d:.4f}"]
             for place, (s, n, d) in enumerate(listed)
         ]
-        crops = _crops(options, [(slide, nucleus), *((s, n) for s, n, _ in listed)])
+        shown = [(slide, nucleus), *((s, n) for s, n, _ in listed)]
+        crops = crops_of(shown, options.cells, options.shards)
         others = len(set(near.slides) - {slide})
         blocks.append((f"{slide}:{nucleus}  ·  itself, then its {options.k} nearest", crops))
         print(f"{slide}:{nucleus}: nearest {near.slides[0]}:{near.nuclei[0]}, of {others} others")
@@ -60,32 +51,3 @@ def run(options: argparse.Namespace) -> None:
     print(save_table(options.out, name, header, rows, title="", caption=caption, **facts))
     picture = headed(blocks)
     print(save_picture(options.out, name, picture, title="Most alike", caption=caption, **facts))
-
-
-def _crops(options: argparse.Namespace, keys: list[tuple[str, int]]):
-    """Return the crops of cells, (N, 40, 40, 3) uint8."""
-    import numpy as np
-
-    from evaluate.slides.extraction import find, open_nuclei
-    from shards.read import Shards
-    from shards.schema import VIEW_PX
-
-    crops = []
-    if options.cells:
-        opened = {slide: open_nuclei(options.cells, find(options.cells, slide))
-                  for slide in dict.fromkeys(slide for slide, _ in keys)}  # fmt: skip
-        for slide, nucleus in keys:
-            rows = np.flatnonzero(opened[slide].table["nucleus"].to_numpy() == nucleus)
-            crops.append(opened[slide].crops(rows, VIEW_PX)[0])
-        return np.stack(crops)
-    shards = Shards(options.shards)
-    numbers = shards.index["nucleus"].to_numpy()
-    for slide, nucleus in keys:
-        rows = np.flatnonzero(numbers == nucleus)
-        rows = [r for r in rows.tolist() if shards.index["slide"][r].as_py() == slide]
-        if not rows:
-            raise ValueError(f"{options.shards} holds no cell {slide}:{nucleus}")
-        crops.append(shards.read(np.array(rows[:1]))[0].transpose(1, 2, 0))
-    stack = np.stack(crops)
-    margin = (stack.shape[1] - VIEW_PX) // 2
-    return stack[:, margin : margin + VIEW_PX, margin : margin + VIEW_PX]

@@ -7,8 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from evaluate.analyses import similar as module
-from evaluate.analyses.similar import open_parts, read_cell, similar
+from evaluate.analyses import cohort
+from evaluate.analyses.cohort import open_parts
+from evaluate.analyses.similar import read_cell, similar
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def folder(tmp_path):
 @pytest.mark.parametrize("block", [7, 8192])
 @pytest.mark.parametrize("others", [False, True])
 def test_the_nearest_are_a_plain_searchs(folder, block, others, monkeypatch):
-    monkeypatch.setattr(module, "BLOCK", block)
+    monkeypatch.setattr(cohort, "BLOCK", block)
     parts = open_parts(folder, None)
     x = np.concatenate([part.embeddings for part in parts]).astype(np.float64)
     z = (x - x.mean(axis=0)) / x.std(axis=0)
