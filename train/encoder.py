@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from shards.filetype import check_file
 from shards.json_file import read_json
 from shards.schema import MPP
 from shards.write import atomic
@@ -252,6 +253,7 @@ def load_encoder(folder: Path) -> tuple[Encoder, dict[str, Any]]:
     if not timm.is_model(name.split(".")[0]):
         raise ValueError(f"{folder}/config.json: timm {timm.__version__} has no model {name!r}")
     for path in weight_files(folder):
+        check_file(path)
         try:
             state |= load_file(path)
         except SafetensorError as error:

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from evaluate.networks.weights import digest, digest_of, fit, read_state
+from evaluate.networks.weights import digest, digest_of, fit
+from shards.weights import read_state
 from train.encoder import WEIGHTS, read_config, weight_files
 
 

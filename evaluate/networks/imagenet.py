@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from evaluate.networks.readout import Resized
-from evaluate.networks.weights import digest, digest_of, fetch, fit, read_state
+from evaluate.networks.weights import digest, digest_of, fetch, fit
 from shards.schema import MPP
+from shards.weights import read_state
 
 # Which ImageNet weights the paper took is open; these are timm's default.
 RESNETS = {name: (f"timm/{name}.a1_in1k", "model.safetensors") for name in ("resnet18", "resnet50")}

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from evaluate.networks.weights import digest, fit, read_state
+from evaluate.networks.weights import digest, fit
 from shards.schema import MPP
+from shards.weights import read_state
 
 PREFIX = "module.base_encoder."
 HEADS = 12  # of MoCo v3's ViTs of any width, where timm's ViT-S has 6

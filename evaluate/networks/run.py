@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from evaluate.networks.hub_folder import WEIGHTS, is_hub_folder, open_hub_folder
-from evaluate.networks.weights import digest, fit, read_state
+from evaluate.networks.weights import digest, fit
+from shards.weights import read_state
 from train.encoder import read_config
 
 STEP = re.compile(r"step-\d{7}\.pt")

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from evaluate.networks.readout import Readout, Resized
-from evaluate.networks.weights import digest, fetch, fit, read_state
+from evaluate.networks.weights import digest, fetch, fit
 from shards.schema import MPP
+from shards.weights import read_state
 
 INPUT_PX = 224
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean, std

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from evaluate.networks.readout import Resized
-from evaluate.networks.weights import digest, fit, read_state
+from evaluate.networks.weights import digest, fit
 from shards.schema import MPP
+from shards.weights import read_state
 
 PREFIX = "module.encoder_k."  # the momentum encoder, which the authors embed with
 INPUT_PX = 32

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from extract.network.architecture import HoverFast
 from extract.network.fields import Field
 from extract.network.patches import draw_patch
+from shards.weights import read_state
 from shards.write import atomic
 
 CHECKPOINT = "checkpoint.pt"
@@ -80,7 +81,9 @@ def train(
     first = 0
     start = out / CHECKPOINT if (out / CHECKPOINT).exists() else init
     if start:
-        state = torch.load(start, map_location=device, weights_only=True)
+        state = read_state(start)
+        if not {"network", "averaged", "optimiser", "step"} <= state.keys():
+            raise ValueError(f"{start} is no checkpoint of train-segmenter")
         network.load_state_dict(state["network"])
         averaged.load_state_dict(state["averaged"])
         optimiser.load_state_dict(state["optimiser"])

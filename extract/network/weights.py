@@ -1,8 +1,6 @@
 """The network's weights: those that come with the clone, a HoverFast checkpoint, or one's own."""
 
 import json
-import pickle
-import struct
 from pathlib import Path
 
 import torch
@@ -10,6 +8,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from extract.network.architecture import HoverFast
+from shards.filetype import check_file
+from shards.weights import read_state, unwrapped
 from shards.write import atomic
 
 FIXED = {  # of HoverFast's options, the only ones its published networks use
@@ -33,22 +33,19 @@ def load_network(path: Path) -> HoverFast:
         ValueError: it is neither, or of another architecture.
         OSError: it cannot be read.
     """
+    check_file(path)
     with open(path, "rb") as file:
         safetensors = len(start := file.read(9)) == 9 and start[8:] == b"{"
-    try:
-        if safetensors:
+    if safetensors:
+        try:
             with safe_open(path, "pt") as file:
                 about = json.loads((file.metadata() or {}).get("hoverfast", "{}"))
                 weights = {name: file.get_tensor(name).float() for name in list(file.keys())}
-        else:
-            about = torch.load(path, map_location="cpu", weights_only=True)
-            weights = about.get("model_dict") if isinstance(about, dict) else None
-    except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError, struct.error) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"{path} is no checkpoint of HoverFast's (tensors and plain values alone are read): "
-            f"{first[:200]}"
-        ) from error
+        except SafetensorError as error:
+            raise ValueError(f"{path} cannot be read as weights ({error}): damaged") from error
+    else:
+        about = read_state(path)
+        weights = about.get("model_dict")
     if not isinstance(weights, dict) or not {"depth", "wf"} <= set(about):
         raise ValueError(
             f"{path} is no checkpoint of HoverFast's: it holds no model_dict, depth and wf"
@@ -59,11 +56,15 @@ def load_network(path: Path) -> HoverFast:
                 f"{path}: {option} is {about[option]!r}; in process only {value!r} is built: "
                 "run it with --hoverfast-command"
             )
-    network = HoverFast(int(about["depth"]), int(about["wf"]))
+    if not all(isinstance(about[size], int) and 0 < about[size] < 16 for size in ("depth", "wf")):
+        raise ValueError(f"{path}: depth {about['depth']!r} and wf {about['wf']!r} are no sizes")
+    network = HoverFast(about["depth"], about["wf"])
     try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
+        network.load_state_dict(unwrapped(weights))
+    except (RuntimeError, TypeError) as error:
         raise ValueError(f"{path} does not fit HoverFast's network: {error}") from error
+    if not all(bool(value.isfinite().all()) for value in network.state_dict().values()):
+        raise ValueError(f"{path} holds weights that are no numbers (NaN): its training failed")
     return network.eval()
 
 

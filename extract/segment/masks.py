@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 
 from extract.segment.imported import bounds
+from extract.segment.mask_image import read_marked
 from extract.segment.matching import own_file
 from extract.slide import Slide
 from extract.slides import Entry
-from shards.filetype import check_file, describe
 
 STRETCH = 0.05  # by which a mask's sides may be to each other otherwise than the slide's
 
@@ -24,22 +24,19 @@ def find_mask(masks: str | None, slide: Slide, entry: Entry) -> np.ndarray | Non
 
     Raises:
         FileNotFoundError: no mask belongs to the slide.
-        ValueError: several do, or it is no image, or of other proportions than the slide.
+        ValueError: several do, or it is no image, too large, or of other proportions.
     """
     if masks is None:
         return None
     path = own_file(entry.mask, masks, entry, "--masks")
-    check_file(path)
-    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if image is None:
-        raise ValueError(f"{path} is no image that OpenCV can read, but {describe(path)}: no mask")
+    image = read_marked(path)
     stretch = image.shape[1] / image.shape[0] * slide.height / slide.width
     if not 1 - STRETCH < stretch < 1 + STRETCH:
         raise ValueError(
             f"{path} is {image.shape[1]}x{image.shape[0]} px, of other proportions than the slide "
             f"({slide.width}x{slide.height} px): another slide's mask?"
         )
-    return image > 0
+    return image
 
 
 def write_reduced(mask: np.ndarray, slide: Slide, path: Path) -> None:

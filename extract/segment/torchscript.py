@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from extract.segment.options import TorchScript
+from shards.filetype import check_file, describe
 from shards.schema import MPP
 from shards.stain import Stain
 
@@ -29,11 +30,12 @@ class ScriptedSegmenter:
         """
         self.asked = asked
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        check_file(path)
         try:
             self.model = torch.jit.load(str(path), map_location=self.device).eval()
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise ValueError(
-                f"{path} is no TorchScript model ({str(error).splitlines()[0][:200]}); "
+                f"{path} is no TorchScript model, but {describe(path)} of another content; "
                 "torch.jit.save writes one"
             ) from error
 

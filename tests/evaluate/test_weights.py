@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from evaluate.networks.weights import fit, read_state
+from evaluate.networks.weights import fit
+from shards.weights import read_state
 from train import checkpoint
 
 

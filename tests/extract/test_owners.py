@@ -103,8 +103,8 @@ def test_one_mask_for_many_slides_is_an_error(tmp_path):
         (b"version https://git-lfs.github.com/spec/v1\nsize 9\n", "is a Git LFS pointer"),
         (b"<html><title>Login</title></html>", "is a web page"),
         (b"", "is empty"),
-        (b"x,y\n1,2\n", "no image that OpenCV can read, but text: no mask"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(30), "no image that OpenCV can read, but a PNG image"),
+        (b"x,y\n1,2\n", "no image that can be read as a mask, but text"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(30), "no image that can be read as a mask, but a PNG image"),
     ],
 )
 def test_a_mask_that_is_none_is_called_what_it_is(tmp_path, content, message):

@@ -69,13 +69,6 @@ class TestScripted:
         with pytest.raises(ValueError, match=says):
             segmenter(discs(), STAIN)
 
-    @pytest.mark.parametrize("content", [b"", b"<html>", b"PK\x03\x04cut"])
-    def test_a_file_that_is_no_model_is_named(self, tmp_path: Path, content: bytes):
-        path = tmp_path / "m.pt"
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match="no TorchScript model"):
-            ScriptedSegmenter(path, TorchScript("", 0.5))
-
     def test_extract_takes_one(self, tmp_path: Path, run_stage, painted: Path):
         model = saved(Squares(), tmp_path / "m.pt")
         flags = f"--out {tmp_path}/cells --workers 1 --segmenter torchscript --model {model}"
