@@ -1,5 +1,6 @@
 """What the Genomic Data Commons says of slides: manifest, sample sheet, TCGA's names."""
 
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ FROZEN = re.compile(r"TCGA-\w\w-\w{4}-\d\d[A-Z]?-\d\d-[TBM]S", re.IGNORECASE)
 PROJECT = re.compile(r"[A-Z]\w*\.?\w*(-[\w.]+)+", re.IGNORECASE)  # TCGA-BRCA, CPTAC-3
 MD5 = re.compile("[0-9a-f]{32}", re.IGNORECASE)
 CASE = re.compile(r"TCGA-\w\w-\w{4}(?=[-.]|$)", re.IGNORECASE)
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,10 @@ def read_manifest(path: Path) -> list[File]:
         if md5 and not MD5.fullmatch(md5):
             raise ValueError(f"{table.where(row)}: md5 {md5!r} is no MD5 (32 digits, 0-9 and a-f)")
         files.append(File(id, name, md5 or None, int(size) if size else None))
-    return files
+    once = list(dict.fromkeys(files))
+    if len(once) < len(files):  # several manifests in one
+        log.warning("%s: %d rows repeat another, taken once", path, len(files) - len(once))
+    return once
 
 
 def find(file: File, root: Path) -> Path:

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from extract import gdc
-from extract.location import located, refuse_url
 from extract.scans import ALL, SUFFIXES, find_scans
 from shards.filetype import check_file, describe
+from shards.location import located, refuse_url
 from shards.scans.dicom import SUFFIX as DICOM
 from shards.scans.dicom import find_series, volume_of
 from shards.schema import check_slide_id
@@ -88,6 +89,11 @@ def list_slides(
             entries = _read_manifest(source, slides_root, frozen)
         else:
             entries = _read_list(source)
+    elif describe(source) == "JSON":
+        raise ValueError(
+            f"{source} is JSON and no list of slides; give a table with the column path, or the "
+            "GDC's manifest as it is downloaded (text)"
+        )
     else:
         entries = [Entry(_default_id(source), source)]  # of a kind unknown here; OpenSlide will say
     sheet = gdc.read_sheet(sample_sheet) if sample_sheet else {}
@@ -99,8 +105,13 @@ def list_slides(
 
 
 def _check_ids(entries: list[Entry]) -> None:
-    """Raise a ValueError for an id that cannot be used, or that another slide has."""
+    """Say which slides are one file.
+
+    Raises:
+        ValueError: an id cannot be used, or another slide has it.
+    """
     seen: dict[str, Entry] = {}
+    files: dict[str, Entry] = {}
     for entry in entries:
         try:
             check_slide_id(entry.slide)
@@ -118,6 +129,12 @@ def _check_ids(entries: list[Entry]) -> None:
             raise ValueError(
                 f"two slides {which}: {at[0]} and {at[1]}; give each its own in the slide_id "
                 "column of a CSV"
+            )
+        other = files.setdefault(os.path.abspath(entry.path), entry)
+        if other is not entry:
+            log.warning(
+                "%s and %s are one file, %s: each of its nuclei will be there twice",
+                *(other.slide, entry.slide, entry.path),
             )
 
 

@@ -27,6 +27,7 @@ from evaluate.benchmarks.checks import (
 )
 from evaluate.benchmarks.columns import read_columns
 from evaluate.benchmarks.picture import Picture, fingerprint, open_picture, strays
+from shards.location import located
 from shards.scale import check_mpp
 from shards.schema import MPP, MPP_40X, MPP_TOLERANCE
 
@@ -80,13 +81,18 @@ def load(
         rows = np.flatnonzero((pictures == name) & (labels != ""))
         if not len(rows):
             continue
-        with open_picture(path / name) as picture:
-            scale = _mpp(path / name, table["mpp"][rows], picture)
+        file = located(path / "cells.csv", name, source)
+        if "\\" in name and not file.exists():
+            raise FileNotFoundError(
+                f"{source}: {name} is not there; folders are separated by / here"
+            )
+        with open_picture(file, source) as picture:
+            scale = _mpp(file, table["mpp"][rows], picture)
             places.look(name, xy[rows], *picture.size)
             found, windows = picture.cut(xy[rows], scale, view_px)
         crops[rows[found]] = windows
         whole[rows[found]] = True
-        identity[rows] = seen.setdefault(fingerprint(path / name), name)
+        identity[rows] = seen.setdefault(fingerprint(file), name)
         resampled += abs(scale / MPP - 1) > MPP_TOLERANCE
     notes = [
         *said,
@@ -109,7 +115,7 @@ def load(
         notes.append(
             f"{len(again)} images are copies of others under another name: {listed(again)}"
         )
-    notes += strays(path / name for name in set(pictures.tolist()))
+    notes += strays(located(path / "cells.csv", name, source) for name in set(pictures.tolist()))
     if resampled:
         notes.append(f"{resampled} images resampled to {MPP} µm/px")
     table["group"], ungrouped = _groups(table["group"], pictures)

@@ -200,3 +200,12 @@ def test_a_manifest_from_end_to_end(run_stage, painted, tmp_path):
     assert second.returncode == 0, second.stdout
     status = run_stage("extract/main.py", "status", cells, tmp_path / "m.txt", *flags)
     assert status.returncode == 0, status.stdout
+
+
+def test_rows_of_several_manifests_count_once(tcga, caplog):
+    path = tcga / "gdc_manifest.txt"
+    before = list_slides(path, slides_root=tcga / "tcga")
+    rows = path.read_text().splitlines()[1:]
+    path.write_text(path.read_text() + "\n".join(rows[:2]) + "\n")
+    assert list_slides(path, slides_root=tcga / "tcga") == before
+    assert "2 rows repeat another, taken once" in caplog.text

@@ -248,3 +248,17 @@ def test_ids_of_a_folder_that_differ_only_in_case_are_refused(tmp_path):
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(ValueError, match=r"differ only in case, p07 and P07.*1/p07.*2/P07"):
         list_slides(tmp_path)
+
+
+def test_one_file_under_two_ids_is_said(slides, caplog):
+    (slides / "list.csv").write_text("path,slide_id\na.svs,A\n./a.svs,B\nb.svs,C\n")
+    assert [entry.slide for entry in list_slides(slides / "list.csv")] == ["A", "B", "C"]
+    assert "A and B are one file" in caplog.text
+    assert "C" not in caplog.text
+
+
+@pytest.mark.parametrize("text", ['["a.svs"]', '[{"id": "x", "file_name": "a.svs"}]', "{}"])
+def test_a_list_in_json_is_refused(slides, text):
+    (slides / "list.json").write_text(text)
+    with pytest.raises(ValueError, match="is JSON and no list of slides; give a table"):
+        list_slides(slides / "list.json")

@@ -325,3 +325,29 @@ def test_messages_name_the_folder(lab, rows, mpp):
     with pytest.raises((ValueError, FileNotFoundError)) as error:
         lab(rows, mpp=mpp)
     assert str(lab.path) in str(error.value), str(error.value)
+
+
+@pytest.mark.parametrize("said", ["file://{}/0.png", "{}/0.png", "~/0.png"])
+def test_images_may_be_named_by_home_or_local_url(lab, monkeypatch, said):
+    monkeypatch.setenv("HOME", str(lab.path))
+    expected = lab([("0.png", *row[1:]) for row in spread(30)]).crops
+    found = lab([(said.format(lab.path), *row[1:]) for row in spread(30)])
+    assert np.array_equal(found.crops, expected)
+    assert not said_of_strays(found, "0.png")
+
+
+def said_of_strays(benchmark: Benchmark, name: str) -> bool:
+    return any("in no row" in note and name in note for note in benchmark.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("https://host/0.png", r"cells\.csv: https://host/0\.png is a URL.*download it"),
+        ("images\\0.png", r"cells\.csv: images\\0\.png is not there; folders are separated by /"),
+        ("none.png", r"cells\.csv names an image that is not there: .*none\.png"),
+    ],
+)
+def test_an_image_elsewhere_has_its_cure(lab, name, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        lab([(name, *row[1:]) for row in spread(30)])

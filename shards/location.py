@@ -1,4 +1,4 @@
-"""Where an entry of a list says that a slide is: a path, `~`, or a path as a URL."""
+"""Where a table says that an image is: a path, `~`, or a path as a URL."""
 
 import os
 import re
@@ -28,6 +28,6 @@ def refuse_url(name: str, where: str) -> None:
     """Raise a ValueError for what is no path."""
     if URL.match(name):
         raise ValueError(
-            f"{where}: {name} is a URL, and slides are read from a disk, many pieces in any "
+            f"{where}: {name} is a URL, and images are read from a disk, many pieces in any "
             "order; download it (or mount its store) and give its path"
         )
