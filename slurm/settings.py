@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import re
 import shlex
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ TAKEN = {
     "EVALUATE_FLAGS": ("--encoder", "--benchmark", "--out", "--seed", "--part", "--parts"),
     "SBATCH_FLAGS": (
         *("--job-name", "-J", "--array", "-a", "--dependency", "-d", "--output", "-o", "--wrap"),
-        "--parsable",
+        *("--parsable", "--signal"),  # the training saves at its own signal
     ),
     "WRAP": (),
     "TRAIN_FLAGS": ("--data", "--out", "--seed", "--overwrite", "--dry-run", "--keep-every"),
@@ -163,8 +164,8 @@ def check_settings(s: Settings) -> list[str]:
             errors.append(f"{name}={value}: memory as sbatch takes it, e.g. 48G")
         if name in TAKEN:
             errors += _flags(name, value)
-    if s.MIX_MEMORY <= 0:
-        errors.append(f"MIX_MEMORY={s.MIX_MEMORY}: GB, above 0")
+    if not 0 < s.MIX_MEMORY < math.inf:  # float() takes `nan` and `inf` too
+        errors.append(f"MIX_MEMORY={s.MIX_MEMORY}: GB, a number above 0")
     if not TOLERATED.fullmatch(s.TOLERATED_SLIDES):
         errors.append(f"TOLERATED_SLIDES={s.TOLERATED_SLIDES}: a number of slides, or a share: 1%")
     if not re.fullmatch(r"[\w-]+", s.RUN):

@@ -13,7 +13,7 @@ import pytest
 from slurm.campaign import Campaign
 from slurm.jobs import Task, array, first_error, read_accounting, read_queue
 from slurm.plan import plan
-from slurm.settings import read_settings
+from slurm.settings import check_settings, read_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -214,3 +214,30 @@ def test_a_damaged_campaign_is_a_sentence(tmp_path, program, files, said):
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
     assert done.stderr.splitlines()[-1].startswith("error: ")
     assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("MIX_MEMORY", "nan", "MIX_MEMORY=nan: GB, a number above 0"),
+        ("MIX_MEMORY", "inf", "MIX_MEMORY=inf: GB, a number above 0"),
+        ("MIX_MEMORY", "-4", "a number above 0"),
+        ("EXTRACT_TIME", "12h", "EXTRACT_TIME=12h: a time as sbatch takes it"),
+        ("EXTRACT_TIME", "", "a time as sbatch takes it"),
+        ("EXTRACT_MEMORY", "48GB", "EXTRACT_MEMORY=48GB: memory as sbatch takes it"),
+        ("EXTRACT_FLAGS", "--codec 'png", "No closing quotation"),
+        ("SBATCH_FLAGS", "--signal=B:USR1@60", "SBATCH_FLAGS holds --signal=B:USR1@60, which"),
+        ("TRAIN_FLAGS", "--lr fast", "invalid float value: 'fast'"),
+        ("OUT", "~/out", "an absolute path is needed"),
+        ("RUN", "a/b", "letters, digits, _ and - only"),
+        ("TOLERATED_SLIDES", "1,5%", "a number of slides, or a share: 1%"),
+        ("STAGES", "extract,mix", "the first so many of extract mix train evaluate"),
+        ("BENCHMARKS", "/no such", "BENCHMARKS holds /no: no such folder"),
+    ],
+)
+def test_what_cannot_be_meant_is_named(tmp_path, name, value, said):
+    given = example() | {"OUT": str(tmp_path / "out"), "SLIDES": str(tmp_path), "BENCHMARKS": ""}
+    errors = check_settings(read_settings(given))
+    assert not errors
+    errors = check_settings(read_settings(given | {name: value}))
+    assert said in "\n".join(errors)
