@@ -57,7 +57,7 @@ def _tiff(path: Path) -> np.ndarray:
         return values > 0
     if page.extrasamples:
         return _on_ground(values[..., :-1], values[..., -1])
-    return (values > 0).any(axis=2)
+    return np.any(values > 0, axis=2)
 
 
 def _image(path: Path) -> np.ndarray:
@@ -76,7 +76,7 @@ def _image(path: Path) -> np.ndarray:
             index = np.asarray(image)
             colours = np.asarray(image.convert("RGB").getcolors(1 << 24) or [], object)
             black = any(tuple(colour) == (0, 0, 0) for _, colour in colours)
-            return (np.asarray(image.convert("RGB")) > 0).any(axis=2) if black else index > 0
+            return np.any(np.asarray(image.convert("RGB")) > 0, axis=2) if black else index > 0
         if image.has_transparency_data:
             values = np.asarray(image.convert("RGBA"))
             return _on_ground(values[..., :3], values[..., 3])
@@ -86,12 +86,12 @@ def _image(path: Path) -> np.ndarray:
             values = np.asarray(image)
         lossy = image.format == "JPEG" and values.max(initial=0) > MIDDLE
     marked = values > (MIDDLE if lossy else 0)
-    return marked.any(axis=2) if marked.ndim == 3 else marked
+    return np.any(marked, axis=2) if marked.ndim == 3 else marked
 
 
 def _on_ground(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """Return what is marked by colour, (H, W, C), where some of it is drawn on nothing."""
-    coloured, seen = (colours > 0).any(axis=2), alpha > 0
+    coloured, seen = np.any(colours > 0, axis=2), alpha > 0
     if seen.all() or not seen.any():
         return coloured
     both = coloured & seen
