@@ -18,7 +18,7 @@ from extract.segment.owners import OBJECTS, OWNERS, own_rows
 from extract.segment.stream import read_chunks
 from extract.slides import Entry
 from shards.class_name import are_numbers
-from shards.header import choose
+from shards.header import choose, loose
 from shards.table import MISSING, read_table
 
 BATCH = 20_000  # rows
@@ -42,6 +42,8 @@ LABELS = ("label", "class", "cell_type", "classification", "type")
 NUMBERS = tuple(itertools.chain(*PLACES, XENIUM_PLACES, XENIUM_CORNERS))
 WANTED = (*NUMBERS, *XENIUM_IDS, *LABELS, *OWNERS, *OBJECTS)
 
+BOXES = ({"width", "height"}, {"w", "h"})
+
 XENIUM_FRAME = (
     "its columns are those of a Xenium bundle, whose µm count in the DAPI image; aligned to the "
     "H&E slide already, --from-mpp 1 takes them; else take HEST's xenium_seg, which is aligned"
@@ -62,6 +64,11 @@ def read_csv(path: Path, text: bytes) -> pa.Table:
     pair = _pair(table.columns)
     if pair is None:
         raise ValueError(_no_places(table.header))
+    if pair == ("x", "y") and any(box <= set(map(loose, table.header)) for box in BOXES):
+        raise ValueError(
+            "beside x and y it has a width and a height, as boxes have whose x and y are a corner; "
+            "give the nuclei's centres, or leave those columns out if they are"
+        )
     # QuPath's rows of whole images have no place; they are told by these columns.
     missing = ("",) if not table.columns.keys().isdisjoint((*OWNERS, *OBJECTS)) else ()
     return pa.table(

@@ -205,6 +205,8 @@ REFUSED = {
     "geometry a string": (json.dumps([feature("POLYGON")]).encode(), "no GeoJSON Feature"),
     "other objects": (json.dumps([feature(A), {"a": 1}]).encode(), "no GeoJSON Feature"),
     "WKT": (b"POLYGON ((0 0, 1 1, 1 0, 0 0))\n", "no columns of places|under"),
+    "boxes": (b"x,y,w,h,label\n9,9,5,5,a\n", "x and y are a corner; give the nuclei's centres"),
+    "boxes in words": (b"X;Y;Width;Height\n9;9;5;5\n", "x and y are a corner"),
     "an image": (b"\x89PNG\r\n\x1a\n" + bytes(50), "PNG image"),
     "an HDF5 file": (b"\x89HDF\r\n\x1a\n" + bytes(50), "HDF5 file"),
     "a pickle": (b"\x80\x04\x95" + bytes(50), "pickle"),
