@@ -62,6 +62,7 @@ Known limits: nuclei of 20X slides, enlarged, are embedded worse. A slide's stai
 embedding: look at batch effects before pooling sites. What the segmenter misses is never seen.
 Leave the patients of a benchmark out of the training data, or say that they are in it.{licence}
 """
+ELSEWHERE = ("mpp", "format", "sha256")  # in the table
 PRIVATE = ("data", "out", "probe")  # settings that are paths of somebody's machine
 
 
@@ -88,7 +89,7 @@ def model_card(
         ["architecture", f"`{config['timm']['name']}`, {_said(config['timm']['args'])}"],
         ["input", f"{config['input_px']}x{config['input_px']} px at {config['mpp']} µm/px"],
         ["mean, standard deviation", f"{_said(config['mean'])}; {_said(config['std'])}"],
-        *([key, _said(value)] for key, value in own.items() if key not in ("mpp", "format")),
+        *([key, _said(value)] for key, value in own.items() if key not in ELSEWHERE),
         ["SHA-256 of the weights", f"`{facts['sha256']}`"],
     ]
     return FRONT.format(license=f"license: {license}\n" if license else "") + TEXT.format(

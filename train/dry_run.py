@@ -13,6 +13,7 @@ from train.memory import Memory, card_bytes
 from train.method import Method
 from train.methods import build_model
 from train.policy import POLICIES
+from train.start import start_from
 from train.step import tune
 
 TIMED_IMAGES = 16  # of the step that is timed
@@ -31,7 +32,10 @@ def describe(config: Config, ranks: int, device: torch.device) -> str:
         ValueError: they are damaged.
     """
     shards = Shards(config.data)
-    model = build_model(config).to(device)
+    model = build_model(config)
+    if config.init:
+        start_from(config.init, model)
+    model = model.to(device)
     tune(model, config, device)
     encoder = model.encoder
     parameters = sum(p.numel() for p in encoder.parameters())
@@ -54,6 +58,7 @@ def describe(config: Config, ranks: int, device: torch.device) -> str:
     lines = [
         f"encoder        {config.encoder}: {parameters / 1e6:.1f} M parameters, "
         f"{flops / 2e9:.3f} GMAC an image of {VIEW_PX} px (the paper: 0.5 G for ViT-S/8)",
+        *([f"start          the weights of {config.init}"] if config.init else []),
         f"training       {trained / 1e6:.1f} M parameters trained, "
         f"{cost / 1e9:.2f} GFLOP an image ({len(sides)} views, student and teacher)",
         f"steps          {config.steps} of {config.batch} images: {images:,} in "

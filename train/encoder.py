@@ -7,6 +7,7 @@ Open one without this repository:
     # input: (N, 3, 40, 40), ((rgb / 255) - data["mean"]) / data["std"]; output: (N, D)
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, cast
@@ -118,9 +119,10 @@ def save_encoder(
     from safetensors.torch import save
 
     folder.mkdir(parents=True, exist_ok=True)
-    config = describe(model, mean, std) | {OWN: {"format": FORMAT, "mpp": mpp, **facts}}
     state = model.state_dict() if state is None else state
     weights = save({k: v.detach().cpu().contiguous() for k, v in state.items()})
+    own = {"format": FORMAT, "mpp": mpp, **facts, "sha256": hashlib.sha256(weights).hexdigest()}
+    config = describe(model, mean, std) | {OWN: own}
     # Both are on disk before the weights, and then the config, take their names.
     with (
         atomic(folder / "config.json", "w") as text,

@@ -14,7 +14,7 @@ from shards.read import Shards
 from shards.schema import VIEW_PX
 from train import run
 from train.batches import Batches, loader
-from train.checkpoint import Saver
+from train.checkpoint import Saver, checkpoints
 from train.config import Config
 from train.distributed import World, any_rank
 from train.flops import matmul_peak
@@ -24,6 +24,7 @@ from train.method import Method
 from train.methods import build_model
 from train.policy import adjusted, policy_for
 from train.record import Record
+from train.start import start_from
 from train.step import stepper, tune
 from train.views import make_views
 
@@ -44,7 +45,7 @@ def train(config: Config, world: World, overwrite: bool = False) -> bool:
         True when the run is finished, False when a signal stopped it.
 
     Raises:
-        FileNotFoundError: no shards, or no benchmark to probe.
+        FileNotFoundError: no shards, no benchmark to probe, or no encoder to start from.
         ValueError: the settings do not fit the data, the ranks, or the run to be resumed.
         Diverged: the loss is infinite or no number.
         Collapsed: the embeddings have collapsed.
@@ -54,8 +55,11 @@ def train(config: Config, world: World, overwrite: bool = False) -> bool:
         policy_for(config.policy, shards.info), config.second_blur, config.erase_ratio
     )
     probe = Knn(Path(config.probe), VIEW_PX) if config.probe and world.rank == 0 else None
+    model = build_model(config)
+    if config.init and (overwrite or not checkpoints(out)):  # or a checkpoint has its weights
+        start_from(config.init, model)
     run.prepare(config, shards.info, world, overwrite)
-    model = build_model(config).to(world.device)
+    model = model.to(world.device)
     optimizer = torch.optim.AdamW(model.parameter_groups(), lr=0.0, fused=True)
     start = run.resume(out, model, optimizer)
     if start and world.rank == 0:

@@ -8,6 +8,7 @@ r"""Train an encoder on shards of nuclei.
     python train/main.py --data shards/ --out runs/lemon --dry-run --time-limit-hours 20
     python train/main.py plot runs/first runs/second --out curves.png
     python train/main.py views --data shards/ --out views.png
+    python train/main.py export runs/first --out encoders/lemon-first --float16
 
 The same command continues a run that was stopped or killed. SIGTERM, SIGUSR2 and Ctrl-C save and
 stop. Exit code 0: finished or stopped; 1: diverged, collapsed, or a disk is full; 2: the settings
@@ -146,10 +147,31 @@ def views(arguments: list[str]) -> int:
     return 0
 
 
+def export(arguments: list[str]) -> int:
+    """Write a run's encoder into a folder of its own, to give away."""
+    parser = argparse.ArgumentParser(prog="train/main.py export", description=export.__doc__)
+    parser.add_argument("run", help="folder of a run, or of an encoder")
+    parser.add_argument("--out", type=Path, required=True, help="folder, e.g. encoders/lemon-NAME")
+    parser.add_argument("--float16", action="store_true", help="half the size")
+    parser.add_argument(
+        "--probe",
+        type=Path,
+        help="folder that `evaluate/main.py prepare` wrote; its k-NN score goes into config.json",
+    )
+    options = parser.parse_args(arguments)
+    from train.export import export as write
+
+    facts = write(options.run, options.out, options.float16, options.probe)
+    size = (options.out / "model.safetensors").stat().st_size / 1e6
+    print(f"{options.out}: {size:.1f} MB" + (f", {facts['knn']}" if "knn" in facts else ""))
+    return 0
+
+
 COMMANDS = {
     "train": (train, "train an encoder; also without this word"),
     "plot": (plot, "draw the curves of runs"),
     "views": (views, "draw a contact sheet of views (paper, Fig. 5)"),
+    "export": (export, "write a run's encoder into a folder of its own, to give away"),
 }
 
 if __name__ == "__main__":

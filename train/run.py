@@ -162,6 +162,7 @@ def publish(config: Config, info: dict, done: int, model: Method, state: dict) -
         steps=config.steps,
         images=done * config.batch,
         data={k: info[k] for k in ("samples", "slides", "projects")},
+        **({"init": config.init} if config.init else {}),
     )
 
 

@@ -82,6 +82,11 @@ class Model:
         "small machines; paper, 3.5: ViT-S/8",
         choices=ENCODERS,
     )
+    init: str = setting(
+        "",
+        "what student and teacher start from: an encoder folder, a run, or the name of one that "
+        "comes with the clone, lemon-NAME; else random weights",
+    )
     heads: int = setting(
         0,
         "of attention; 0: the method's own, which for ViT-S are 12 in moco-v3 and 6 in dinov2",

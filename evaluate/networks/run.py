@@ -88,7 +88,8 @@ def open_run(path: Path) -> tuple[nn.Module, dict, dict]:
         module = timm.create_model(config["timm"]["name"], **config["timm"]["args"])
     fit(module, state, f"{prefix}* of {path} as {config['timm']['name']}")
     config |= {"step": saved["step"]}
-    config.pop("images", None)  # as of the last step, not of this one
+    for name in ("images", "sha256", "knn"):  # as of the last step, not of this one
+        config.pop(name, None)
     return module, config, {"kind": "run", "sha256": digest(path)}
 
 
