@@ -164,7 +164,7 @@ def summarise(records: list[dict], out: Path) -> int:
         + (f"; {len(empty)} of the slides done have no cells" if empty else "")
     )
     if outcomes["failed"]:
-        print("the same command tries the failed ones again")
+        print("once the causes are removed, the same command tries the failed ones again")
     elif sum(fates.values()):
         say_next(
             ["python", "extract/main.py", "sheet", out, "--out", f"{out}-sheet"],

@@ -10,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 SECONDS = 30.0  # between two lines in a log
+NEXT = "next: "  # begins the lines that `say_next` prints
 SHORT = 10.0  # seconds below which a log says nothing
 
 
@@ -41,6 +42,7 @@ class Bar(tqdm):
         """
         self.terminal = sys.stderr.isatty()
         self.said = self.began = time.monotonic()
+        self.told: float | None = None  # how much was done when the last line was written
         options: dict[str, Any] = {"desc": what, "unit": f" {unit}", "total": total}
         if not self.terminal:
             options["file"] = io.StringIO()  # its own writing goes nowhere
@@ -68,12 +70,12 @@ class Bar(tqdm):
     def close(self) -> None:
         """End; a log gets the whole of what took a while."""
         seconds = time.monotonic() - self.began
-        if not self.disable and not self.terminal and seconds >= SHORT:
-            self.said = time.monotonic()
+        if not self.disable and not self.terminal and seconds >= SHORT and self.told != self.n:
             self._write(seconds)
         super().close()
 
     def _write(self, seconds: float) -> None:
+        self.told = self.n
         done, unit = self.n - self.initial, self.unit.strip()
         parts = [f"{self.n:,} of {self.total:,} {unit}" if self.total else f"{self.n:,} {unit}"]
         if done:
@@ -91,4 +93,4 @@ class Bar(tqdm):
 def say_next(*commands: list[object]) -> None:
     """Print the commands that a user would give next, as the last lines of one."""
     for words in commands:
-        print(f"next: {shlex.join(map(str, words))}")
+        print(f"{NEXT}{shlex.join(map(str, words))}")

@@ -175,7 +175,9 @@ def _mpp(name: Path, column: np.ndarray, picture: Picture) -> float:
     own = picture.mpp
     if own is None:
         raise ValueError(
-            f"{name} has no scale of its own; add an `mpp` column to cells.csv, or give --mpp"
+            f"{name} has no scale of its own; add a column `mpp` to cells.csv (0.25 at 40X), or "
+            "write the folder with one: evaluate/main.py prepare folder --raw DIR --mpp 0.25 "
+            "--out B, and name B"
         )
     check_mpp(own, f"{name} (by its own word)", CURE)
     if not MPP_40X[0] <= own <= MPP_40X[1]:

@@ -16,6 +16,7 @@ from shards.cells import read_record
 from shards.crop import decode
 from shards.filetype import check_file
 from shards.folder import visible
+from shards.progress import NEXT
 from shards.schema import CELL_COLUMNS, key
 
 MAIN = Path(__file__).resolve().parents[2] / "extract" / "main.py"
@@ -111,7 +112,11 @@ def extract(slide: Path, cells: Path, flags: list[str]) -> dict:
     if not slide.is_file():
         raise FileNotFoundError(f"no slide at {slide}")
     command = [sys.executable, str(MAIN), str(slide), "--out", str(cells), *flags]
-    code = subprocess.run(command, check=False).returncode
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    code = done.returncode
+    for line in done.stdout.splitlines():  # what comes next is another here
+        if not line.startswith(NEXT):
+            print(line)
     if code not in (0, 1):
         raise ValueError(f"extract did not take {slide} (exit code {code}): its error is above")
     for record in _records(cells):

@@ -57,7 +57,6 @@ def test_a_log_gets_a_line_while_nothing_ends(clock, capsys):
         "extract: 0 of 2 slides, after 00:30",
         "extract: 0 of 2 slides, after 01:00",
         "extract: 1 of 2 slides, 100 s each, 01:40 left, loss=1.5",
-        "extract: 1 of 2 slides, 100 s each, 01:40 left, loss=1.5",
     ]
 
 

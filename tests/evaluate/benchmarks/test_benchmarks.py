@@ -76,7 +76,7 @@ def test_windows_of_a_slide_are_those_of_its_pixels(tmp_path, mpp):
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        (["image,x,y,label", "0.png,50,50,a"], "0.png has no scale of its own; add an `mpp`"),
+        (["image,x,y,label", "0.png,50,50,a"], "0.png has no scale of its own; add a column `mpp`"),
         (["image,x,y,kind", "0.png,50,50,a"], "no column 'label'"),
         (["image,x,y,label,mpp", "0.png,50,fifty,a,.25"], "line 2: y is 'fifty'"),
         (["image,x,y,label,mpp", "0.png,50,nan,a,.25"], "line 2: y is 'nan'"),
