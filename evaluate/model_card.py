@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from evaluate.networks.hub import OWN
 from evaluate.networks.hub_folder import open_hub_folder
 from evaluate.results import is_baseline, read_facts
 from evaluate.tables.table import markdown, markdown_table, read_tables, take
+from train.encoder import OWN
 
 FRONT = """\
 ---

@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import nn
 
-from evaluate.networks.hub_folder import WEIGHTS, is_hub_folder, open_hub_folder
+from evaluate.networks.hub_folder import is_hub_folder, open_hub_folder
 from evaluate.networks.imagenet import open_timm
+from train.encoder import OWN, WEIGHTS, weight_files
 
-OWN = "lemon"  # the key of config.json under which an encoder of this pipeline says its scale
 CARD = "README.md"
 CONFIG = "config.json"
 
@@ -101,21 +101,17 @@ def files_of(folder: Path) -> list[Path]:
     """Return the files that are uploaded: the config and the weights, in one file or in several.
 
     Raises:
-        FileNotFoundError: no weights there.
+        FileNotFoundError: no weights there, or a part of them is absent.
         ValueError: the folder is not in timm's hub layout.
     """
     if not is_hub_folder(folder):
         raise ValueError(
             f"{folder / CONFIG} is not in timm's hub layout, which the hub's readers expect, but "
-            "of an earlier format; resume the run with this version, which writes it anew"
+            "of an earlier format; the run's training command, given again, writes it anew"
         )
-    one, index = (folder / name for name in WEIGHTS)
-    if one.is_file():
-        return [folder / CONFIG, one]
-    if not index.is_file():
-        raise FileNotFoundError(f"{folder} holds neither {WEIGHTS[0]} nor {WEIGHTS[1]}")
-    names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    return [folder / CONFIG, index, *(folder / Path(name).name for name in names)]
+    files = weight_files(folder)
+    whole = files[0].name == WEIGHTS[0]
+    return [folder / CONFIG, *([] if whole else [folder / WEIGHTS[1]]), *files]
 
 
 @contextmanager

@@ -8,13 +8,14 @@ import pytest
 import timm
 import torch
 from huggingface_hub import errors
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from evaluate import main
 from evaluate.encoders import open_encoders
 from evaluate.probes.metrics import METRICS
 from evaluate.results import store
 from tests.evaluate.hub_stand_in import install, refusal
+from train.encoder import build_encoder, save_encoder
 
 ARGUMENTS = {"img_size": 40, "patch_size": 8, "depth": 2}
 LEMON = {"mpp": 0.25, "network": "student", "method": "moco", "steps": 1500}
@@ -83,6 +84,39 @@ def test_what_is_pushed_opens_again(run, hub, benchmark, capsys):
     x = torch.from_numpy((middle / 255 - data["mean"]) / data["std"]).permute(0, 3, 1, 2).float()
     with torch.inference_mode():
         np.testing.assert_allclose(model(x).numpy(), ours.embed(crops), atol=1e-4)
+
+
+def test_what_training_writes_is_pushed_as_it_is(hub, benchmark, tmp_path):
+    model = build_encoder("vit_ti8", seed=3)
+    save_encoder(
+        model, tmp_path / "x/encoder", [0.7, 0.5, 0.6], [0.2, 0.2, 0.1], 0.25,
+        network="student", method="moco", step=10, data={"samples": 9, "slides": 2},
+    )  # fmt: skip
+    assert push(tmp_path / "x", "me/x") == 0
+    card = (hub.commits("me/x")[0] / "README.md").read_text()
+    assert "samples 9, slides 2" in card and "192 numbers" in card
+    crops = benchmark.crops[:3]
+    expected = opened(str(tmp_path / "x")).embed(crops)
+    np.testing.assert_array_equal(opened("hf-hub:me/x").embed(crops), expected)
+
+
+def test_weights_in_several_files_go_with_their_index(run, hub):
+    folder = run / "encoder"
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    where = {name: f"model-{i % 2}.safetensors" for i, name in enumerate(state)}
+    for file in set(where.values()):
+        save_file({k: v for k, v in state.items() if where[k] == file}, folder / file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    assert push(run, "me/parts") == 0
+    names = {path.name for path in hub.commits("me/parts")[0].iterdir()}
+    assert names == {
+        *set(where.values()),
+        "config.json",
+        "README.md",
+        "model.safetensors.index.json",
+    }
+    assert opened("hf-hub:me/parts").facts == opened(str(run)).facts
 
 
 def test_a_revision_is_taken_whole(run, hub, tmp_path):
