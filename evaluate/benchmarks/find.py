@@ -8,8 +8,11 @@ from evaluate.benchmarks import (
     consep,
     folder,
     hest,
+    lizard,
     midog25,
+    monusac,
     nucls,
+    ocelot,
     pannuke,
     prepared,
     puma,
@@ -89,6 +92,9 @@ BENCHMARKS = {
     **hest.BENCHMARKS,
     "xenium": xenium,
     "puma": puma,
-    "folder": folder,
+    "folder": folder,  # before those that go by the kinds of files alone
+    "lizard": lizard,
+    "monusac": monusac,
+    "ocelot": ocelot,
     "prepared": prepared,
 }

@@ -82,6 +82,11 @@ def open_picture(path: Path, source: str = "cells.csv") -> Picture:
     return _Image(read_pixels(path, source))
 
 
+def of_pixels(pixels: np.ndarray) -> Picture:
+    """Return an image in memory, (H, W, 3) uint8, as a picture."""
+    return _Image(pixels)
+
+
 def read_pixels(path: Path, source: str) -> np.ndarray:
     """Read a whole image of 8 bits: (H, W, 3) uint8 RGB, what is transparent on white.
 

@@ -5,6 +5,7 @@ publisher's layout.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,8 @@ import numpy as np
 import shapely
 
 from evaluate.benchmark import Benchmark
-from evaluate.benchmarks.checks import Places, find_twins, listed
-from evaluate.benchmarks.picture import open_picture
-from evaluate.benchmarks.rule import Rule
+from evaluate.benchmarks.checks import listed
+from evaluate.benchmarks.fields import Field, build, middle
 from shards.filetype import check_file
 from shards.folder import visible
 
@@ -62,59 +62,30 @@ def load(path: Path, view_px: int = 40, mpp: float = 0.23, window: str = "40") -
         FileNotFoundError: a region without its image.
         ValueError: a file does not open, a class is unknown, or nuclei lie outside their image.
     """
-    rule = Rule(mpp, window, "centroid", view_px)
     images = {p.stem: p for p in _images(path)}
-    places = Places(f"*{NUCLEI}")
-    crops, labels, xy, names = [], [], [], []
-    total = bare = parted = 0
     regions = list(read(path))
     absent = [region.name for region in regions if region.name not in images]
     if absent:
         raise FileNotFoundError(
             f"{path}: {len(absent)} of {len(regions)} regions have no image: {listed(absent)}.tif"
         )
-    for region in regions:
-        total, bare, parted = total + len(region.xy), bare + region.bare, parted + region.parted
-        with open_picture(images[region.name], region.name + NUCLEI) as picture:
-            places.look(region.name, region.xy, *picture.size)
-            kept = np.flatnonzero(rule.keep(region.xy, *picture.size))
-            found, windows = picture.cut(region.xy[kept], mpp, view_px)
-        kept = kept[found]
-        crops.append(windows)
-        labels.append(region.labels[kept])
-        xy.append(region.xy[kept])
-        names += [region.name] * len(kept)
-    notes = [
-        f"{len(regions)} regions, {total} nuclei; {rule}",
-        f"{total - len(names)} of {total} nuclei dropped: their window leaves the region",
-        *places.notes(),
-    ]
+    notes, bare = [], sum(region.bare for region in regions)
     if bare:
         notes.append(f"{bare} Features without an outline passed over")
-    if parted:
+    if parted := sum(region.parted for region in regions):
         notes.append(f"{parted} outlines of several parts: the largest is taken")
     spare = sorted(set(images) - {region.name for region in regions})
     if spare:
         notes.append(f"{len(spare)} images without {NUCLEI}, not used: {listed(spare)}")
-    if not names:
-        raise ValueError(f"{path}: no nucleus left ({'; '.join(notes)})")
-    groups, named = np.array(names, np.str_), np.concatenate(labels)
-    twins, said = find_twins(f"*{NUCLEI}", groups, np.concatenate(xy), named, refuse=False)
-    whole = Benchmark(
-        name="puma",
-        crops=np.concatenate(crops),
-        labels=np.full(len(names), "", np.str_),
-        classes=(),
-        groups=groups,
-        group_kind="region",
-        notes=(*notes, *said),
-        origins={
-            "region": groups,
-            "stage": np.array(["primary" if "primary" in n else "metastatic" for n in names]),
-        },
-        left_out={"whose window leaves the region": total - len(names), "without an outline": bare},
-        twins=twins,
-    )
+    fields = (
+        Field(r.name, images[r.name], r.xy, r.labels, mpp, {
+            "stage": "primary" if "primary" in r.name else "metastatic"})
+        for r in regions
+    )  # fmt: skip
+    whole, named = build(
+        "puma", f"*{NUCLEI}", fields, view_px, ("region", "stage"), notes,
+        Counter({"without an outline": bare}), window, "region",
+    )  # fmt: skip
     broad = np.array([TRACK_1.get(label, "other") for label in named.tolist()], np.str_)
     return [
         whole.task("track1", broad, ("tumor", "lymphocyte", "other")),
@@ -148,13 +119,11 @@ def _region(file: Path) -> Region:
         label = str(word).removeprefix("nuclei_")
         if label not in CLASSES:
             raise ValueError(f"{file}: unknown class {word!r}; known are {', '.join(CLASSES)}")
-        # One that crosses itself has the area of its lobes once it is made valid.
-        parts = [p for p in shapely.get_parts(shapely.make_valid(shape)) if p.area] if shape else []
-        if not parts:
+        place, parts = middle(shape)
+        if place is None:
             continue
-        middle = max(parts, key=lambda part: part.area).centroid
-        parted += len(parts) > 1
-        xy.append((middle.x, middle.y))
+        parted += parts > 1
+        xy.append(place)
         labels.append(label)
     name = file.name.removesuffix(NUCLEI)
     places = np.array(xy, float).reshape(-1, 2)

@@ -11,8 +11,8 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "benchmark",
         metavar="NAME|DIR",
-        help="nucls, pannuke, midog25, hest-bowel, hest-breast, hest-lung, xenium, puma, consep, "
-        "ami-br or folder, with --raw; or the publisher's folder, told by what lies in it",
+        help="nucls, pannuke, midog25, hest-bowel, hest-breast, hest-lung, xenium, puma, lizard, "
+        "monusac, ocelot, consep, ami-br or folder, with --raw; or the publisher's folder, told by what lies in it",
     )
     command.add_argument("--raw", metavar="DIR", help="the publisher's folder")
     command.add_argument("--out", type=Path, metavar="DIR", help="the folder to write to")
