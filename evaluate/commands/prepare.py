@@ -12,7 +12,8 @@ def arguments(command: argparse.ArgumentParser) -> None:
         "benchmark",
         metavar="NAME|DIR",
         help="nucls, pannuke, midog25, hest-bowel, hest-breast, hest-lung, xenium, puma, lizard, "
-        "monusac, ocelot, consep, ami-br or folder, with --raw; or the publisher's folder, told by what lies in it",
+        "monusac, ocelot, consep, ami-br or folder, with --raw; or the publisher's folder, told by "
+        "what lies in it",
     )
     command.add_argument("--raw", metavar="DIR", help="the publisher's folder")
     command.add_argument("--out", type=Path, metavar="DIR", help="the folder to write to")
