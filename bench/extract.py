@@ -30,7 +30,7 @@ import shapely
 
 from bench.alternate import alternate, last_line
 from demo.paint import write_slide
-from extract.crops import settle_fates, write_crops
+from extract.crops import assign_fates, write_crops
 from extract.slide import Slide
 from extract.tiff import JpegTiles
 from shards.crop import cut, encode
@@ -79,7 +79,7 @@ def ours(slide: Path, xy: np.ndarray, out: Path, outlines: np.ndarray | None = N
     """Cut the nuclei as extract does, measure stains inside outlines; return how many."""
     scan = Slide(slide)
     assert scan.fast
-    fate = settle_fates(scan, xy, np.full(len(xy), 50.0), np.zeros(len(xy), bool))
+    fate = assign_fates(scan, xy, np.full(len(xy), 50.0), np.zeros(len(xy), bool))
     stain = Stain(REFERENCE, REFERENCE_MAX, fallback=True)
     with open(out, "wb") as file:
         found = write_crops(scan, "S", xy, fate, "jpeg", file, outlines=outlines, stain=stain)

@@ -83,7 +83,7 @@ def main() -> None:
     lines = []
     for word in args.data:
         folder, _, pattern = word.partition(":")
-        fields = [f for f in read_fields(Path(folder).resolve()) if f.told_apart]
+        fields = [f for f in read_fields(Path(folder).resolve()) if f.has_instances]
         wanted = (pattern or "*").split(",")
         fields = [f for f in fields if any(fnmatchcase(f.name, name) for name in wanted)]
         fields = fields[:: -(-len(fields) // QUICK)] if args.quick else fields

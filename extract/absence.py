@@ -8,7 +8,7 @@ from extract.slide import Slide
 from extract.tiles import TISSUE_MPP, find_tissue
 
 ONE_COLOUR = 8  # grey levels between nearly all pixels of a blank slide
-LOOKS, LOOK_PX = 16, 256  # regions that are looked at for contrast, and their side, px
+REGIONS, REGION_PX = 16, 256  # regions that are looked at for contrast, and their side, px
 
 
 def why_none(slide: Slide, segmenter: str, about: dict, mask: np.ndarray | None, seed: int) -> str:
@@ -49,9 +49,9 @@ def why_none_kept(fates: dict[str, int]) -> str:
 def _sharpness(slide: Slide, tissue: np.ndarray, seed: int) -> float:
     """Return the largest mean square of the Laplacian among some regions of tissue."""
     rows, columns = np.nonzero(tissue)
-    width, height = min(LOOK_PX, slide.width), min(LOOK_PX, slide.height)
+    width, height = min(REGION_PX, slide.width), min(REGION_PX, slide.height)
     sharpest = 0.0
-    for i in np.random.default_rng(seed).permutation(len(rows))[:LOOKS]:
+    for i in np.random.default_rng(seed).permutation(len(rows))[:REGIONS]:
         x = int((columns[i] + 0.5) * slide.width / tissue.shape[1] - width / 2)
         y = int((rows[i] + 0.5) * slide.height / tissue.shape[0] - height / 2)
         x = min(max(x, 0), slide.width - width)

@@ -1,4 +1,4 @@
-"""Cut a slide's nuclei into a tar of crops, and settle every nucleus' fate."""
+"""Cut a slide's nuclei into a tar of crops, and assign every nucleus its fate."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class Crops:
     sha256: str
 
 
-def settle_fates(
+def assign_fates(
     slide: Slide, xy: np.ndarray, area_um2: np.ndarray, duplicate: np.ndarray
 ) -> np.ndarray:
     """Give each nucleus the fate that needs no pixels: duplicate, size, edge or kept.
@@ -132,7 +132,7 @@ def write_crops(
             here, images = here[readable], []
             for batch in np.split(here, range(BATCH, len(here), BATCH)):
                 crops = cut(region, xy[batch] - (left, top), slide.mpp, CROP_PX)
-                fate[batch] = _look(crops)
+                fate[batch] = _quality(crops)
                 good = np.flatnonzero(fate[batch] == KEPT).tolist()
                 images += [encode(crops[i], codec) for i in good]
             here = here[fate[here] == KEPT]
@@ -182,7 +182,7 @@ def _readable(slide: Slide, xy: np.ndarray) -> np.ndarray:
     return slide.whole(xy[:, 0] - side / 2, xy[:, 1] - side / 2, side)
 
 
-def _look(crops: np.ndarray) -> np.ndarray:
+def _quality(crops: np.ndarray) -> np.ndarray:
     """Tell which crops are blank or blurred by a band through the middle of what a model sees.
 
     Args:

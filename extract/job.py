@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from extract.absence import why_none, why_none_kept
-from extract.crops import settle_fates, write_crops
+from extract.crops import assign_fates, write_crops
 from extract.inputs import fingerprint
 from extract.ledger import Settings, record_outcome
 from extract.morphology import DENSITY_COLUMNS, SHAPE_COLUMNS, shape
@@ -118,7 +118,7 @@ def _write_cells(
     # Rounded as the table stores them, so that whoever reads it cuts the very same windows.
     xy = detections.xy.astype(np.float32).astype(np.float64)
     shapes = _measure(detections.polygons, slide.mpp)
-    fate = settle_fates(slide, xy, shapes["area_um2"], detections.duplicate)
+    fate = assign_fates(slide, xy, shapes["area_um2"], detections.duplicate)
     with atomic(out / f"{entry.slide}.tar") as file:
         crops = write_crops(
             slide,

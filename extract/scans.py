@@ -31,12 +31,12 @@ def find_scans(folder: Path) -> tuple[dict[Path, str | None], list[str]]:
     found = list_folder(folder)
     files = found.files + found.dangling
     scans = [p for p in files if p.suffix.lower() in SUFFIXES]
-    series, strangers = dicom.find_series(p for p in files if p.suffix.lower() == dicom.SUFFIX)
+    series, others = dicom.find_series(p for p in files if p.suffix.lower() == dicom.SUFFIX)
     taken = (*SUFFIXES, dicom.SUFFIX)
     images = [p for p in files if p.suffix.lower() in IMAGES]
     if not scans and not series:
         scans, taken = images, ALL
-    masks = [p for p in scans if _looked_at(p) and is_mask(p)]
+    masks = [p for p in scans if _may_be_mask(p) and is_mask(p)]
     scans = sorted(set(scans).difference(masks))
     once = _once(scans)
     remarks = found.remarks()
@@ -46,8 +46,8 @@ def find_scans(folder: Path) -> tuple[dict[Path, str | None], list[str]]:
         remarks.append(
             f"{named(masks, 'image')} of one channel or a few colours left out, as masks or labels"
         )
-    if strangers:
-        remarks.append(f"{named(strangers, 'DICOM file')} that hold no slide left out")
+    if others:
+        remarks.append(f"{named(others, 'DICOM file')} that hold no slide left out")
     remarks += _others(found.files, taken)
     if taken is not ALL and images:
         remarks.append(
@@ -58,7 +58,7 @@ def find_scans(folder: Path) -> tuple[dict[Path, str | None], list[str]]:
     return dict(sorted(slides.items())), remarks
 
 
-def _looked_at(path: Path) -> bool:
+def _may_be_mask(path: Path) -> bool:
     """Tell whether a file may be a mask by its kind and size; scanners' formats are not opened."""
     suffix = path.suffix.lower()
     if suffix in TIFFS:

@@ -32,7 +32,7 @@ class Slide:
     """
 
     def __init__(self, path: Path, mpp: float | None = None):
-        """Open a slide and settle its scale.
+        """Open a slide and determine its scale.
 
         Args:
             path: of a file that `shards.scans.scan.open_scan` opens.
@@ -182,7 +182,7 @@ class Slide:
         if (tiles.tile_width, tiles.tile_height) != self._tile_px:
             return None
         agreed = 0
-        for row, column in tiles.telling(CHECKED):
+        for row, column in tiles.largest(CHECKED):
             try:
                 ours = tiles.read(row, column)
                 theirs = self._square(row, column)

@@ -79,8 +79,8 @@ def _row(cells: Path, slide: str, entry: Entry | None, digests: bool) -> dict:
     if record is None:
         record = {"outcome": "missing", "reason": ""}
     else:
-        settled = record["outcome"] in ("done", "skipped")
-        if settled and (change := changed(record, entry)):
+        final = record["outcome"] in ("done", "skipped")
+        if final and (change := changed(record, entry)):
             record |= {"outcome": "stale", "reason": change}
         elif record["outcome"] == "done" and (problem := fault(cells, record, digests)):
             record |= {"outcome": "broken", "reason": problem}

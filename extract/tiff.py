@@ -61,7 +61,7 @@ class JpegTiles:
         if hasattr(self, "_file"):
             os.close(self._file)
 
-    def telling(self, count: int) -> list[tuple[int, int]]:
+    def largest(self, count: int) -> list[tuple[int, int]]:
         """Return the (row, column) of the tiles with most bytes: those with most to compare."""
         largest = np.argsort(-np.asarray(self._sizes), kind="stable")[:count]
         return [divmod(int(i), self.columns) for i in largest]

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-SEVERAL = 5  # objects of an image, no two alike, from which on their numbers are no classes
+MIN_OBJECTS = 5  # objects of an image, no two alike, from which on their numbers are no classes
 
 
 def class_name(label: object) -> str | None:
@@ -40,4 +40,4 @@ def are_numbers(labels: Sequence[str | None], of: Sequence[str] | None = None) -
         return False
     images = [""] * len(labels) if of is None else of
     alone = len(set(zip(images, labels, strict=True))) == len(labels)
-    return alone and max(Counter(images).values(), default=0) >= SEVERAL
+    return alone and max(Counter(images).values(), default=0) >= MIN_OBJECTS

@@ -60,7 +60,7 @@ def check_file(path: Path) -> None:
     with open(path, "rb") as file:
         head = file.read(HEAD)
         file.seek(max(size - TAIL, 0))
-        fault = stand_in(head, size) or cut_short(head, file.read(), size)
+        fault = placeholder(head, size) or cut_short(head, file.read(), size)
     if fault:
         raise ValueError(f"{path} is {fault}")
 
@@ -93,7 +93,7 @@ def kind_of(head: bytes) -> str:
     return "a file of an unknown kind" if b"\0" in head else "text"
 
 
-def stand_in(head: bytes, size: int) -> str | None:
+def placeholder(head: bytes, size: int) -> str | None:
     """Say what stands in the place of a file's data, and the cure; None: nothing known.
 
     Args:

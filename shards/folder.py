@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 # What systems leave behind beside their users' files; compared in lower case.
-LITTER = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found"}
+SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found"}
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Folder:
 
 def is_hidden(name: str) -> bool:
     """Tell whether a file or folder is a system's own: `.…`, `._…`, Thumbs.db and the like."""
-    return name.startswith(".") or name.lower() in LITTER
+    return name.startswith(".") or name.lower() in SYSTEM_FILES
 
 
 def visible(paths: Iterable[Path]) -> list[Path]:

@@ -10,7 +10,7 @@ EXTRAS = {"shards": "extract", "demo": "extract", "slurm": "all", "bench": "test
 
 def say_what_is_missing() -> None:
     """Let a program end in a sentence where a package is not installed."""
-    sys.excepthook = _say
+    sys.excepthook = _report_missing
 
 
 def missing(name: str, program: str, prefix: str) -> str:
@@ -30,7 +30,9 @@ def missing(name: str, program: str, prefix: str) -> str:
     return f"{said}pip install -e '{ROOT}[{extra}]', or [all] for every stage"
 
 
-def _say(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _report_missing(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
     name = (getattr(error, "name", None) or "").partition(".")[0]
     if isinstance(error, ModuleNotFoundError) and name and not (ROOT / name).is_dir():
         print(missing(name, sys.argv[0], sys.prefix), file=sys.stderr)

@@ -20,12 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shards.dataset import parse_info
-from shards.filetype import TAIL, cut_short, stand_in
+from shards.filetype import TAIL, cut_short, placeholder
 from shards.url import Unreached, download
 from shards.write import atomic
 
 KEEP = 64  # shards in the cache
-PAUSES_S = (1, 2, 4, 8)  # before another attempt
+RETRY_DELAYS_S = (1, 2, 4, 8)  # before another attempt
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,10 @@ class Mirror:
         latest = root / f"dataset-{hashlib.sha256(address.encode()).hexdigest()[:16]}.json"
         # The first contact: a wrong address is told soon.
         self._fetch(
-            "dataset.json", latest, lambda p: parse_info(p.read_bytes(), "it"), pauses=PAUSES_S[:1]
+            "dataset.json",
+            latest,
+            lambda p: parse_info(p.read_bytes(), "it"),
+            delays=RETRY_DELAYS_S[:1],
         )
         description = latest.read_bytes()
         info = parse_info(description, address)
@@ -99,7 +102,7 @@ class Mirror:
         name: str,
         path: Path,
         check: Callable[[Path], object],
-        pauses: tuple[int, ...] | None = None,
+        delays: tuple[int, ...] | None = None,
         needed: int = 0,
     ) -> None:
         """Fetch a file; it takes its name in the cache once it was checked.
@@ -108,12 +111,12 @@ class Mirror:
             name: in the data set.
             path: where to.
             check: given what came, raises ValueError where it is not what it should be.
-            pauses: seconds before another attempt, as many as there are; None: PAUSES_S.
+            delays: seconds before another attempt, as many as there are; None: RETRY_DELAYS_S.
             needed: bytes, where known.
         """
         address = self._address(name)
-        pauses = PAUSES_S if pauses is None else pauses
-        for attempt in range(len(pauses) + 1):
+        delays = RETRY_DELAYS_S if delays is None else delays
+        for attempt in range(len(delays) + 1):
             try:
                 with atomic(path, needed=needed) as file:
                     came = Path(file.name)
@@ -124,14 +127,14 @@ class Mirror:
                         raise ValueError(f"{address}: {_begins(came)}: {error}") from error
                 return
             except (Unreached, ValueError) as error:
-                if attempt == len(pauses):
+                if attempt == len(delays):
                     if isinstance(error, ValueError):
                         raise
                     raise FileNotFoundError(
                         f"{error}; is it a folder that `mix` wrote, and does the network work?"
                     ) from error
-                log.warning("%s (attempt %d of %d)", error, attempt + 1, len(pauses) + 1)
-                time.sleep(pauses[attempt])
+                log.warning("%s (attempt %d of %d)", error, attempt + 1, len(delays) + 1)
+                time.sleep(delays[attempt])
             except FileNotFoundError as error:
                 raise FileNotFoundError(f"{error}; is it a folder that `mix` wrote?") from error
 
@@ -159,7 +162,7 @@ def _begins(path: Path) -> str:
     with open(path, "rb") as file:
         head = file.read(4096)
         file.seek(max(0, size - TAIL))
-        kind = stand_in(head, size) or cut_short(head, file.read(), size)
+        kind = placeholder(head, size) or cut_short(head, file.read(), size)
     start = head[:60].decode("ascii", "replace").replace("\ufffd", "?")
     said = f"{size} bytes came that begin {start!r}"
     return f"{said}, which is {kind}" if kind else said

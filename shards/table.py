@@ -156,7 +156,9 @@ def read_table(
     if unknown and INDEX.fullmatch(header[0]) and header[0] in unknown:
         unknown.remove(header[0])
     if say_unknown:
-        _say(path, unknown, full, taken, tuple(name for name in wanted if name not in chosen))
+        _warn_of_columns(
+            path, unknown, full, taken, tuple(name for name in wanted if name not in chosen)
+        )
     return Table(path, header, columns, lines, separator != ",")
 
 
@@ -191,24 +193,24 @@ def read_header(path: Path, wanted: Sequence[str]) -> set[str]:
 
 
 @functools.lru_cache(4096)  # said once
-def _say_once(text: str) -> None:
+def _warn_once(text: str) -> None:
     log.warning("%s", text)
 
 
-def _say(
+def _warn_of_columns(
     path: Path, unknown: list[str], full: list[int], taken: tuple[str, ...], left: tuple[str, ...]
 ) -> None:
     """Warn of what was not taken as it stands."""
     for text in taken:
-        _say_once(f"{path}: column {text}")
+        _warn_once(f"{path}: column {text}")
     for i in full:
-        _say_once(f"{path}: column {i + 1} has values and no name; it is passed over")
+        _warn_once(f"{path}: column {i + 1} has values and no name; it is passed over")
     if unknown:
         meant = {name: n for name in unknown for n in near(name, left)}
         shown = [f"{name!r} (meant for {n}?)" for name, n in meant.items()]
         shown += [name for name in unknown if name not in meant]
         more = f", and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
-        _say_once(f"{path}: columns passed over: {', '.join(shown[:SHOWN])}{more}")
+        _warn_once(f"{path}: columns passed over: {', '.join(shown[:SHOWN])}{more}")
 
 
 def _is_number(cell: str | None) -> bool:

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from shards.filetype import HEAD, kind_of, stand_in
+from shards.filetype import HEAD, kind_of, placeholder
 
 CURES = {  # of what people take for text
     "Excel": "save the sheet as CSV UTF-8",
@@ -53,7 +53,7 @@ def clean(data: bytes, path: Path) -> bytes:
     Raises:
         ValueError: it is no text, or of another encoding; names the line and the cure.
     """
-    if fault := stand_in(data[:HEAD], len(data)):
+    if fault := placeholder(data[:HEAD], len(data)):
         raise ValueError(f"{path} is {fault}")
     kind = kind_of(data[:HEAD])
     if kind not in ("text", "a file of an unknown kind"):

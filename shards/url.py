@@ -16,9 +16,9 @@ from typing import IO, Any, NoReturn
 
 from shards.errors import explain, is_full
 
-SILENCE_S = 60  # without a byte from a web server, or without a connection
-LASTING = (FileNotFoundError, PermissionError, NotADirectoryError, ImportError, ValueError)
-PASSING = (408, 425, 429)  # HTTP: of the 4xx those that may be different the next time
+TIMEOUT_S = 60  # without a byte from a web server, or without a connection
+PERMANENT = (FileNotFoundError, PermissionError, NotADirectoryError, ImportError, ValueError)
+TRANSIENT = (408, 425, 429)  # HTTP: of the 4xx those that may be different the next time
 COPY = 1 << 20  # bytes at a time
 
 
@@ -95,8 +95,8 @@ def _piped(address: str) -> Iterator[IO[bytes]]:
             complaint.seek(0)
             lines = complaint.read().decode(errors="replace").strip().splitlines()
             said = f"exit code {code}" + (f": {lines[-1]}" if lines else "")
-            lasting = code in (126, 127)  # the shell's: no such command
-            raise (FileNotFoundError if lasting else Unreached)(f"cannot read {address} ({said})")
+            permanent = code in (126, 127)  # the shell's: no such command
+            raise (FileNotFoundError if permanent else Unreached)(f"cannot read {address} ({said})")
 
 
 def _options(address: str) -> dict:
@@ -106,7 +106,7 @@ def _options(address: str) -> dict:
     from aiohttp import ClientTimeout
 
     # aiohttp's own limit is 5 minutes in all, which a large file needs; proxies as in curl.
-    limit = ClientTimeout(total=None, sock_connect=SILENCE_S, sock_read=SILENCE_S)
+    limit = ClientTimeout(total=None, sock_connect=TIMEOUT_S, sock_read=TIMEOUT_S)
     return {"client_kwargs": {"timeout": limit, "trust_env": True}, "block_size": 0}
 
 
@@ -118,8 +118,8 @@ def _judge(error: Exception, address: str) -> NoReturn:
     said = explain(error) if not isinstance(error, asyncio.TimeoutError) else "timed out"
     if isinstance(error, ImportError):
         said = f"{error}: pip install -e .[s3] or .[gs]; or give pipe:COMMAND that prints the file"
-    lasting = isinstance(error, LASTING) or (
-        isinstance(status, int) and 400 <= status < 500 and status not in PASSING
+    permanent = isinstance(error, PERMANENT) or (
+        isinstance(status, int) and 400 <= status < 500 and status not in TRANSIENT
     )
-    kind = FileNotFoundError if lasting else Unreached
+    kind = FileNotFoundError if permanent else Unreached
     raise kind(f"cannot read {address} ({said or type(error).__name__})") from error

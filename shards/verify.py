@@ -17,7 +17,7 @@ from shards.progress import Bar
 from shards.schema import CODECS, key
 from shards.write import BLOCK, headers
 
-TOGETHER = 4096  # members checked at a time, about 15 MB
+BATCH = 4096  # members checked at a time, about 15 MB
 
 
 def verify(folder: Path) -> Iterator[str]:
@@ -94,8 +94,8 @@ def _faults(path: Path, number: int, shard: dict, rows: pa.Table, info: dict) ->
     crop = np.empty((info["patch_px"], info["patch_px"], 3), np.uint8)
     for shard_number in set(rows["shard"].to_pylist()) - {number}:
         yield f"{path}: the index has rows of shard {shard_number} in its place"
-    for start in range(0, len(rows), TOGETHER):
-        some = slice(start, start + TOGETHER)
+    for start in range(0, len(rows), BATCH):
+        some = slice(start, start + BATCH)
         expected = headers(names[some], sizes[some])
         for i, header in enumerate(expected, start):
             first, count = offsets[i] // BLOCK - 1, int(member_blocks(sizes[i : i + 1])[0])
@@ -113,10 +113,10 @@ def _faults(path: Path, number: int, shard: dict, rows: pa.Table, info: dict) ->
                 decode_into(member.reshape(-1)[BLOCK : BLOCK + int(sizes[i])].data, crop)
             except ValueError as error:
                 yield f"{path}: {names[i]} at byte {offsets[i]} is no crop: {error} ({damage})"
-    yield from _strangers(path, blocks, dict(zip(offsets.tolist(), names, strict=True)))
+    yield from _unlisted_members(path, blocks, dict(zip(offsets.tolist(), names, strict=True)))
 
 
-def _strangers(path: Path, blocks: np.ndarray, known: dict[int, str]) -> Iterator[str]:
+def _unlisted_members(path: Path, blocks: np.ndarray, known: dict[int, str]) -> Iterator[str]:
     """Yield the members of a tar that no row of the index points to."""
     try:
         with tarfile.open(path) as tar:
@@ -125,4 +125,4 @@ def _strangers(path: Path, blocks: np.ndarray, known: dict[int, str]) -> Iterato
                 if known.get(start) != member.name:
                     yield f"{path}: {member.name!r} at byte {start} is not in the index"
     except tarfile.TarError as error:
-        yield f"{path}: no whole tar ({error})"
+        yield f"{path}: the tar is cut short or damaged ({error})"

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from shards.errors import report
 from shards.write import atomic
-from slurm.campaign import SETTLED, open_campaign
+from slurm.campaign import FINAL, open_campaign
 
 
 def main() -> int:
@@ -52,7 +52,7 @@ def admit(out: Path) -> int:
     for row in rows:
         if row["outcome"] == "broken":  # without its record it is neither mixed nor passed over
             (out / "cells" / f"{row['slide']}.json").unlink(missing_ok=True)
-    failed = {r["slide"]: r["reason"] or r["outcome"] for r in rows if r["outcome"] not in SETTLED}
+    failed = {r["slide"]: r["reason"] or r["outcome"] for r in rows if r["outcome"] not in FINAL}
     allowed = campaign.settings.tolerated(len(rows))
     for slide, reason in failed.items():
         print(f"{slide}: {reason}")

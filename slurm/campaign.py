@@ -34,7 +34,7 @@ CHAIN = {
     "report": "evaluate",
 }
 WORK = ("cells", "cohort.json", "shards", "runs", "embedded", "results")  # what jobs leave in OUT
-SETTLED = ("done", "skipped")  # outcomes after which a slide is not tried again
+FINAL = ("done", "skipped")  # outcomes after which a slide is not tried again
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def outcomes(campaign: Campaign) -> dict[str, dict]:
                 if not path.is_file() or path.stat().st_size != size:
                     record = {"outcome": "missing", "reason": f"{path} is not whole"}
                     break
-        if record["outcome"] in SETTLED and (change := changed(record)):
+        if record["outcome"] in FINAL and (change := changed(record)):
             record = {"outcome": "missing", "reason": change}
         found[slide] = record
     return found
@@ -223,7 +223,7 @@ def _parts_missing(campaign: Campaign, found: dict[str, dict]) -> set[int]:
     return {
         number % campaign.parts
         for number, slide in enumerate(campaign.slides)
-        if found[slide]["outcome"] not in SETTLED
+        if found[slide]["outcome"] not in FINAL
     }
 
 

@@ -21,7 +21,7 @@ FIXED = (
     *("MIX_PARTS", "MIX_MEMORY", "SAMPLES_PER_SHARD", "RUN"),
 )
 # Flags that the recipes set themselves.
-TAKEN = {
+RESERVED = {
     "EXTRACT_FLAGS": ("--out", "--part", "--parts", "--workers", "--seed", "--overwrite"),
     "SLIDES_FLAGS": ("--out", "--digests"),
     "EVALUATE_FLAGS": ("--encoder", "--benchmark", "--out", "--seed", "--part", "--parts"),
@@ -162,7 +162,7 @@ def check_settings(s: Settings) -> list[str]:
             errors.append(f"{name}={value}: a time as sbatch takes it, e.g. 12:00:00 or 2-00:00:00")
         if name.endswith("_MEMORY") and name != "MIX_MEMORY" and not MEMORY.fullmatch(value):
             errors.append(f"{name}={value}: memory as sbatch takes it, e.g. 48G")
-        if name in TAKEN:
+        if name in RESERVED:
             errors += _flags(name, value)
     if not 0 < s.MIX_MEMORY < math.inf:  # float() takes `nan` and `inf` too
         errors.append(f"MIX_MEMORY={s.MIX_MEMORY}: GB, a number above 0")
@@ -182,7 +182,7 @@ def _flags(name: str, value: str) -> list[str]:
         words = shlex.split(value)
     except ValueError as error:
         return [f"{name}={value}: {error}"]
-    taken = [w for w in words if w.split("=")[0] in TAKEN[name]]
+    taken = [w for w in words if w.split("=")[0] in RESERVED[name]]
     return [f"{name} holds {w}, which the recipes set themselves; take it out" for w in taken]
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shards.errors import report
-from slurm.campaign import SETTLED, Campaign, open_campaign, outcomes, survey
+from slurm.campaign import FINAL, Campaign, open_campaign, outcomes, survey
 from slurm.jobs import (
     ARRAYS,
     Task,
@@ -38,8 +38,8 @@ SHOWN = 20  # failed tasks of a job
 
 
 @dataclass
-class Standing:
-    """How a job of the chain stands; each unit is in one of these.
+class JobState:
+    """The state of a job of the chain; each unit is in one of these.
 
     Attributes:
         done: units whose files are there.
@@ -70,20 +70,20 @@ def main() -> int:
             print("no squeue here: what is queued or running counts as failed or missing")
         accounts = ask_accounting(campaign.id, campaign.chain)
         found = outcomes(campaign)
-        standings = stand(campaign, found, read_queue(queue or "", campaign.id), accounts)
+        states = job_states(campaign, found, read_queue(queue or "", campaign.id), accounts)
     except (OSError, ValueError) as error:
         return report(error)
-    print(describe(campaign, found, standings))
-    return 1 if any(s.failed or s.missing for s in standings.values()) else 0
+    print(describe(campaign, found, states))
+    return 1 if any(s.failed or s.missing for s in states.values()) else 0
 
 
-def stand(
+def job_states(
     campaign: Campaign,
     found: dict[str, dict],
     tasks: list[Task],
     accounts: dict[tuple[str, int], str],
-) -> dict[str, Standing]:
-    """Sort the units of every job.
+) -> dict[str, JobState]:
+    """Sort the units of every job by their state.
 
     Args:
         campaign: to look at.
@@ -91,60 +91,60 @@ def stand(
         tasks: of `read_queue`.
         accounts: of `ask_accounting`.
     """
-    standings = {}
+    states = {}
     for job, units in survey(campaign, found).items():
-        standing = standings[job] = Standing(units["done"])
+        state = states[job] = JobState(units["done"])
         live = {t.unit: t for t in tasks if t.stage == job}
         for unit in sorted(units["missing"]):
             error = first_error(log_path(campaign.out / "logs", job, unit))
             if unit in live and live[unit].waits:
-                standing.waiting[unit] = live[unit].reason
+                state.waiting[unit] = live[unit].reason
             elif unit in live:
-                standing.running.add(unit)
+                state.running.add(unit)
             elif job == "extract" and (bad := _bad_slide(campaign, found, unit)):
-                standing.failed[unit] = bad
+                state.failed[unit] = bad
             elif error or accounts.get((job, unit)):
-                state = accounts.get((job, unit), "")
-                standing.failed[unit] = ": ".join(filter(None, (state, error)))
+                account = accounts.get((job, unit), "")
+                state.failed[unit] = ": ".join(filter(None, (account, error)))
             else:
-                standing.missing.add(unit)
-    return standings
+                state.missing.add(unit)
+    return states
 
 
 def _bad_slide(campaign: Campaign, found: dict[str, dict], part: int) -> str | None:
     """Return the first failed slide of a part, and how many there are."""
     slides = campaign.slides[part :: campaign.parts]
     bad = [s for s in slides if found[s]["outcome"] == "failed" or found[s]["reason"]]
-    bad = [s for s in bad if found[s]["outcome"] not in SETTLED]
+    bad = [s for s in bad if found[s]["outcome"] not in FINAL]
     if not bad:
         return None
     more = f" (and {len(bad) - 1} more of {len(slides)} slides)" if len(bad) > 1 else ""
     return f"{bad[0]}: {found[bad[0]]['reason']}{more}"
 
 
-def describe(campaign: Campaign, found: dict[str, dict], standings: dict[str, Standing]) -> str:
+def describe(campaign: Campaign, found: dict[str, dict], states: dict[str, JobState]) -> str:
     """Return the table, the failed tasks, and what to submit again."""
     names = ("done", "running", "waiting", "failed", "missing")
     lines = [
         f"{campaign.out}, campaign {campaign.id}",
         f"{'':8}" + "".join(f"{n:>9}" for n in names),
     ]
-    for job, standing in standings.items():
-        counts = "".join(f"{len(getattr(standing, name)):9,}" for name in names)
+    for job, state in states.items():
+        counts = "".join(f"{len(getattr(state, name)):9,}" for name in names)
         lines.append(f"{job:8}{counts}   {_progress(campaign, found, job)}".rstrip())
     again = []
-    for job, standing in standings.items():
+    for job, state in states.items():
         log = f"{campaign.out}/logs/{job}-N.log"
-        if standing.failed:
+        if state.failed:
             lines.append(f"{job}, failed (logs: {log})")
-            shown = list(standing.failed.items())[:SHOWN]
+            shown = list(state.failed.items())[:SHOWN]
             lines += [f"  {unit}: {why}" for unit, why in shown]
-            if len(standing.failed) > SHOWN:
-                lines.append(f"  and {len(standing.failed) - SHOWN:,} more")
-        if standing.waiting:
-            reasons = Counter(standing.waiting.values())
+            if len(state.failed) > SHOWN:
+                lines.append(f"  and {len(state.failed) - SHOWN:,} more")
+        if state.waiting:
+            reasons = Counter(state.waiting.values())
             lines.append(f"{job} waits: " + ", ".join(f"{n:,} {r}" for r, n in reasons.items()))
-        if left := {*standing.failed, *standing.missing}:
+        if left := {*state.failed, *state.missing}:
             again.append(f"  {job} --array={array(left)}" if job in ARRAYS else f"  {job}")
     if again:
         lines += ["to submit again, with slurm/submit.sh and the campaign's settings:", *again]

@@ -59,7 +59,9 @@ def train_segmenter(words: list[str]) -> int:
         everything = read_fields(folder)
         fields = read_fields(folder, arguments.leave_out)
         names = {field.name for field in fields}
-        left_out = [field for field in everything if field.name not in names and field.told_apart]
+        left_out = [
+            field for field in everything if field.name not in names and field.has_instances
+        ]
         if left_out:
             unseen[folder.resolve().name] = left_out
         seen += fields

@@ -25,13 +25,13 @@ class Field:
         name: of the image's file, without its ending.
         image: (H, W, 3) uint8 RGB at 0.25 µm/px.
         labels: (H, W) uint16 instance ids, 0 background; 0 and 1 where nuclei are not told apart.
-        told_apart: whether the labels tell touching nuclei apart.
+        has_instances: whether the labels tell touching nuclei apart.
     """
 
     name: str
     image: np.ndarray
     labels: np.ndarray
-    told_apart: bool
+    has_instances: bool
 
 
 def read_fields(folder: Path, leave_out: list[str] | None = None) -> list[Field]:
@@ -48,17 +48,17 @@ def read_fields(folder: Path, leave_out: list[str] | None = None) -> list[Field]
     labels += sorted((folder / "masks").glob("*" + FOREGROUND))
     fields: dict[str, Field] = {}
     for path in labels:
-        told_apart = path.name.endswith(INSTANCES)
-        name = path.name.removesuffix(INSTANCES if told_apart else FOREGROUND)
+        has_instances = path.name.endswith(INSTANCES)
+        name = path.name.removesuffix(INSTANCES if has_instances else FOREGROUND)
         if name in fields or any(fnmatchcase(name, pattern) for pattern in leave_out or []):
             continue
         image = _image(folder, name)
         ids = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         if ids is None or ids.ndim != 2 or ids.shape != image.shape[:2]:
             raise ValueError(f"{path} is no label image of {image.shape[1]}x{image.shape[0]} px")
-        if not told_apart:
+        if not has_instances:
             ids = (ids > 0).astype(np.uint16)
-        fields[name] = Field(name, image, ids.astype(np.uint16), told_apart)
+        fields[name] = Field(name, image, ids.astype(np.uint16), has_instances)
     if not fields:
         raise ValueError(f"{folder} holds no labels/*{INSTANCES} and no masks/*{FOREGROUND}")
     return [fields[name] for name in sorted(fields)]

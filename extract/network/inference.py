@@ -26,7 +26,7 @@ class FoldedBlock(nn.Module):
 
 
 def fold(network: nn.Module) -> nn.Module:
-    """Fold batch norm into convolutions, in place; the answers stay the same but for rounding."""
+    """Fold batch norm into convolutions, in place; the output stays the same but for rounding."""
     network.eval()
     for path in list(network.modules()):
         if isinstance(path, KernelPath):
@@ -44,7 +44,7 @@ def fold(network: nn.Module) -> nn.Module:
 
 
 class Predictor:
-    """A network that answers for whole images."""
+    """A network applied to whole images."""
 
     def __init__(self, network: HoverFast, device: str = "cpu", dtype: torch.dtype | None = None):
         """Take a network over: it is changed.

@@ -1,4 +1,4 @@
-"""From the network's answers to nuclei told apart: markers from the maps' slopes, a watershed.
+"""From the network's output to instances: markers from the maps' slopes, a watershed.
 
 The rule is HoverFast's (utils_wsi.py, pre_watershed and watershed_object): a nucleus' inside is
 where both maps rise; a piece of foreground with several insides is divided among them. HoverFast

@@ -35,15 +35,15 @@ def draw_patch(
     rng = np.random.default_rng(key)
     field = fields[rng.choice(len(fields), p=weights)]
     image, labels = _turn(field, rng, size)
-    return _recolour(image, rng), *targets(labels, field.told_apart)
+    return _recolour(image, rng), *targets(labels, field.has_instances)
 
 
-def targets(labels: np.ndarray, told_apart: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Say what the network should answer (hoverfast/training_utils.py, make_maps).
+def targets(labels: np.ndarray, has_instances: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the network's targets (hoverfast/training_utils.py, make_maps).
 
     Args:
         labels: (H, W) uint16 ids.
-        told_apart: whether touching nuclei have ids of their own.
+        has_instances: whether touching nuclei have ids of their own.
 
     Returns:
         (H, W) int64: 1 nucleus, 0 background, -100 unknown; (2, H, W) float32 maps; (H, W) float32:
@@ -54,7 +54,7 @@ def targets(labels: np.ndarray, told_apart: bool) -> tuple[np.ndarray, np.ndarra
     ids = np.where(unknown, 0, labels).astype(np.int32)
     nuclei = np.where(unknown, -100, ids > 0).astype(np.int64)
     maps = np.zeros((2, height, width), np.float32)
-    if not told_apart:
+    if not has_instances:
         return nuclei, maps, np.zeros((height, width), np.float32)
     boxes = find_objects(ids)
     span = np.zeros((len(boxes) + 1, 4), np.float32)  # left, width - 1, top, height - 1

@@ -29,13 +29,13 @@ def find_duplicates(outlines: Outlines, xy: np.ndarray, mpp: float) -> np.ndarra
     pairs = KDTree(xy).query_pairs(REACH_UM / mpp, output_type="ndarray")  # (P, 2), a < b
     pairs = pairs[np.lexsort([pairs[:, 0], pairs[:, 1]])]
     for some in np.split(pairs, range(BATCH, len(pairs), BATCH)):
-        a, b = some[_are_one(outlines, xy, mpp, some)].T
+        a, b = some[_same_nucleus(outlines, xy, mpp, some)].T
         for earlier, later in zip(a, b, strict=True):
             duplicate[later] |= not duplicate[earlier]
     return duplicate
 
 
-def _are_one(outlines: Outlines, xy: np.ndarray, mpp: float, pairs: np.ndarray) -> np.ndarray:
+def _same_nucleus(outlines: Outlines, xy: np.ndarray, mpp: float, pairs: np.ndarray) -> np.ndarray:
     """Tell which pairs (P, 2) of neighbours are one nucleus, (P,) bool."""
     a, b = pairs.T
     present = outlines.present

@@ -1,4 +1,4 @@
-"""Outlines that cross themselves, mended: every polygon that is used or goes out is valid."""
+"""Outlines that cross themselves, mended: every polygon that is used or written is valid."""
 
 import numpy as np
 import shapely

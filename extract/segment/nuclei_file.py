@@ -20,7 +20,7 @@ from extract.segment.stream import read_chunks
 from extract.slides import Entry
 from shards.filetype import check_file
 
-FARTHEST = 1e8  # units; beyond it no slide reaches, whatever the scale
+MAX_COORDINATE = 1e8  # units; beyond it no slide reaches, whatever the scale
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _named(path: Path, nuclei: Iterator[Rings]) -> Iterator[Rings]:
         for rings in nuclei:
             if len(rings.points):
                 reach = max(rings.points.max(), -rings.points.min())
-                if reach > FARTHEST:
+                if reach > MAX_COORDINATE:
                     raise ValueError(
                         f"a nucleus lies at {reach:.3g}, where no slide reaches: are its "
                         "coordinates of another kind?"

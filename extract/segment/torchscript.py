@@ -63,7 +63,7 @@ class ScriptedSegmenter:
         if not isinstance(found, torch.Tensor) or found.shape[-2:] != x.shape[-2:]:
             shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
             raise ValueError(
-                f"the model answers {tuple(x.shape)} with {shape}; (1, C, H, W) labels are needed"
+                f"the model returns {shape} for {tuple(x.shape)}; (1, C, H, W) labels are needed"
             )
         labels = found.reshape(-1, *found.shape[-2:])[0].round().to(torch.int32).cpu().numpy()
         if labels.min(initial=0) < 0:

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 DIM = 1 / 8  # of the scale; glass is brighter, unless the samples have fewer bits than it is for
-FLAT = 16  # colours up to which an image is drawn, not scanned
-LOOKS = 2_000_000  # pixels whose colours are counted
+MIN_COLOURS = 16  # colours up to which an image is drawn, not scanned
+SAMPLED_PX = 2_000_000  # pixels whose colours are counted
 ROWS = 256  # laid on white at once, which takes floats
 SAVE_8_BITS = "vips colourspace '{}' out.tif[tile,pyramid,compression=deflate,bigtiff] srgb"
 
@@ -92,7 +92,7 @@ def check_colours(path: Path, rgb: np.ndarray) -> None:
     Raises:
         ValueError: it is grey all over, or of a few flat colours.
     """
-    step = max(int(np.sqrt(rgb.shape[0] * rgb.shape[1] / LOOKS)), 1)
+    step = max(int(np.sqrt(rgb.shape[0] * rgb.shape[1] / SAMPLED_PX)), 1)
     pixels = rgb[::step, ::step].reshape(-1, 3).astype(np.uint32)
     colours = np.unique(pixels @ np.array([1 << 16, 1 << 8, 1], np.uint32))
     red, green, blue = colours >> 16, colours >> 8 & 255, colours & 255
@@ -100,7 +100,7 @@ def check_colours(path: Path, rgb: np.ndarray) -> None:
         return
     if (red == green).all() and (green == blue).all():
         raise ValueError(f"{path} is no slide: it has no colour; a mask, or a label image?")
-    if len(colours) <= FLAT:
+    if len(colours) <= MIN_COLOURS:
         raise ValueError(
             f"{path} is no slide: it has {len(colours)} colours; a mask, or a label image?"
         )

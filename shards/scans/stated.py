@@ -12,7 +12,7 @@ from shards.scale import positive
 MICRONS = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "nm": 1e-3, "Å": 1e-4, "in": 25400.0}
 IMAGEJ = {"micron": 1.0, "microns": 1.0, "um": 1.0, "µm": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
 UNREADABLE = (tifffile.TiffFileError, struct.error, IndexError, KeyError, TypeError)  # by tifffile
-PER = {2: ("inch", 25400.0), 3: ("centimeter", 1e4)}  # TIFF's ResolutionUnit, µm
+UNITS = {2: ("inch", 25400.0), 3: ("centimeter", 1e4)}  # TIFF's ResolutionUnit, µm
 
 
 def ome_properties(text: str, image: int = 0) -> dict[str, str]:
@@ -57,7 +57,7 @@ def tiff_properties(tiff: tifffile.TiffFile, page: tifffile.TiffPage, image: int
         if tag is not None and tag.value[0] and tag.value[1]:
             per[axis] = tag.value[0] / tag.value[1]
     unit = page.tags.get("ResolutionUnit")
-    name, microns = PER.get(int(unit.value) if unit is not None else 2, ("", 0.0))
+    name, microns = UNITS.get(int(unit.value) if unit is not None else 2, ("", 0.0))
     imagej = IMAGEJ.get(str((tiff.imagej_metadata or {}).get("unit", "")).replace("\\u00B5", "µ"))
     for axis, value in per.items():
         if imagej:

@@ -8,7 +8,7 @@ import shapely
 from skimage.measure import regionprops_table
 
 from demo.paint import paint, write_slide
-from extract.crops import BLANK, BLUR, KEPT, NOT_SAMPLED, draw, settle_fates, write_crops
+from extract.crops import BLANK, BLUR, KEPT, NOT_SAMPLED, assign_fates, draw, write_crops
 from extract.morphology import outlines, shape, stain_density
 from extract.slide import Slide
 from extract.slides import Entry, list_slides
@@ -169,7 +169,7 @@ def test_as_many_as_asked_for_are_kept_though_some_are_blank(tmp_path):
     none = np.zeros(len(xy), bool)
     kept = {}
     for cells in (None, 5, 1000):
-        fate = settle_fates(slide, xy, np.full(len(xy), 50.0), none)
+        fate = assign_fates(slide, xy, np.full(len(xy), 50.0), none)
         with open(tmp_path / "s.tar", "wb") as file:
             write_crops(slide, "s", xy, fate, "png", file, cells=cells)
         kept[cells] = np.flatnonzero(fate == KEPT)
@@ -186,7 +186,7 @@ def test_blank_and_blurred_crops_are_dropped(tmp_path):
     write_slide(tmp_path / "s.tiff", rgb, 0.25)
     slide = Slide(tmp_path / "s.tiff")
     xy = np.array([[64.0, 64.0], [320.0, 64.0], [nuclei["x"][0], nuclei["y"][0]], [256.0, 300.0]])
-    fate = settle_fates(slide, xy, np.full(4, 50.0), np.zeros(4, bool))
+    fate = assign_fates(slide, xy, np.full(4, 50.0), np.zeros(4, bool))
     with open(tmp_path / "s.tar", "wb") as file:
         crops = write_crops(slide, "s", xy, fate, "png", file)
     assert fate[:2].tolist() == [BLANK, BLUR]

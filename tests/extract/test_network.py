@@ -84,7 +84,7 @@ def test_an_image_of_any_size_is_answered_pixel_by_pixel():
 
 def test_maps_run_from_minus_one_to_one_across_each_nucleus():
     labels = discs((30, 30, 12), (60, 62, 9), (70, 50, 7))
-    said, maps, known = targets(labels, told_apart=True)
+    said, maps, known = targets(labels, has_instances=True)
     assert (said == (labels > 0)).all() and known.all()
     for number, box in enumerate(find_objects(labels.astype(int)), start=1):
         inside = labels[box] == number
@@ -99,11 +99,11 @@ def test_maps_run_from_minus_one_to_one_across_each_nucleus():
 def test_nothing_is_said_of_cut_nuclei_unknown_places_and_merged_ones():
     labels = discs((3, 40, 8), (40, 40, 8))
     labels[:10] = UNKNOWN
-    said, maps, known = targets(labels, told_apart=True)
+    said, maps, known = targets(labels, has_instances=True)
     assert (said[:10] == -100).all() and not known[:10].any()
     assert not known[labels == 1].any() and known[labels == 2].all()
     assert not maps[:, labels == 1].any()
-    assert not targets(labels, told_apart=False)[2].any()
+    assert not targets(labels, has_instances=False)[2].any()
 
 
 @settings(max_examples=20, deadline=None)
@@ -121,7 +121,7 @@ def test_a_patch_is_a_pure_function_of_its_key(seed: int):
 
 def test_touching_nuclei_come_apart_by_their_maps():
     labels = discs((30, 40, 12), (53, 40, 12), (75, 70, 10))
-    _, maps, _ = targets(labels, told_apart=True)
+    _, maps, _ = targets(labels, has_instances=True)
     odds = np.where(labels > 0, 5.0, -5.0).astype(np.float32)
     for found in (nuclei(odds, maps), instances(labels > 0, maps)):
         rate = rates([scores(found, labels)])
@@ -131,7 +131,7 @@ def test_touching_nuclei_come_apart_by_their_maps():
 
 def test_what_is_far_does_not_change_a_nucleus():
     labels = discs((30, 40, 12), (53, 40, 12))
-    _, maps, _ = targets(labels, told_apart=True)
+    _, maps, _ = targets(labels, has_instances=True)
     odds = np.where(labels > 0, 5.0, -5.0).astype(np.float32)
     alone = nuclei(odds, maps)
     wide = np.zeros((2, 96, 300), np.float32)
@@ -191,7 +191,7 @@ def folder(tmp_path: Path) -> Path:
 def test_fields_are_read_and_left_out(folder: Path):
     fields = read_fields(folder)
     assert [f.name for f in fields] == ["f0", "f1", "f2"]
-    assert [f.told_apart for f in fields] == [True, True, False]
+    assert [f.has_instances for f in fields] == [True, True, False]
     assert fields[0].image[fields[0].labels > 0][0].tolist() == [90, 60, 120]  # RGB
     assert [f.name for f in read_fields(folder, ["f[12]"])] == ["f0"]
 

@@ -62,7 +62,7 @@ class TestScripted:
 
     @pytest.mark.parametrize(
         ("module", "says"),
-        [(Narrow(), "answers .* with .*labels are needed"), (Negative(), "negative numbers")],
+        [(Narrow(), "returns .* for .*labels are needed"), (Negative(), "negative numbers")],
     )
     def test_a_model_of_another_contract_is_named(self, tmp_path: Path, module, says: str):
         segmenter = ScriptedSegmenter(saved(module, tmp_path / "m.pt"), TorchScript("", 0.25))

@@ -77,7 +77,7 @@ def served(shards_folder):
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch):
     """No pauses between attempts."""
-    monkeypatch.setattr("shards.remote.PAUSES_S", (0, 0))
+    monkeypatch.setattr("shards.remote.RETRY_DELAYS_S", (0, 0))
 
 
 def same_samples(shards: Shards, local: Path) -> bool:
