@@ -72,13 +72,10 @@ def read_pairs(out: Path) -> list[dict]:
     pairs = []
     for path in paths:
         try:
-            pair = json.loads(path.read_text(encoding="utf-8"))
-            missing = [key for key in PAIR if key not in pair]
+            pair = read_json(path, "move it away")
         except FileNotFoundError:  # dropped by another task since it was listed
             continue
-        except ValueError as error:
-            raise ValueError(f"{path} is no JSON ({error}); move it away") from error
-        if missing:
+        if missing := [key for key in PAIR if key not in pair]:
             raise ValueError(f"{path} holds no probe: it lacks {missing[0]!r}; move it away")
         pairs.append(pair)
     return sorted(pairs, key=lambda pair: (pair["benchmark"], rank(pair["encoder"])))
@@ -100,10 +97,7 @@ def _read_old(out: Path) -> list[dict]:
             f"{out / 'probe.csv'} is no table of probes ({error!r}); move it away"
         ) from error
     path = out / "probe.json"
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}); move it and probe.csv away") from error
+    facts = read_json(path, "move it and probe.csv away") if path.is_file() else {}
     pairs: dict[tuple[str, str], dict] = {}
     for row in rows:
         name, encoder = row.pop("benchmark"), row.pop("encoder")

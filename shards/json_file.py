@@ -23,3 +23,26 @@ def read_json(path: Path, cure: str) -> Any:
     except ValueError as error:
         check_file(path)
         raise ValueError(f"{path} is no JSON ({error}), damaged or cut short; {cure}") from error
+
+
+def read_versioned(path: Path, what: str, form: int, needed: tuple[str, ...], cure: str) -> dict:
+    """Read a JSON object that says its format.
+
+    Args:
+        path: of it.
+        what: it is, as "a classifier".
+        form: the number that `format` must have.
+        needed: its other keys.
+        cure: what to do where it is none of this, in half a sentence.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it is no JSON, of another format, or lacks a key.
+    """
+    found = read_json(path, cure)
+    number = found.get("format", "none") if isinstance(found, dict) else "none"
+    if number != form:
+        raise ValueError(f"{path}: {what} of format {number}; this code reads {form}: {cure}")
+    if absent := [name for name in needed if name not in found]:
+        raise ValueError(f"{path} lacks {absent[0]!r}; {cure}")
+    return found

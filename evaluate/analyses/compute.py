@@ -18,6 +18,7 @@ import numpy as np
 from evaluate.report.figures import label, save_figure, save_table
 from evaluate.results import rank, read_facts, read_rows
 from evaluate.tables.table import PAPER_SPLIT
+from shards.json_file import read_json
 from shards.schema import VIEW_PX
 from shards.write import write_text
 
@@ -164,10 +165,7 @@ def read_speeds(out: Path) -> dict[str, dict]:
         ValueError: the file is no JSON.
     """
     path = Path(out) / "speed.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}); move it away") from error
+    return read_json(path, "move it away") if path.is_file() else {}
 
 
 def mean_scores(out: Path) -> dict[str, tuple[list[str], dict[str, float]]]:

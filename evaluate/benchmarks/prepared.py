@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from evaluate.benchmark import Benchmark
 from evaluate.benchmarks.numpy_file import open_array
 from shards.filetype import check_file
+from shards.json_file import read_versioned
 from shards.schema import MPP
 from shards.write import atomic
 
@@ -87,20 +88,9 @@ def _facts(path: Path) -> dict:
     Raises:
         ValueError: it is no such file, of another format, or lacks something.
     """
-    file = path / "benchmark.json"
-    check_file(file)
-    try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is no JSON ({error}); {AGAIN}") from error
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        found = facts.get("format") if isinstance(facts, dict) else "none"
-        raise ValueError(
-            f"{path} is a prepared benchmark of format {found}; this code reads {FORMAT}: {AGAIN}"
-        )
     needed = ("name", "nuclei", "classes", "positive", "group_kind", "notes")
-    if absent := [name for name in needed if name not in facts]:
-        raise ValueError(f"{file} lacks {absent[0]!r}; {AGAIN}")
+    what = "a prepared benchmark"
+    facts = read_versioned(path / "benchmark.json", what, FORMAT, needed, AGAIN)
     return {"tasks": [], "origins": [], "targets": [], "left_out": {}} | facts
 
 

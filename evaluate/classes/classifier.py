@@ -15,6 +15,7 @@ import numpy as np
 
 from evaluate.endings import Encoder
 from shards.filetype import check_file
+from shards.json_file import read_versioned
 from shards.schema import MPP, MPP_40X
 from shards.write import atomic, write_text
 
@@ -157,15 +158,7 @@ def load(folder: Path) -> Classifier:
         if not file.is_file():
             raise FileNotFoundError(f"no classifier at {folder}: no {file.name}; {AGAIN}")
         check_file(file)
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}); {AGAIN}") from error
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        found = facts.get("format") if isinstance(facts, dict) else "none"
-        raise ValueError(f"{folder}: a classifier of format {found}; {FORMAT} is read: {AGAIN}")
-    if absent := [name for name in NEEDED if name not in facts]:
-        raise ValueError(f"{path} lacks {absent[0]!r}; {AGAIN}")
+    facts = read_versioned(path, "a classifier", FORMAT, NEEDED, AGAIN)
     if facts["mpp"] != MPP:
         raise ValueError(f"{path}: a classifier of crops at {facts['mpp']} µm/px, not {MPP}")
     try:

@@ -6,7 +6,6 @@ import re
 from dataclasses import astuple
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -15,6 +14,7 @@ from PIL import Image
 
 from evaluate.encoders import ENCODERS, Spec, check_encoders, open_encoders, read_spec
 from evaluate.networks import imagenet, run, tile, weights
+from tests.evaluate.encoder_inputs import normalised, opened, smooth_crops
 from train.encoder import build_encoder, save_encoder
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -22,19 +22,7 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 @pytest.fixture(scope="module")
 def crops():
-    """(6, 40, 40, 3) uint8: smooth, so that bicubic filters do not leave 0-255."""
-    noise = np.random.default_rng(0).uniform(60, 200, (6, 40, 40, 3))
-    return np.stack([cv2.GaussianBlur(crop, (0, 0), 2) for crop in noise]).round().astype(np.uint8)
-
-
-def normalised(crops: np.ndarray, mean, std) -> torch.Tensor:
-    x = (crops / 255 - np.array(mean)) / np.array(std)
-    return torch.from_numpy(x.transpose(0, 3, 1, 2).astype(np.float32))
-
-
-def opened(word: str):
-    (encoder,) = open_encoders([word], batch=4)
-    return encoder
+    return smooth_crops()
 
 
 # Words

@@ -9,16 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from evaluate.encoders import open_encoders
 from evaluate.networks import lemon, volta
+from tests.evaluate.encoder_inputs import normalised, opened, smooth_crops
 from train.vit import sincos_positions
 
 
 @pytest.fixture(scope="module")
 def crops():
-    """(6, 40, 40, 3) uint8: smooth, so that bicubic filters do not leave 0-255."""
-    noise = np.random.default_rng(0).uniform(60, 200, (6, 40, 40, 3))
-    return np.stack([cv2.GaussianBlur(crop, (0, 0), 2) for crop in noise]).round().astype(np.uint8)
+    return smooth_crops()
 
 
 def random_state(shapes: dict[str, tuple], seed: int = 0) -> dict[str, torch.Tensor]:
@@ -32,16 +30,6 @@ def random_state(shapes: dict[str, tuple], seed: int = 0) -> dict[str, torch.Ten
 def batch_norm(name: str, width: int) -> dict[str, tuple]:
     parts = ("weight", "bias", "running_mean", "running_var")
     return {f"{name}.{part}": (width,) for part in parts} | {f"{name}.num_batches_tracked": ()}
-
-
-def normalised(crops: np.ndarray, mean, std) -> torch.Tensor:
-    x = (crops / 255 - np.array(mean)) / np.array(std)
-    return torch.from_numpy(x.transpose(0, 3, 1, 2).astype(np.float32))
-
-
-def opened(word: str):
-    (encoder,) = open_encoders([word], batch=4)
-    return encoder
 
 
 # LEMON

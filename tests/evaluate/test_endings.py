@@ -11,10 +11,11 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.preprocessing import StandardScaler
 
 from evaluate import encoders, main
-from evaluate.encoders import open_encoders, read_spec
+from evaluate.encoders import read_spec
 from evaluate.endings import described
 from evaluate.probes import probe
 from evaluate.results import read_facts, read_rows
+from tests.evaluate.encoder_inputs import opened
 from train.encoder import build_encoder, load_encoder, save_encoder
 
 
@@ -30,11 +31,6 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def crops(benchmark):
     return benchmark.crops[:5]
-
-
-def opened(word: str):
-    (encoder,) = open_encoders([word], batch=4)
-    return encoder
 
 
 def test_endings_combine_in_one_order(run):

@@ -11,9 +11,9 @@ from huggingface_hub import errors
 from safetensors.torch import load_file, save_file
 
 from evaluate import main
-from evaluate.encoders import open_encoders
 from evaluate.probes.metrics import METRICS
 from evaluate.results import store
+from tests.evaluate.encoder_inputs import opened
 from tests.evaluate.hub_stand_in import install, refusal
 from train.encoder import build_encoder, save_encoder
 
@@ -47,11 +47,6 @@ def run(tmp_path):
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     return install(monkeypatch, tmp_path / "hub")
-
-
-def opened(word):
-    (encoder,) = open_encoders([word], batch=4)
-    return encoder
 
 
 def push(run, *words):

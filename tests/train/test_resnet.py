@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from evaluate.encoders import open_encoders
+from tests.evaluate.encoder_inputs import opened
 from tests.train.test_runs import SETTINGS, losses, same_state
 from tests.train.test_runs import run as torchrun
 from train import checkpoint
@@ -46,11 +47,6 @@ def config_of(shards: Path, out: Path) -> MocoConfig:
     config = parse(["--data", str(shards), "--out", str(out), *FLAGS], "")[0]
     assert isinstance(config, MocoConfig)
     return config
-
-
-def opened(word: str):
-    (encoder,) = open_encoders([word])
-    return encoder
 
 
 @pytest.fixture(scope="module")
