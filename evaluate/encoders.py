@@ -9,7 +9,7 @@ uni-center                            its central tokens
 timm:convnext_tiny.fb_in22k           whatever timm knows; timm:NAME:FILE for a local file
 hf-hub:owner/name                     of the Hugging Face hub: what `push` put there, or timm's
 pixels, morphology, untrained         baselines
-…+mean, …+tta, …+morphology           any of them so (evaluate/endings.py), as virchow2+mean
+…+mean, …+stages, …+tta, …+morphology any of them so (evaluate/endings.py), as virchow2+mean
 mine=…                                any of them by another name
 """
 
@@ -21,10 +21,10 @@ from pathlib import Path
 from torch import nn
 
 from evaluate.baselines import Morphology, Pixels
-from evaluate.endings import ENDINGS, Averaged, Encoder, WithMorphology, split
+from evaluate.endings import ENDINGS, READOUTS, Averaged, Encoder, WithMorphology, split
 from evaluate.network import Network
 from evaluate.networks import hub, imagenet, lemon, run, tile, volta
-from evaluate.networks.readout import read_out
+from evaluate.networks.readout import Stages, read_out
 
 HUB = "hf-hub"
 SHIPPED = Path(__file__).resolve().parents[1] / "encoders"  # that come with the clone
@@ -189,9 +189,13 @@ def _ending(spec: Spec, endings: tuple[str, ...]) -> Spec:
     if len(set(both)) < len(both):
         raise ValueError(f"{spec.name}{''.join(endings)}: {both[-1]} stands there twice")
     ordered = tuple(e for e in ENDINGS if e in both)
-    if "+mean" in ordered and spec.readout == "center":
-        raise ValueError(f"{spec.name}+mean: central tokens and +mean are two readouts; take one")
-    readout = "class+mean" if "+mean" in ordered else spec.readout
+    readouts = [READOUTS[e] for e in ordered if e in READOUTS]
+    if len(readouts) + (spec.readout == "center") > 1:
+        raise ValueError(
+            f"{spec.name}{''.join(ordered)}: central tokens, +mean and +stages are readouts of "
+            "which one can be had; take one"
+        )
+    readout = readouts[0] if readouts else spec.readout
     name = spec.name.removesuffix("".join(spec.endings)) + "".join(ordered)
     return replace(spec, name=name, readout=readout, endings=ordered)
 
@@ -231,6 +235,8 @@ def _network(open_module: Callable[..., tuple[nn.Module, dict, dict]], *fields: 
         if spec.readout != "class":
             module = read_out(module, spec.readout, spec.name)
             config = config | {"readout": spec.readout}
+            widths = [part.widths for part in module.modules() if isinstance(part, Stages)]
+            config |= {"widths": widths[0]} if widths else {}
         return Network(
             spec.name, module, config, facts, options.batch, options.precision, options.compiled
         )
@@ -243,7 +249,7 @@ def _measured(baseline: Callable[[str], Encoder]) -> Callable[[Spec, Options], E
 
     def load(spec: Spec, options: Options) -> Encoder:
         if spec.readout != "class":
-            raise ValueError(f"{spec.name}: {spec.kind} is no transformer; leave +mean out")
+            raise ValueError(f"{spec.name}: {spec.kind} is no network; leave +mean and +stages out")
         return baseline(spec.name)
 
     return load

@@ -1,6 +1,7 @@
 """Endings of an encoder's name: what is made of its embeddings before they are used.
 
 +mean         class token and mean of patches side by side (evaluate/networks/readout.py)
++stages       of a convolutional network: the means of its last three stages side by side
 +tta          the average over a crop's eight flips and rotations
 +morphology   the 76 handcrafted measures beside the embedding
 
@@ -13,7 +14,8 @@ import numpy as np
 
 from evaluate.baselines import Morphology
 
-ENDINGS = ("+mean", "+tta", "+morphology")
+ENDINGS = ("+mean", "+stages", "+tta", "+morphology")
+READOUTS = {"+mean": "class+mean", "+stages": "stages"}  # what a network itself gives
 VIEWS = 8  # of a square: four rotations, each as it is and mirrored
 
 
@@ -127,9 +129,10 @@ def described(manifest: dict) -> str:
     Args:
         manifest: of the encoder, as `probe` records it.
     """
+    readout = manifest.get("config", {}).get("readout")
     parts = {
-        "class token and mean of patches": manifest.get("config", {}).get("readout")
-        == "class+mean",
+        "class token and mean of patches": readout == "class+mean",
+        "means of the last three stages": readout == "stages",
         f"average over {VIEWS} flips and rotations": "views" in manifest,
         "76 handcrafted measures beside it": "morphology" in manifest,
     }

@@ -18,9 +18,9 @@ An encoder is a run's folder or one of its checkpoints, one that comes with the 
 another's network by name (lemon:DIR, uni, dinov2-s, hf-hub:OWNER/NAME, …), or a baseline: pixels,
 morphology, efficientnet-lite0, untrained (the first run's architecture, else a ViT-Ti/8); NAME=…
 names any. Endings make more of one, as in runs/first+mean+tta+morphology: +mean, class token and
-mean of patches; +tta, the average over eight flips and rotations; +morphology, the handcrafted
-measures beside it. A benchmark is a prepared folder, a publisher's, or your own with a cells.csv.
-docs/encoders.md and docs/benchmarks.md list both.
+mean of patches; +stages, a convolutional network's last three; +tta, the average over eight flips
+and rotations; +morphology, the handcrafted measures beside it. A benchmark is a prepared folder, a
+publisher's, or your own with a cells.csv. docs/encoders.md and docs/benchmarks.md list both.
 
 Exit status: 0 all done; 1 a computation failed; 2 the command or its input cannot be used.
 """

@@ -30,7 +30,7 @@ class Network:
         Args:
             name: of files and rows of tables.
             module: from (N, 3, P, P) normalised floats to (N, D).
-            config: input_px (None: any), mpp, mean, std.
+            config: input_px (None: any), mpp, mean, std; of several readouts side by side, widths.
             facts: what else identifies the weights, as JSON.
             batch: crops at once; None: BATCH of the device.
             precision: `fp32`, or `bf16` by autocast: matrix products in bfloat16, the rest float32.
@@ -106,9 +106,9 @@ class Network:
         return embeddings
 
     def blocks(self, width: int) -> tuple[int, ...]:
-        """Return the widths of what stands side by side: the class token, the patches' mean."""
+        """Return the widths of what stands side by side: class token and patches' mean, stages."""
         both = self.config.get("readout") == "class+mean"
-        return (width // 2, width // 2) if both else (width,)
+        return tuple(self.config.get("widths", ())) or (width // (1 + both),) * (1 + both)
 
     def manifest(self) -> dict:
         """Return what the embeddings depend on, as JSON."""

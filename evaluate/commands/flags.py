@@ -62,7 +62,7 @@ def encoder(command: argparse.ArgumentParser, several: bool = True, compiled: bo
         required=True,
         metavar="E",
         help="a run, a checkpoint, a network or a baseline by name; NAME=… names it, the endings "
-        "+mean, +tta and +morphology make more of it",
+        "+mean, +stages, +tta and +morphology make more of it",
     )
     network(group)
     if compiled:

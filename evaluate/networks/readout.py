@@ -1,4 +1,4 @@
-"""What is read out of a transformer's tokens, and the resampling before a network."""
+"""What is read out of a transformer's tokens or a convolutional network's stages; resampling."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 CENTER = 4  # patches along a side of the "center tokens"
+STAGES = 3  # the last, of a convolutional network
 
 
 class Resized(nn.Module):
@@ -60,26 +61,53 @@ class Readout(nn.Module):
         return square[:, start : start + CENTER, start : start + CENTER].mean(dim=(1, 2))
 
 
+class Stages(nn.Module):
+    """The means over the image of a convolutional network's last stages, side by side.
+
+    The last alone is the network's own embedding; the ones before it see smaller parts of a
+    nucleus, at a finer resolution.
+    """
+
+    def __init__(self, network: Any):
+        """Wrap one of timm's networks."""
+        super().__init__()
+        self.network = network
+        self.widths = tuple(stage["num_chs"] for stage in network.feature_info[-STAGES:])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, sum of widths)."""
+        maps = self.network.forward_intermediates(x, indices=STAGES, intermediates_only=True)
+        return torch.cat([stage.mean(dim=(2, 3)) for stage in maps], dim=1)
+
+
 def read_out(module: nn.Module, readout: str, name: str) -> nn.Module:
     """Return a network that gives another readout than its own.
 
     Args:
-        module: timm's VisionTransformer, or one inside Resized or Readout.
-        readout: as of `Readout`.
+        module: one of timm's, or one inside Resized or Readout.
+        readout: as of `Readout`, or `stages`.
         name: of the encoder, for the error.
 
     Raises:
-        ValueError: the network has no class token.
+        ValueError: the network has no class token, or no stages.
     """
     if isinstance(module, Resized):
         module.network = read_out(module.network, readout, name)
         return module
+    transformer = isinstance(module, Readout) or getattr(module, "num_prefix_tokens", 0) > 0
+    if readout == "stages":
+        if transformer or not hasattr(module, "forward_intermediates"):
+            raise ValueError(
+                f"{name}: a {type(module).__name__} has no stages of growing width; "
+                "take +mean for a transformer"
+            )
+        return Stages(module)
     if isinstance(module, Readout):
         module.readout = readout
         return module
-    if not getattr(module, "num_prefix_tokens", 0):
+    if not transformer:
         raise ValueError(
             f"{name}: a {type(module).__name__} has no class token beside patches; its embedding "
-            "is a mean over the image already, so leave +mean out"
+            "is a mean over the image already; take +stages for more of it"
         )
     return Readout(module, readout)

@@ -53,10 +53,12 @@ def test_a_folder_whose_name_ends_so_is_itself(tmp_path, run):
     [
         ("untrained+tta+tta", r"\+tta stands there twice"),
         ("untrained+mean+tta+mean", r"\+mean stands there twice"),
-        ("morphology+mean", r"morphology is no transformer; leave \+mean out"),
-        ("efficientnet-lite0+mean", r"has no class token beside patches"),
+        ("morphology+mean", r"morphology is no network; leave \+mean and \+stages out"),
+        ("untrained+stages", r"has no stages of growing width; take \+mean"),
+        ("untrained+mean+stages", r"are readouts of which one can be had"),
+        ("efficientnet-lite0+mean", r"has no class token beside patches.*; take \+stages"),
         ("pixels+morphology", r"reduced by a PCA .*; put \+morphology behind a network's name"),
-        ("uni-center+mean", r"central tokens and \+mean are two readouts"),
+        ("uni-center+mean", r"central tokens, \+mean and \+stages are readouts of which one"),
         ("nowhere/x+tta", r"no encoder 'nowhere/x': neither"),
     ],
 )
@@ -90,6 +92,28 @@ def test_each_ending_is_what_it_says(run, crops):
     assert described(all_of_them.manifest()) == (
         "class token and mean of patches, average over 8 flips and rotations, 76 handcrafted "
         "measures beside it"
+    )
+
+
+def test_stages_are_the_means_of_the_last_three(tmp_path, crops):
+    model = build_encoder("resnet18s", seed=1)
+    save_encoder(model, tmp_path / "r" / "encoder", [0.5] * 3, [0.2] * 3, 0.25, network="student")
+    encoder = opened(f"{tmp_path / 'r'}+stages+morphology")
+    found = encoder.embed(crops)
+    x = torch.from_numpy((crops / 255 - 0.5) / 0.2).permute(0, 3, 1, 2).float()
+    with torch.inference_mode():
+        model.eval()
+        x = model.layer1(model.maxpool(model.act1(model.bn1(model.conv1(x)))))
+        two = model.layer2(x)
+        three = model.layer3(two)
+        expected = [stage.mean(dim=(2, 3)) for stage in (two, three, model.layer4(three))]
+    widths = tuple(stage.shape[1] for stage in expected)
+    assert encoder.blocks(found.shape[1]) == (*widths, 76)
+    np.testing.assert_allclose(found[:, :-76], torch.cat(expected, 1).numpy(), atol=1e-4)
+    plain = opened(str(tmp_path / "r"))
+    np.testing.assert_allclose(found[:, sum(widths[:2]) : -76], plain.embed(crops), atol=1e-4)
+    assert described(encoder.manifest()) == (
+        "means of the last three stages, 76 handcrafted measures beside it"
     )
 
 
