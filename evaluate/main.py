@@ -106,7 +106,7 @@ def main(argv: list[str]) -> int:
     start = time.perf_counter()
     try:
         import_module(f"evaluate.commands.{options.command}").run(options)
-        if COMMANDS[options.command].recorded:
+        if COMMANDS[options.command].recorded and not vars(options).get("check"):
             from evaluate.results import record
 
             record(options.out, argv, time.perf_counter() - start)

@@ -20,7 +20,7 @@ from extract.ledger import Settings, record_outcome
 from extract.morphology import DENSITY_COLUMNS, SHAPE_COLUMNS, shape
 from extract.segment import hoverfast, imported, rays
 from extract.segment.detections import BATCH, Detections, Outlines
-from extract.segment.masks import find_mask
+from extract.segment.masks import find_mask, judge
 from extract.segment.matching import own_file
 from extract.slide import Slide, not_40x
 from extract.slides import Entry, check_download
@@ -208,9 +208,9 @@ def _rays(
     slide: Slide, entry: Entry, settings: Settings, work: Path
 ) -> tuple[Detections, Stain | None, dict]:
     """Find nuclei with the built-in segmenter."""
-    mask = find_mask(settings.masks, slide, entry)
+    mask, marked = _mask(slide, entry, settings)
     found = segment_by_tiles(slide, rays.segment, settings.seed, mask)
-    return *found, {"version": rays.VERSION}
+    return *found, {"version": rays.VERSION} | marked
 
 
 def _network(
@@ -220,11 +220,11 @@ def _network(
     from extract.network.segmenter import CORE_PX, NetworkSegmenter  # torch takes two seconds
 
     assert settings.network and settings.model
-    mask = find_mask(settings.masks, slide, entry)
+    mask, marked = _mask(slide, entry, settings)
     segmenter = NetworkSegmenter(Path(settings.model))
     found = segment_by_tiles(slide, segmenter, settings.seed, mask, CORE_PX)
     version = f"HoverFast's network, weights {settings.network.weights[:16]}"
-    return *found, {"version": version, "file": str(Path(settings.model).absolute())}
+    return *found, {"version": version, "file": str(Path(settings.model).absolute())} | marked
 
 
 def _torchscript(
@@ -234,11 +234,11 @@ def _torchscript(
     from extract.segment.torchscript import ScriptedSegmenter
 
     assert settings.scripted and settings.model
-    mask = find_mask(settings.masks, slide, entry)
+    mask, marked = _mask(slide, entry, settings)
     segmenter = ScriptedSegmenter(Path(settings.model), settings.scripted)
     found = segment_by_tiles(slide, segmenter, settings.seed, mask)
     version = f"TorchScript, model {settings.scripted.model[:16]}"
-    return *found, {"version": version, "file": str(Path(settings.model).absolute())}
+    return *found, {"version": version, "file": str(Path(settings.model).absolute())} | marked
 
 
 def _hoverfast(
@@ -248,12 +248,18 @@ def _hoverfast(
     if settings.network:
         return _network(slide, entry, settings, work)
     assert settings.hoverfast and settings.run
-    mask = find_mask(settings.masks, slide, entry)
+    mask, marked = _mask(slide, entry, settings)
     asked, run = settings.hoverfast, settings.run
     found, about = hoverfast.segment(slide, entry, asked, run, mask, work)
     if mask is not None:
         found = found.where(within(mask, found.xy, slide))
-    return found, _stain(slide, settings.seed), about
+    return found, _stain(slide, settings.seed), about | marked
+
+
+def _mask(slide: Slide, entry: Entry, settings: Settings) -> tuple[np.ndarray | None, dict]:
+    """Return a slide's mask, and what to record of it; None and nothing where none are given."""
+    mask = find_mask(settings.masks, slide, entry)
+    return mask, {} if mask is None else {"marked": judge(mask, slide)}
 
 
 def _import(

@@ -157,6 +157,13 @@ def summarise(records: list[dict], out: Path) -> int:
     if passed_over:
         said = ", ".join(f"{count} {reason}" for reason, count in passed_over.items())
         print(f"passed over in the segmentations of {where} slides: {said}")
+    marked = [r["segmentation"]["marked"] for r in done if "marked" in r.get("segmentation", {})]
+    if marked:
+        slide, tissue = ([shares[of] for shares in marked] for of in ("slide", "tissue"))
+        print(
+            f"masks mark {min(slide):.0%} to {max(slide):.0%} of a slide, {min(tissue):.0%} to "
+            f"{max(tissue):.0%} of its tissue, {sorted(tissue)[len(tissue) // 2]:.0%} at the median"
+        )
     print(
         f"{out}: {len(done)} slides done, {len(outcomes['skipped'])} skipped, "
         f"{len(outcomes['failed'])} failed; {sum(fates.values())} nuclei detected"

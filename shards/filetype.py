@@ -8,10 +8,14 @@ that each is called what it is, with its cure, and not "no slide" or "bad magic 
 import html
 import re
 import struct
+import zipfile
+import zlib
 from pathlib import Path
 
 HEAD = 4096  # bytes that tell
 TAIL = 66_000  # bytes in which a zip archive must end (22 and a comment of up to 65,535)
+
+COPY = 1 << 20  # bytes read at a time
 
 AGAIN = "download or copy it again"
 KINDS = (  # first bytes -> what it is
@@ -63,6 +67,31 @@ def check_file(path: Path) -> None:
         fault = placeholder(head, size) or cut_short(head, file.read(), size)
     if fault:
         raise ValueError(f"{path} is {fault}")
+
+
+def check_archive(path: Path) -> None:
+    """Refuse a zip whose members are not what was written, which torch does not look at.
+
+    Raises:
+        ValueError: a checksum differs: a bit has flipped, or a part was lost.
+        OSError: it cannot be read.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    name = "its list of files"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                name = member.filename
+                if not member.CRC:  # empty, or of torch.serialization.set_crc32_options(False)
+                    continue
+                with archive.open(member) as file:
+                    while file.read(COPY):
+                        pass
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(
+            f"{path} is a damaged zip archive ({name} is not what was written); {AGAIN}"
+        ) from error
 
 
 def describe(path: Path) -> str:

@@ -4,7 +4,7 @@ import re
 import zipfile
 from pathlib import Path
 
-from shards.filetype import check_file, describe
+from shards.filetype import check_archive, check_file, describe
 
 WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel, of torch.compile
 MAYBE = ("a pickle", "a zip archive", "a file of an unknown kind")  # what weights may look like
@@ -28,6 +28,7 @@ def read_state(path: Path) -> dict:
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}")
     check_file(path)
+    check_archive(path)
     try:
         state = _load(path)
     except OSError:

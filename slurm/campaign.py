@@ -140,6 +140,25 @@ def _list_slides(settings: Settings, folder: Path) -> Path:
     return folder / "list" / "resubmit.csv"
 
 
+def check_probe(s: Settings, out: Path) -> None:
+    """Have evaluate look at the baselines' names and its flags, days before the report needs them.
+
+    Args:
+        s: settings.
+        out: any folder.
+
+    Raises:
+        ValueError: what evaluate says.
+    """
+    command = [sys.executable, ROOT / "evaluate" / "main.py", "probe", "--check", "--out", out]
+    command += ["--benchmark", *s.BENCHMARKS.split(), "--seed", s.SEED]
+    command += ["--encoder", *(s.BASELINES.split() or ["pixels"]), *shlex.split(s.EVALUATE_FLAGS)]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise ValueError(f"BASELINES={s.BASELINES} EVALUATE_FLAGS={s.EVALUATE_FLAGS}: {said}")
+
+
 def check_flags(campaign: Campaign, cells: Path) -> None:
     """Have extract check its flags: an empty part, which does nothing.
 

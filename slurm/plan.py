@@ -25,7 +25,7 @@ from pathlib import Path
 
 from shards.errors import report
 from shards.write import atomic
-from slurm.campaign import Campaign, begin, check_flags, survey
+from slurm.campaign import Campaign, begin, check_flags, check_probe, survey
 from slurm.jobs import ARRAYS, HELD, Task, array, read_queue
 from slurm.settings import WORDS, Settings, check_settings, read_settings
 
@@ -89,7 +89,7 @@ def prepare(settings: Settings, max_array: int | None, dry_run: bool, queue: str
     """Open the campaign, or begin it; check what needs its slides; write it down unless dry.
 
     Raises:
-        ValueError: extract's flags are wrong, an array is too large, the campaign is another.
+        ValueError: extract's or evaluate's flags are wrong, an array is too large, the campaign is another.
     """
     campaign = begin(settings, write=False, queue=queue)
     sizes = {"SLIDES_PER_TASK": campaign.parts, "MIX_PARTS": settings.MIX_PARTS}
@@ -102,6 +102,11 @@ def prepare(settings: Settings, max_array: int | None, dry_run: bool, queue: str
     with tempfile.TemporaryDirectory() as folder:
         try:
             check_flags(campaign, Path(folder))
+        except ValueError as error:
+            errors.append(str(error))
+        try:
+            if "evaluate" in settings.STAGES.split() and settings.BENCHMARKS.split():
+                check_probe(settings, Path(folder))
         except ValueError as error:
             errors.append(str(error))
     if errors:

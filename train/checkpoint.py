@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from shards.filetype import check_file
+from shards.filetype import check_archive, check_file
 from shards.write import atomic
 from train.host_copy import HostCopy
 
@@ -154,6 +154,7 @@ def load(path: Path) -> dict:
         ValueError: it cannot be read.
     """
     check_file(path)
+    check_archive(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:

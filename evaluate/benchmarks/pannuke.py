@@ -193,10 +193,12 @@ def _read_npy(path: Path, fold: str, files: dict[str, Path]) -> Iterator[Tile]:
         )
     for number, tissue in enumerate(types.tolist()):
         pixels = np.asarray(images[number])
-        if not pixels.max() > 1 and pixels.dtype.kind == "f" and pixels.any():
-            raise ValueError(f"{files['images']}: image {number} is scaled to 0-1, not to 0-255")
+        _check_pixels(f"{files['images']}: image {number}", pixels)
         # The sixth channel is background.
-        found = [_instances(masks[number, :, :, channel]) for channel in range(len(CLASSES))]
+        ids = np.asarray(masks[number, :, :, : len(CLASSES)])
+        if ids.dtype.kind == "f" and not (np.isfinite(ids) & (ids >= 0)).all():
+            raise ValueError(f"{files['masks']}: mask {number} holds what is no id of a nucleus")
+        found = [_instances(ids[:, :, channel]) for channel in range(len(CLASSES))]
         yield Tile(
             fold,
             number,
@@ -205,6 +207,18 @@ def _read_npy(path: Path, fold: str, files: dict[str, Path]) -> Iterator[Tile]:
             np.repeat(np.arange(len(CLASSES)), [len(nuclei) for nuclei in found]),
             *_centres([nucleus for nuclei in found for nucleus in nuclei]),
         )
+
+
+def _check_pixels(where: str, pixels: np.ndarray) -> None:
+    """Refuse pixels that are not grey levels of 0-255; `where` names them."""
+    if pixels.dtype.kind not in "iuf":
+        raise ValueError(f"{where} holds {pixels.dtype}, no grey levels")
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+        raise ValueError(f"{where} holds pixels that are no numbers (NaN or infinite)")
+    if pixels.min() < 0 or pixels.max() > 255:
+        raise ValueError(f"{where} has grey levels of {pixels.min()} to {pixels.max()}, not 0-255")
+    if pixels.dtype.kind == "f" and 0 < pixels.max() <= 1:
+        raise ValueError(f"{where} is scaled to 0-1, not to 0-255")
 
 
 def _instances(channel: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:

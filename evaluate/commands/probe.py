@@ -36,6 +36,9 @@ def arguments(command: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--bootstrap", type=flags.at_least(0), default=1000, metavar="N", help="resamples; 0: none"
     )
+    group.add_argument(
+        "--check", action="store_true", help="look at the flags and the encoders' names alone"
+    )
     flags.run(command, parts=True, overwrite=True)
 
 
@@ -54,6 +57,8 @@ def run(options: argparse.Namespace) -> None:
     settings = Settings(
         options.folds, options.seed, options.C, options.alpha, options.knn, options.bootstrap
     )
+    if options.check:
+        return
     tasks = []
     for path, benchmark in distinct_benchmarks(options.benchmark):  # all is seen before any work
         facts = benchmark_facts(benchmark, path, settings.protocol(benchmark))

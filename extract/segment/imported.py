@@ -29,6 +29,7 @@ from shards.scale import positive
 
 OUTSIDE = 0.01  # share of nuclei outside the slide from which on it is another slide's file
 NOMINAL = 0.25  # share by which µm/px may differ from what an objective's power stands for
+DEGREES = 2  # within which a slide lies, if its places are longitude and latitude
 NEAREST_UM = 3.0  # nuclei whose nearest neighbours are nearer, at the median, are too small
 SAMPLE = 2_000  # nuclei by which the scale is judged
 
@@ -185,13 +186,19 @@ def _check(detections: Detections, slide: Slide, path: Path, explicit: bool) -> 
         raise ValueError(
             f"{path}: {outside} of {len(xy)} nuclei lie outside the slide ({slide.width}x"
             f"{slide.height} px at {slide.mpp:.4g} µm/px; they reach from {left:.0f}, {top:.0f} "
-            f"to {right:.0f}, {bottom:.0f}): another slide's file, or coordinates of another "
-            "scale (--from-mpp says how many µm a unit is)"
+            f"to {right:.0f}, {bottom:.0f}): "
+            + (
+                _of_a_map(xy, slide)
+                or "another slide's file, or coordinates of another scale (--from-mpp says how "
+                "many µm a unit is)"
+            )
         )
     if outside:
         remarks.append(f"{outside} nuclei lie outside the slide (fate: edge)")
     doubt = _doubtful_scale(detections, slide.mpp)
     if doubt and not explicit:
+        if found := _of_a_map(xy, slide):
+            raise ValueError(f"{path}: {doubt}: {found}")
         raise ValueError(
             f"{path}: {doubt}: its coordinates are hardly px of level 0; say with --from-mpp how "
             f"many µm a unit is (1 for µm; {slide.mpp:.4g} to take them as level-0 px after all)"
@@ -202,6 +209,18 @@ def _check(detections: Detections, slide: Slide, path: Path, explicit: bool) -> 
     if bare:
         remarks.append(f"{bare} nuclei are places without outlines: no area, no fate by size")
     return remarks
+
+
+def _of_a_map(xy: np.ndarray, slide: Slide) -> str:
+    """Say how places (N, 2) that do not fit are a map's, as programs for maps write them; or ''."""
+    if (np.abs(xy) <= (180, 90)).all() and (np.ptp(xy, axis=0) < DEGREES).all():
+        return (
+            "degrees of longitude and latitude, as programs for maps (GDAL, QGIS) write them? "
+            "Export in px of the slide, without a projection"
+        )
+    if (xy[:, 1] <= 0).all() and (np.abs(xy) < (slide.width, slide.height)).all():
+        return "its y are negative, counted upwards as in QGIS; give them counted downwards"
+    return ""
 
 
 def _doubtful_scale(detections: Detections, mpp: float) -> str:

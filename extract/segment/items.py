@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 import orjson
 
+from extract.segment.foreign import foreign_json
+
 IN_COORDINATES = "in its coordinates"  # where a number that is none is no nucleus' place
 AS_TEXT = "its coordinates hold text where numbers belong"
 HEADER_BYTES = 1 << 25  # the array of objects must begin within the first 32 MB
@@ -31,7 +33,6 @@ _ROOT = re.compile(rb'"(?:(?:features|cells|geometries)"\s*:\s*\[|nuc"\s*:\s*\{)
 _SINGLE = re.compile(rb'\{\s*"(?:type"\s*:\s*"(?:Feature|(?:Multi)?Polygon)"|root"\s*:)', re.I)
 RECORD = b"\x1e"
 _LINES = re.compile(rb"\}[ \t\r]*\n\s*\{")  # no string of JSON holds a line's end
-COCO = {"images", "annotations", "categories"}
 _CHILDREN = re.compile(rb'"child(?:ren|Objects)"\s*:\s*\[')
 _OPEN = re.compile(rb'"(?:coordinates|contour)"\s*:\s*(?=\[)')
 # A whole array: what follows it is the end of its object or another key.
@@ -272,12 +273,9 @@ def _is_lines(text: bytes) -> bool:
 def _no_objects(text: bytes) -> str:
     """Say what JSON is instead of a segmentation."""
     keys = {key.decode() for key in re.findall(rb'"(\w{1,20})"\s*:', text[:HEADER_BYTES])}
-    if len(COCO & keys) > 1:
-        return (
-            "it is COCO's JSON, which holds the annotations of many images by their numbers; write "
-            "a GeoJSON a slide, or a table with the columns slide, x, y and label"
-        )
-    return "it holds no JSON array of objects, nor an object with `features`, `cells` or `nuc`" + (
+    return foreign_json(
+        keys
+    ) or "it holds no JSON array of objects, nor an object with `features`, `cells` or `nuc`" + (
         f" (it has {', '.join(sorted(keys)[:6])})" if keys else ""
     )
 

@@ -2,7 +2,8 @@
 
 Marked is what is not black: 1 or 255 of 8, 16 or 32 bits, a colour, a label's number, an index of a
 palette other than its ground; drawn on a transparent ground, what is not transparent. Of a JPEG,
-whose black is never quite black, what is lighter than the middle.
+whose black is never quite black, what is lighter than the middle. An image of several colours of
+which none is black does not say what it marks.
 """
 
 import warnings
@@ -24,13 +25,13 @@ def read_marked(path: Path) -> np.ndarray:
     """Return what a mask marks, (H, W) bool.
 
     Raises:
-        ValueError: it is no image, cut short, or too large to be meant as one.
+        ValueError: it is no image, cut short, too large to be meant as one, or drawn on white.
         OSError: it cannot be read.
     """
     check_file(path)
     kind = describe(path)
     try:
-        return _tiff(path) if kind in TIFFS else _image(path)
+        values, ground = _tiff(path) if kind in TIFFS else _image(path)
     except UnidentifiedImageError as error:
         raise ValueError(f"{path} is no image that can be read as a mask, but {kind}") from error
     except (SyntaxError, OSError, ValueError, RuntimeError, *UNREADABLE) as error:
@@ -39,10 +40,21 @@ def read_marked(path: Path) -> np.ndarray:
         raise ValueError(
             f"{path} is no image that can be read as a mask, but {kind} ({error}); is it complete?"
         ) from error
+    if values.dtype == bool:
+        return values
+    marked = values > ground
+    marked = np.any(marked, axis=2) if marked.ndim == 3 else marked
+    spread = values.max(axis=(0, 1)).astype(float) - values.min(axis=(0, 1))
+    if marked.all() and np.max(spread) > ground / 2:
+        raise ValueError(
+            f"{path} has several colours and no black: it does not say what it marks; draw it on "
+            "black, or on a transparent ground"
+        )
+    return marked
 
 
-def _tiff(path: Path) -> np.ndarray:
-    """Return what the largest image of a TIFF marks."""
+def _tiff(path: Path) -> tuple[np.ndarray, int]:
+    """Return the largest image of a TIFF, or what it marks, (H, W) bool; and its ground."""
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages.first
         _check_size(path, page.imagewidth, page.imagelength)
@@ -53,15 +65,13 @@ def _tiff(path: Path) -> np.ndarray:
     # Of two colours, 0 may be white, as of a fax; tifffile writes and reads True so, as 1.
     if page.photometric == 0 and not by_tifffile:
         values = ~values if values.dtype == bool else np.iinfo(values.dtype).max - values
-    if values.ndim == 2:
-        return values > 0
-    if page.extrasamples:
-        return _on_ground(values[..., :-1], values[..., -1])
-    return np.any(values > 0, axis=2)
+    if values.ndim == 3 and page.extrasamples:
+        return _on_ground(values[..., :-1], values[..., -1]), 0
+    return values, 0
 
 
-def _image(path: Path) -> np.ndarray:
-    """Return what an image that Pillow opens marks."""
+def _image(path: Path) -> tuple[np.ndarray, int]:
+    """Return an image that Pillow opens, or what it marks, (H, W) bool; and its ground."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked here
         largest, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -76,17 +86,16 @@ def _image(path: Path) -> np.ndarray:
             index = np.asarray(image)
             colours = np.asarray(image.convert("RGB").getcolors(1 << 24) or [], object)
             black = any(tuple(colour) == (0, 0, 0) for _, colour in colours)
-            return np.any(np.asarray(image.convert("RGB")) > 0, axis=2) if black else index > 0
+            return (np.asarray(image.convert("RGB")), 0) if black else (index, 0)
         if image.has_transparency_data:
             values = np.asarray(image.convert("RGBA"))
-            return _on_ground(values[..., :3], values[..., 3])
+            return _on_ground(values[..., :3], values[..., 3]), 0
         if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
             values = np.asarray(image.convert("RGB"))
         else:
             values = np.asarray(image)
         lossy = image.format == "JPEG" and values.max(initial=0) > MIDDLE
-    marked = values > (MIDDLE if lossy else 0)
-    return np.any(marked, axis=2) if marked.ndim == 3 else marked
+    return values, MIDDLE if lossy else 0
 
 
 def _on_ground(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:

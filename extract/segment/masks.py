@@ -10,7 +10,9 @@ from extract.segment.mask_image import read_marked
 from extract.segment.matching import own_file
 from extract.slide import Slide
 from extract.slides import Entry
+from extract.tiles import find_tissue
 
+BARE = 3  # times: from which on tissue is denser where a mask does not mark
 STRETCH = 0.05  # by which a mask's sides may be to each other otherwise than the slide's
 
 
@@ -37,6 +39,33 @@ def find_mask(masks: str | None, slide: Slide, entry: Entry) -> np.ndarray | Non
             f"({slide.width}x{slide.height} px): another slide's mask?"
         )
     return image
+
+
+def judge(mask: np.ndarray, slide: Slide) -> dict[str, float]:
+    """Return the shares of a slide and of its tissue that a mask marks.
+
+    Raises:
+        ValueError: it marks the glass and leaves the tissue out.
+    """
+    tissue, _ = find_tissue(slide)
+    rows, columns = (
+        ((np.arange(count) + 0.5) * side / count).astype(int)
+        for count, side in zip(tissue.shape, mask.shape, strict=True)
+    )
+    marked = mask[rows[:, None], columns]
+    whole, held = float(mask.mean()), float(tissue[marked].mean()) if marked.any() else 0.0
+    left = float(tissue[~marked].mean()) if not marked.all() else 0.0
+    if marked.any() and left > 0.5 and left > BARE * held:
+        raise ValueError(
+            f"its mask marks {whole:.1%} of the slide, of which {held:.0%} is tissue, and leaves "
+            f"out a part of which {left:.0%} is: black on white? Invert it: marked is what is not "
+            "black (e.g. mogrify -negate FILE); or another slide's"
+        )
+    found = int(tissue.sum())
+    return {
+        "slide": round(whole, 4),
+        "tissue": round(float((tissue & marked).sum() / found), 4) if found else 0.0,
+    }
 
 
 def write_reduced(mask: np.ndarray, slide: Slide, path: Path) -> None:

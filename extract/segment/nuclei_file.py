@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from extract.segment import table
 from extract.segment.cellvit import read_cells
 from extract.segment.detections import Rings
+from extract.segment.foreign import foreign_json, foreign_text
 from extract.segment.geojson import PROPER, read_features
 from extract.segment.items import Block, is_json, read_items
 from extract.segment.owners import own_rows
@@ -79,6 +80,8 @@ def _open(path: Path, entry: Entry | None) -> NucleiFile:
     chunks = itertools.chain([first], chunks)
     if is_json(first):
         return _open_json(read_items(chunks))
+    if said := foreign_text(first):
+        raise ValueError(said)
     rows = table.read_csv(path, b"".join(chunks))
     return _from_table(rows, {name: name for name in rows.schema.names}, entry)
 
@@ -92,6 +95,7 @@ def _open_parquet(path: Path, entry: Entry | None) -> NucleiFile:
             nuclei = table.read_geometries(file, path, entry, out.left_out, out.remarks)
             return replace(out, nuclei=nuclei)
         known = table.known_columns(path, file.schema_arrow)
+        table.refuse_boxes(known, file.schema_arrow.names)
         table.describe(list(known) or file.schema_arrow.names)
         return _from_table(file.read(list(known.values())), known, entry)
     except (pa.ArrowException, OSError) as error:
@@ -137,7 +141,8 @@ def _open_json(blocks: Iterator[Block]) -> NucleiFile:
     of = str(first.get("type")).lower()
     if not (isinstance(geometry, dict) or of == "feature" or of in PROPER or "root" in first):
         raise ValueError(
-            f"its objects are neither GeoJSON Features nor CellViT's cells: {str(first)[:120]}"
+            foreign_json(set(first))
+            or f"its objects are neither GeoJSON Features nor CellViT's cells: {str(first)[:120]}"
         )
     if (
         isinstance(geometry, dict)

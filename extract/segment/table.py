@@ -3,7 +3,7 @@
 import itertools
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -64,11 +64,7 @@ def read_csv(path: Path, text: bytes) -> pa.Table:
     pair = _pair(table.columns)
     if pair is None:
         raise ValueError(_no_places(table.header))
-    if pair == ("x", "y") and any(box <= set(map(loose, table.header)) for box in BOXES):
-        raise ValueError(
-            "beside x and y it has a width and a height, as boxes have whose x and y are a corner; "
-            "give the nuclei's centres, or leave those columns out if they are"
-        )
+    refuse_boxes(table.columns, table.header)
     # QuPath's rows of whole images have no place; they are told by these columns.
     missing = ("",) if not table.columns.keys().isdisjoint((*OWNERS, *OBJECTS)) else ()
     return pa.table(
@@ -79,6 +75,23 @@ def read_csv(path: Path, text: bytes) -> pa.Table:
             for name in table.columns
         }
     )
+
+
+def refuse_boxes(names: Collection[str], header: Iterable[str]) -> None:
+    """Refuse places that are boxes' corners, as the columns beside them say.
+
+    Args:
+        names: of the known columns.
+        header: of all columns.
+
+    Raises:
+        ValueError: beside x and y there are a width and a height.
+    """
+    if _pair(names) == ("x", "y") and any(box <= set(map(loose, header)) for box in BOXES):
+        raise ValueError(
+            "beside x and y it has a width and a height, as boxes have whose x and y are a corner; "
+            "give the nuclei's centres, or leave those columns out if they are"
+        )
 
 
 def _pair(names: Collection[str]) -> tuple[str, str] | None:

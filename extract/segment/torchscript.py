@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from extract.segment.options import TorchScript
-from shards.filetype import check_file, describe
+from shards.filetype import check_archive, check_file, describe
 from shards.schema import MPP
 from shards.stain import Stain
 
@@ -31,6 +31,7 @@ class ScriptedSegmenter:
         self.asked = asked
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         check_file(path)
+        check_archive(path)
         try:
             self.model = torch.jit.load(str(path), map_location=self.device).eval()
         except (RuntimeError, ValueError) as error:

@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from extract.segment.masks import find_mask
+from extract.segment.masks import find_mask, judge
 from extract.slides import Entry
 
 MARKED = np.zeros((60, 80), bool)
@@ -105,7 +105,25 @@ def vast() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT"
 
 
+def drawn(*, ground: int, colour: tuple[int, int, int], **options) -> bytes:
+    pixels = np.full((60, 80, 3), ground, np.uint8)
+    pixels[MARKED] = colour
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, **options)
+    return file.getvalue()
+
+
 REFUSED = {
+    "red on white": (
+        drawn(ground=255, colour=(255, 0, 0), format="PNG"),
+        "has several colours and no black: .*draw it on black",
+    ),
+    "red on white, a JPEG": (
+        drawn(ground=255, colour=(255, 0, 0), format="JPEG"),
+        "has several colours and no black",
+    ),
+    "green on grey": (drawn(ground=128, colour=(0, 255, 0), format="TIFF"), "and no black"),
+    "labels from 1": (drawn(ground=1, colour=(2, 2, 2), format="BMP"), "and no black"),
     "cut png": (cut("PNG"), "can be read as a mask, but a PNG image .*truncated"),
     "cut jpeg": (cut("JPEG"), "can be read as a mask, but a JPEG image .*truncated"),
     "cut tiff": (cut("TIFF"), "can be read as a mask, but a TIFF|cut short"),
@@ -125,6 +143,49 @@ def test_what_is_no_mask_is_called_what_it_is(tmp_path, case):
     with pytest.raises(ValueError, match=message) as error:
         found(tmp_path / "m.png")
     assert str(error.value).startswith(str(tmp_path / "m.png"))
+
+
+class Painted(OpenSlide):
+    """A slide of 60x80 px at 8 µm/px, stained where it is marked, and not elsewhere."""
+
+    def thumbnail(self, mpp: float) -> tuple[np.ndarray, float]:
+        return np.where(MARKED[..., None], (150, 90, 160), 245).astype(np.uint8), 8.0
+
+
+FEW = MARKED & (np.arange(80) < 30)
+ALL = np.ones_like(MARKED)
+MEANT = {
+    "its tissue": (MARKED, 1 / 6, 1),
+    "a part of it": (FEW, 1 / 24, 1 / 4),
+    "all": (ALL, 1, 1),
+    "nothing": (~ALL, 0, 0),
+    "twice as large": (np.kron(MARKED, np.ones((2, 2), bool)), 1 / 6, 1),
+    "tissue and glass": (MARKED | (np.arange(80) < 40), 1 / 2 + 1 / 12, 1),
+}
+
+
+@pytest.mark.parametrize("case", MEANT)
+def test_how_much_a_mask_marks(case):
+    mask, whole, held = MEANT[case]
+    marked = judge(mask, Painted())
+    assert marked["slide"] == pytest.approx(whole, abs=1e-3)
+    assert marked["tissue"] == pytest.approx(held, abs=0.15)
+
+
+INVERTED = {
+    "black on white": ~MARKED,
+    "with a part of the tissue": ~MARKED | FEW & (np.arange(80) < 25),
+    "another slide's": np.roll(MARKED, 30, axis=0),
+}
+
+
+@pytest.mark.parametrize("case", INVERTED)
+def test_a_mask_of_the_glass_is_refused(case):
+    if case == "another slide's":
+        assert judge(INVERTED[case], Painted())["tissue"] < 0.1  # said, for little is left out
+        return
+    with pytest.raises(ValueError, match=r"marks 8\d\.\d% of the slide, of which .*black on white"):
+        judge(INVERTED[case], Painted())
 
 
 def test_a_mask_of_other_proportions_is_another_slides(tmp_path):

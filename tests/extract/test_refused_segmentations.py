@@ -181,7 +181,7 @@ REFUSED = {
                 "categories": [{"id": 1, "name": "nucleus"}],
             }
         ).encode(),
-        "COCO's JSON.*write a GeoJSON a slide",
+        "COCO's JSON.*write them as GeoJSON, a file a slide",
     ),
     "HoVer-Net cut": (b'{"mag": 40, "nuc": {"1": {"contour": [[1, 2], [3, 4]', "in the middle"),
     "HoVer-Net of another power": (
@@ -207,6 +207,54 @@ REFUSED = {
     "WKT": (b"POLYGON ((0 0, 1 1, 1 0, 0 0))\n", "no columns of places|under"),
     "boxes": (b"x,y,w,h,label\n9,9,5,5,a\n", "x and y are a corner; give the nuclei's centres"),
     "boxes in words": (b"X;Y;Width;Height\n9;9;5;5\n", "x and y are a corner"),
+    "boxes in Parquet": (parquet(X=[9.0], Y=[9.0], W=[5.0], H=[5.0]), "x and y are a corner"),
+    "ImageScope": (
+        b'<Annotations MicronsPerPixel="0.25"><Annotation Id="1" LineColor="65280"><Regions>',
+        "it is ImageScope's XML, which is not read; write them as GeoJSON",
+    ),
+    "ASAP": (
+        b'<?xml version="1.0"?>\n<ASAP_Annotations>\n<Annotations><Annotation Name="a" />',
+        "it is ASAP's XML",
+    ),
+    "CVAT": (
+        b'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n <version>1.1</version>\n',
+        "it is CVAT's XML",
+    ),
+    "NDP.view": (b'<?xml version="1.0"?><annotations><ndpviewstate id="1">', "NDP.view's XML"),
+    "Pascal VOC": (
+        b"<annotation><filename>a.png</filename><object><bndbox><xmin>1</xmin>",
+        "it is Pascal VOC's XML",
+    ),
+    "other XML": (b'<?xml version="1.0"?><nuclei/>', "it is XML of a program that is not known"),
+    "labelme": (
+        b'{"version": "5.0.1", "flags": {}, "shapes": [{"label": "n", "points": [[1, 2], [3, 4]], '
+        b'"shape_type": "polygon"}], "imagePath": "a.png", "imageData": null}',
+        "it is labelme's JSON; write them as GeoJSON",
+    ),
+    "VIA": (
+        b'{"a.png99": {"filename": "a.png", "size": 99, "regions": [{"shape_attributes": '
+        b'{"name": "polygon", "all_points_x": [1, 2]}}], "file_attributes": {}}}',
+        "it is VIA's JSON",
+    ),
+    "VIA's project": (
+        b'{"_via_settings": {"ui": {}}, "_via_img_metadata": {"a.png9": {"regions": []}}}',
+        "it is VIA's JSON",
+    ),
+    "VIA's table": (
+        b"filename,file_size,file_attributes,region_count,region_id,region_shape_attributes\n"
+        b'a.png,9,{},1,0,"{""name"":""rect"",""x"":1,""y"":2}"\n',
+        "it is VIA's table",
+    ),
+    "Label Studio": (
+        b'[{"id": 1, "annotations": [{"result": [{"value": {"points": [[1, 2]]}}]}], "data": {}}]',
+        "it is Label Studio's JSON",
+    ),
+    "COCO's results": (
+        b'[{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}]',
+        "it is COCO's JSON of results",
+    ),
+    "YOLO's boxes": (b"0 0.512 0.25 0.01 0.0125\n3 0.1 0.2 0.01 0.02\n", "it is YOLO's text"),
+    "YOLO's outlines": (b"0 0.51 0.25 0.52 0.25 0.52 0.26\r\n", "it is YOLO's text"),
     "an image": (b"\x89PNG\r\n\x1a\n" + bytes(50), "PNG image"),
     "an HDF5 file": (b"\x89HDF\r\n\x1a\n" + bytes(50), "HDF5 file"),
     "a pickle": (b"\x80\x04\x95" + bytes(50), "pickle"),

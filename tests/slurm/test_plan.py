@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm.campaign import Campaign
+from slurm.campaign import Campaign, check_probe
 from slurm.jobs import Task, array, first_error, read_accounting, read_queue
 from slurm.plan import plan
 from slurm.settings import check_settings, read_settings
@@ -241,3 +241,19 @@ def test_what_cannot_be_meant_is_named(tmp_path, name, value, said):
     assert not errors
     errors = check_settings(read_settings(given | {name: value}))
     assert said in "\n".join(errors)
+
+
+@pytest.mark.parametrize(
+    ("baselines", "flags", "said"),
+    [
+        ("pixles", "", "no encoder 'pixles': neither a baseline nor a path; there are pixels"),
+        ("pixels", "--bootstap 0 --c", "--bootstap"),
+    ],
+)
+def test_a_baseline_misspelt_is_named_before_anything_is_submitted(
+    tmp_path, baselines, flags, said
+):
+    given = example() | {"BASELINES": baselines, "EVALUATE_FLAGS": flags}
+    with pytest.raises(ValueError, match=rf"BASELINES={baselines} EVALUATE_FLAGS=.*{said}"):
+        check_probe(read_settings(given), tmp_path)
+    assert not list(tmp_path.iterdir())
