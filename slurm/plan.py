@@ -89,7 +89,7 @@ def prepare(settings: Settings, max_array: int | None, dry_run: bool, queue: str
     """Open the campaign, or begin it; check what needs its slides; write it down unless dry.
 
     Raises:
-        ValueError: extract's or evaluate's flags are wrong, an array is too large, the campaign is another.
+        ValueError: a stage's flags are wrong, an array too large, or the campaign is another.
     """
     campaign = begin(settings, write=False, queue=queue)
     sizes = {"SLIDES_PER_TASK": campaign.parts, "MIX_PARTS": settings.MIX_PARTS}

@@ -273,9 +273,9 @@ def _is_lines(text: bytes) -> bool:
 def _no_objects(text: bytes) -> str:
     """Say what JSON is instead of a segmentation."""
     keys = {key.decode() for key in re.findall(rb'"(\w{1,20})"\s*:', text[:HEADER_BYTES])}
-    return foreign_json(
-        keys
-    ) or "it holds no JSON array of objects, nor an object with `features`, `cells` or `nuc`" + (
+    if said := foreign_json(keys):
+        return said
+    return "it holds no JSON array of objects, nor an object with `features`, `cells` or `nuc`" + (
         f" (it has {', '.join(sorted(keys)[:6])})" if keys else ""
     )
 
