@@ -100,6 +100,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Run a command and return the exit status."""
     logging.basicConfig(format="%(message)s", level=logging.INFO)
+    logging.getLogger("openTSNE").setLevel(logging.WARNING)  # which method it takes
     if argv and argv[0] not in COMMANDS and not argv[0].startswith("-"):
         return report(no_command(argv[0], COMMANDS))
     options = parser().parse_args(argv)
