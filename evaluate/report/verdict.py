@@ -158,7 +158,11 @@ def _grounds(verdict: Verdict) -> str:
 def _tile(verdict: Verdict) -> str:
     best, rival = verdict.best, verdict.rival
     words = {"yes": "better than", "no": "behind", "open": "not told apart from"}
-    said = f"{words[verdict.answer]} {rival.name} {rival.value:.3f}" if verdict.answer else ""
+    said = (
+        f"{words[verdict.answer]} {rival.name} {rival.value:.3f}"
+        if verdict.answer and rival
+        else ""
+    )
     behind = "" if verdict.answer in ("yes", "") else " behind"
     return (
         f'<a class="tile{behind}" href="#probes"><b>{best.value:.3f}</b>'
