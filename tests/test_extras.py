@@ -195,6 +195,17 @@ def test_the_lock_holds_all_that_is_installed_for_the_tests():
     assert closure(wanted) - {"setuptools"} <= set(pins)  # pip freeze leaves its own tools out
 
 
+def test_the_locked_versions_suit_each_other():
+    """A venv that was added to by hand may hold what pip would refuse to install together."""
+    pins = locked()
+    for name in sorted(closure(declared("all", "imagenet", "dicom", "xenium", "test"))):
+        for need in map(Requirement, distribution(name).requires or []):
+            pin = pins.get(canonicalize_name(need.name))
+            if pin and (not need.marker or need.marker.evaluate({"extra": ""})):
+                said = f"{name} needs {need}, but {pin} is locked"
+                assert need.specifier.contains(pin, prereleases=True), said
+
+
 def test_the_lock_holds_versions_and_nothing_of_a_machine():
     for name, number in locked().items():
         assert re.fullmatch(r"[\w.-]+", name)
