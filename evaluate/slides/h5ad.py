@@ -4,11 +4,13 @@ anndata writes all but X: its own writer wants X whole in memory.
 """
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from shards.errors import no_room
 from shards.write import atomic
 
 ROWS = 4096  # of X in a block
@@ -34,6 +36,9 @@ def write_h5ad(
         obsm: name -> (N, K) numbers.
         uns: nested dicts of numbers, str, arrays; lists become arrays; None is left out.
         categories: of columns whose categories have an order, or of which some may be absent.
+
+    Raises:
+        NoRoom: the disk is full.
     """
     import h5py
     from anndata.io import write_elem
@@ -43,6 +48,9 @@ def write_h5ad(
     parts: dict[str, Any] = {"obs": obs, "var": var, "obsm": obsm, "uns": plain(uns)}
     parts |= {name: {} for name in ("varm", "obsp", "varp", "layers")}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
+    needed = embeddings.size * 4 + _bytes([obs, obsm, uns])
+    if needed > shutil.disk_usage(Path(path).parent).free:  # HDF5 says it in a hundred lines
+        raise no_room(path, needed)
     with atomic(path) as file, h5py.File(file.name, "w") as root:
         root.attrs["encoding-type"], root.attrs["encoding-version"] = "anndata", "0.1.0"
         for name, part in parts.items():
@@ -52,6 +60,17 @@ def write_h5ad(
         x.attrs["encoding-type"], x.attrs["encoding-version"] = "array", "0.2.0"
         for first in range(0, count, ROWS):
             x[first : first + ROWS] = embeddings[first : first + ROWS]
+
+
+def _bytes(value: Any) -> int:
+    """Return the bytes of the arrays and tables in what is nested, but for its text."""
+    if isinstance(value, dict):
+        return sum(map(_bytes, value.values()))
+    if isinstance(value, list):
+        return sum(map(_bytes, value))
+    if hasattr(value, "memory_usage"):
+        return int(value.memory_usage().sum())
+    return getattr(value, "nbytes", 0)
 
 
 def frames(
