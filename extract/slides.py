@@ -12,6 +12,7 @@ import numpy as np
 
 from extract import gdc
 from extract.scans import ALL, SUFFIXES, find_scans
+from shards.errors import dead_link
 from shards.filetype import check_file, describe
 from shards.location import located, refuse_url
 from shards.scans.dicom import SUFFIX as DICOM
@@ -74,8 +75,9 @@ def list_slides(
     """
     if not source.exists():
         refuse_url(str(source), "the slides")
-        to = f", a link to {source.readlink()} that is not there" if source.is_symlink() else ""
-        raise FileNotFoundError(f"no such folder, CSV, manifest or slide: {source}{to}")
+        raise FileNotFoundError(
+            f"no such folder, CSV, manifest or slide: {source}{dead_link(source)}"
+        )
     if source.is_dir():
         entries = _read_folder(source, frozen)
     elif source.suffix.lower() == DICOM:

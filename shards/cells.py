@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
+from shards.errors import dead_link
 from shards.filetype import check_file
 from shards.folder import visible
 
@@ -94,9 +95,12 @@ def kept_nuclei(cells: Path, slide: dict, columns: list[str] | None = None) -> p
         columns: of KEPT_COLUMNS; None: all.
 
     Raises:
+        FileNotFoundError: the table is not there.
         ValueError: the table cannot be read, or is not the one its outcome describes.
     """
     path = cells / f"{slide['slide']}.parquet"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing{dead_link(path)}; extract that slide again")
     columns = columns or KEPT_COLUMNS
     try:
         with pq.ParquetFile(path) as file:  # `read_table` would import a lot

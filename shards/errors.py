@@ -112,6 +112,13 @@ def size(count: int) -> str:
     return f"{count} bytes"
 
 
+def dead_link(path: Path) -> str:
+    """Say where a link leads, if to nowhere or round in a circle; nothing of any other path."""
+    if not os.path.islink(path) or os.path.exists(path):  # pathlib's raise of odd names
+        return ""
+    return f", a link to {os.readlink(path)} that is not there (is its disk mounted?)"
+
+
 def explain(error: BaseException) -> str:
     """Return a sentence for an error: what, where, and the cure."""
     number = getattr(error, "errno", None)
@@ -123,6 +130,7 @@ def explain(error: BaseException) -> str:
         return str(error) or type(error).__name__
     said = str(error.strerror or os.strerror(number))
     said = said.lower() if said == os.strerror(number) else said
+    said += dead_link(Path(name)) if isinstance(name, str) else ""
     parts = [f"{name}: " if name else "", said, f"; {CURES[number]}" if number in CURES else ""]
     return "".join(parts)
 

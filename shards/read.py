@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from shards.crop import decode, decode_into
 from shards.dataset import read_info
+from shards.errors import dead_link
 from shards.index import Index
 from shards.remote import Mirror, is_remote
 from shards.schema import INDEX_COLUMNS
@@ -166,7 +167,7 @@ class Shards:
     def _check_size(self, shard: int) -> None:
         described = self.info["shards"][shard]
         path = self.folder / described["name"]
-        found = path.stat().st_size if path.is_file() else "no file"
+        found = path.stat().st_size if path.is_file() else f"no file{dead_link(path)}"
         if found != described["bytes"]:
             raise ValueError(f"{path}: {found}, expected {described['bytes']} bytes; mix again")
 

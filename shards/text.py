@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from shards.errors import dead_link
 from shards.filetype import HEAD, kind_of, placeholder
 
 CURES = {  # of what people take for text
@@ -39,7 +40,8 @@ def read_bytes(path: Path) -> bytes:
         FileNotFoundError: no such file.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is {'a folder' if path.is_dir() else 'not there'}")
+        what = "a folder" if path.is_dir() else f"not there{dead_link(path)}"
+        raise FileNotFoundError(f"{path} is {what}")
     return path.read_bytes()
 
 

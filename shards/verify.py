@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from shards.crop import decode_into
 from shards.dataset import about_file, read_info
+from shards.errors import dead_link
 from shards.fingerprint import checksum, fingerprint, member_blocks
 from shards.folder import visible
 from shards.index import Index
@@ -50,7 +51,9 @@ def verify(folder: Path) -> Iterator[str]:
         total = (total + checksum(rows["fingerprint"].to_numpy())) % 2**64
         path = folder / shard["name"]
         yield from (
-            _faults(path, number, shard, rows, info) if path.is_file() else [f"{path}: missing"]
+            _faults(path, number, shard, rows, info)
+            if path.is_file()
+            else [f"{path}: missing{dead_link(path)}"]
         )
     if (samples, f"{total:016x}") != (info["samples"], info["checksum"]):
         yield (

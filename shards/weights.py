@@ -4,6 +4,7 @@ import re
 import zipfile
 from pathlib import Path
 
+from shards.errors import dead_link
 from shards.filetype import check_archive, check_file, describe
 
 WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel, of torch.compile
@@ -26,7 +27,7 @@ def read_state(path: Path) -> dict:
             Python.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}")
+        raise FileNotFoundError(f"no weights at {path}{dead_link(path)}")
     check_file(path)
     check_archive(path)
     try:

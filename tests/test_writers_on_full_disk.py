@@ -29,10 +29,14 @@ WIDE = 3000
 class Wide:
     """An encoder of many features."""
 
-    name, components, cached, input_px = "wide", None, True, 40
+    name = "wide"
+    components, cached, input_px = None, True, 40
 
     def embed(self, crops: np.ndarray) -> np.ndarray:
         return np.random.default_rng(0).random((len(crops), WIDE), np.float32)
+
+    def blocks(self, width: int) -> tuple[int, ...]:
+        return (width,)
 
     def manifest(self) -> dict:
         return {"name": self.name, "kind": "wide"}

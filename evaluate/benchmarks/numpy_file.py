@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from shards.errors import dead_link
 from shards.filetype import check_file, describe
 
 
@@ -20,7 +21,7 @@ def open_array(path: Path, shape: tuple[int | None, ...], mapped: bool = False) 
         ValueError: it is no array, holds Python objects, is cut short, or has another shape.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there")
+        raise FileNotFoundError(f"{path} is not there{dead_link(path)}")
     check_file(path)
     try:
         found = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)

@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from evaluate.benchmarks.checks import listed
 from shards.crop import cut, inside, window_px
+from shards.errors import dead_link
 from shards.filetype import check_file
 from shards.folder import visible
 from shards.scale import check_square
@@ -65,7 +66,9 @@ def open_picture(path: Path, source: str = "cells.csv") -> Picture:
         ValueError: none can open it.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{source} names an image that is not there: {path}")
+        raise FileNotFoundError(
+            f"{source} names an image that is not there: {path}{dead_link(path)}"
+        )
     check_file(path)
     if openslide.OpenSlide.detect_format(path):
         try:
@@ -99,7 +102,9 @@ def read_pixels(path: Path, source: str) -> np.ndarray:
         ValueError: it does not open, is cut short, or has more than 8 bits.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{source} names an image that is not there: {path}")
+        raise FileNotFoundError(
+            f"{source} names an image that is not there: {path}{dead_link(path)}"
+        )
     check_file(path)
     try:
         with Image.open(path) as image:
@@ -121,13 +126,19 @@ def read_pixels(path: Path, source: str) -> np.ndarray:
 def read_size(path: Path, source: str) -> tuple[int, int]:
     """Return an image's width and height; arguments and errors as of `read_pixels`."""
     if not path.is_file():
-        raise FileNotFoundError(f"{source} names an image that is not there: {path}")
+        raise FileNotFoundError(
+            f"{source} names an image that is not there: {path}{dead_link(path)}"
+        )
     check_file(path)
     try:
         with Image.open(path) as image:
             return image.size
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
         raise ValueError(f"{path} is no image that opens: {error}") from error
+
+
+def _absent(path: Path, source: str) -> FileNotFoundError:
+    return FileNotFoundError(f"{source} names an image that is not there: {path}{dead_link(path)}")
 
 
 def strays(used: Iterable[Path]) -> list[str]:

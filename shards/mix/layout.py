@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from shards.cells import finished_slides
+from shards.errors import dead_link
 from shards.order import permute
 from shards.selection import read_selection
 
@@ -165,7 +166,7 @@ def _bytes(cells: Path, slides: list[dict]) -> np.ndarray:
     for slide in slides:
         path = cells / f"{slide['slide']}.tar"
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing; extract that slide again")
+            raise FileNotFoundError(f"{path} is missing{dead_link(path)}; extract that slide again")
         sizes.append(path.stat().st_size)
     return np.array(sizes, np.int64)
 

@@ -318,33 +318,6 @@ def test_several_files_are_an_error_and_a_pattern_its_cure(take, tmp_path):
     assert found.polygons.present.all()
 
 
-def test_places_of_maps_are_told(take, tmp_path):
-    where = CENTRES * 1e-5 + (2.35, 48.85)
-    shapes = [shapely.Polygon(np.array(ring(c)) * 1e-5 + (2.35, 48.85)) for c in CENTRES]
-    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:OGC:1.3:CRS84"}}
-    outlines = [{"type": "Feature", "geometry": shapely.geometry.mapping(s)} for s in shapes]
-    points = [{"type": "Point", "coordinates": xy.tolist()} for xy in where]
-    points = [{"type": "Feature", "geometry": point} for point in points]
-    south = [{"type": "Point", "coordinates": [x, -y]} for x, y in where.tolist()]
-    south = [{"type": "Feature", "geometry": point} for point in south]
-    upwards = [{"type": "Point", "coordinates": [x, -y]} for x, y in CENTRES.tolist()]
-    upwards = [{"type": "Feature", "geometry": point} for point in upwards]
-    for features, said in (
-        (outlines, "degrees of longitude and latitude"),
-        (points, "degrees of longitude and latitude"),
-        (south, "degrees of longitude and latitude"),
-        (upwards, "its y are negative, counted upwards"),
-    ):
-        whole = {"type": "FeatureCollection", "crs": crs, "features": features}
-        write(tmp_path / "s.geojson", whole)
-        with pytest.raises(ValueError, match=said):
-            take()
-    # geopandas takes every GeoJSON for degrees, and says so of the px that it writes again.
-    features = [feature(i) for i in range(len(CENTRES))]
-    write(tmp_path / "s.geojson", {"type": "FeatureCollection", "crs": crs, "features": features})
-    assert len(take()[0].xy) == len(CENTRES)
-
-
 # ---- what is no segmentation ---------------------------------------------------------------------
 
 
