@@ -11,7 +11,8 @@
 # make lock                  write requirements.lock from .venv
 
 PYTHON ?= python3
-# Tests at a time; a file's tests stay together, so that what they share is made once.
+# Tests at a time; a file's tests stay together, so that what they share is made once. The longest
+# files come first (tests/conftest.py).
 JOBS ?= 2
 # Constraints of pip: what CI ran. Where it has no wheels for your Python: make … LOCK=
 LOCK ?= requirements.lock
@@ -26,7 +27,8 @@ demo: .venv/installed
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" bash demo/run.sh
 
 test: .venv/installed
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses $(JOBS) --dist loadfile --durations 20
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses $(JOBS) --dist loadfile \
+	    --no-loadscope-reorder --durations 20
 
 test-slurm: .venv/installed
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m slurm $(FLAGS) tests/slurm

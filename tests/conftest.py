@@ -2,6 +2,7 @@
 
 import csv
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.fork_server import Forks
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # The machine's cores are shared by ranks and workers; a test never needs more than one thread.
@@ -22,13 +25,74 @@ hypothesis.settings.register_profile("lemon", deadline=None, max_examples=60, de
 hypothesis.settings.load_profile("lemon")
 
 
+# The files that take longest, which begin first: so no worker waits long for another at the end.
+LONGEST = """
+    test_runs test_kills test_hoverfast test_memory test_dino_runs test_plan test_trainer
+    test_slides test_composition test_slide_command test_resnet test_lists test_network
+""".split()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the files; each file's tests stay in their order."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
+# What the stages import that takes long. That they import it themselves, and no more than they
+# need, is seen of true processes: in test_house, test_extras, test_kills and under torchrun.
+IMPORTS = """
+    numpy cv2 PIL.Image pyarrow.parquet pyarrow.compute pyarrow.csv shapely orjson tqdm openslide
+    tifffile imagecodecs simplejpeg pydicom scipy.ndimage scipy.spatial scipy.optimize
+    skimage.segmentation sklearn.mixture
+""".split()
+TORCH = "torch timm torch.utils.data torch.utils.flop_counter safetensors.torch".split()
+TORCH += "matplotlib.figure scipy.stats sklearn.metrics sklearn.model_selection".split()
+
+
 @pytest.fixture(scope="session")
-def run_stage():
+def forks() -> Iterator[dict[str, Forks]]:
+    """By stage: the server that starts its commands quickly."""
+    plain, torch = Forks(*IMPORTS), Forks(*IMPORTS, *TORCH)
+    yield {"extract": plain, "shards": plain, "train": torch, "evaluate": torch}
+    plain.close()
+    torch.close()
+
+
+@pytest.fixture(scope="session")
+def run_stage(forks):
     """Run a stage's command as a user would: run_stage("shards/main.py", "mix", …)."""
 
     def run(script: str, *arguments: object, **options) -> subprocess.CompletedProcess:
-        command = [sys.executable, str(ROOT / script), *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, **options)
+        words = [str(ROOT / script), *map(str, arguments)]
+        server = forks.get(script.split("/")[0])
+        if server and not options:
+            return server.start(words).wait()
+        return subprocess.run([sys.executable, *words], capture_output=True, text=True, **options)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def run_ranks(forks):
+    """Train on so many ranks as under torchrun: run_ranks("--data", …, ranks=2).
+
+    None is stopped when another fails, as torchrun would: they are to end by themselves.
+    """
+
+    def run(*arguments: object, ranks: int = 1) -> subprocess.CompletedProcess:
+        words = [str(ROOT / "train/main.py"), *map(str, arguments)]
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        sizes = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
+        place = sizes | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        begun = [
+            forks["train"].start(words, **place, RANK=str(rank), LOCAL_RANK=str(rank))
+            for rank in range(ranks)
+        ]
+        ended = [process.wait() for process in begun]
+        code = next((done.returncode for done in ended if done.returncode), 0)
+        said = ("".join(getattr(done, name) for done in ended) for name in ("stdout", "stderr"))
+        return subprocess.CompletedProcess(words, code, *said)
 
     return run
 

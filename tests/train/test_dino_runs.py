@@ -1,10 +1,7 @@
 """DINOv2 under several ranks and resumed: the same losses, the same weights."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.train.test_runs import ROOT, losses, run, same_state
+from tests.train.test_runs import ROOT, SETTINGS, losses, same_state
 from tests.train.two_ranks import parts_of
 from train import checkpoint
 from train.config import DinoConfig, configure
@@ -26,34 +23,33 @@ from train.health import Collapsed
 from train.loop import train
 from train.plot import plot
 
-STEPS = 10
+STEPS = 6
+AT = SETTINGS.index("--projection")
+SHARED = SETTINGS[:AT] + SETTINGS[AT + 2 :]  # but for MoCo's own
 # Everything that must agree: local crops, masks, dropped branches, gathered KoLeo, centres.
 FLAGS = f"""
-    --method dinov2 --epoch-samples {12 * STEPS} --checkpoint-every 5 --keep 9 --bottleneck 32
+    --method dinov2 --epoch-samples {12 * STEPS} --checkpoint-every 3 --keep 9 --bottleneck 32
     --prototypes 48 --local-crops 2 --targets centre --koleo-over batch --ibot-head separate
     --layer-scale 0.1 --freeze-last-epochs 0.2 --temperature-epochs 0.5 --drop-path 0.3
 """.split()
 
 
-def dino(shards: Path, out: Path, ranks: int = 1) -> None:
-    """Run 10 steps; test_runs' settings but for MoCo's own."""
-    import tests.train.test_runs as plain
+@pytest.fixture(scope="module")
+def dino(run_ranks, shards_folder):
+    """Run 6 steps."""
 
-    before = plain.SETTINGS
-    at = before.index("--projection")
-    plain.SETTINGS = before[:at] + before[at + 2 :]
-    try:
-        done = run(shards, out, *FLAGS, ranks=ranks)
-    finally:
-        plain.SETTINGS = before
-    assert done.returncode == 0, done.stderr
+    def go(out: Path, ranks: int = 1) -> None:
+        done = run_ranks("--data", shards_folder, "--out", out, *SHARED, *FLAGS, ranks=ranks)
+        assert done.returncode == 0, done.stderr
+
+    return go
 
 
 @pytest.fixture(scope="module")
-def straight(shards_folder, tmp_path_factory) -> Path:
+def straight(dino, tmp_path_factory) -> Path:
     """An undisturbed run on one rank."""
     out = tmp_path_factory.mktemp("runs") / "dino"
-    dino(shards_folder, out)
+    dino(out)
     assert len(set(losses(out))) == STEPS
     return out
 
@@ -78,21 +74,21 @@ def test_the_teacher_is_exported_and_the_terms_are_logged(straight):
     assert lines[0]["weight_decay"] == pytest.approx(0.04)
 
 
-def test_two_ranks_equal_one(shards_folder, straight, tmp_path):
-    dino(shards_folder, tmp_path / "two", ranks=2)
+def test_two_ranks_equal_one(dino, straight, tmp_path):
+    dino(tmp_path / "two", ranks=2)
     one, two = losses(straight), losses(tmp_path / "two")
     assert max(abs(a - b) for a, b in zip(one, two, strict=True)) < 1e-4
 
 
-def test_resumed_equals_straight(shards_folder, straight, tmp_path):
+def test_resumed_equals_straight(dino, straight, tmp_path):
     out = Path(shutil.copytree(straight, tmp_path / "half", symlinks=True))
     (out / f"step-{STEPS:07d}.pt").unlink()
-    dino(shards_folder, out)
+    dino(out)
     assert losses(out) == losses(straight)
     assert same_state(out, straight)
 
 
-def test_the_dry_run_and_the_curves(straight, shards_folder, tmp_path, alone):
+def test_the_dry_run_and_the_curves(straight, tmp_path, alone):
     config = replace(config_of(straight), batch=12)
     text = describe(config, 2, torch.device("cpu"))
     assert "4 views, student and teacher" in text
@@ -108,10 +104,11 @@ def test_the_dry_run_and_the_curves(straight, shards_folder, tmp_path, alone):
 
 
 def test_a_collapse_stops_the_run_once_the_teacher_has_forgotten_its_start(
-    straight, shards_folder, tmp_path, alone
+    straight, tmp_path, alone
 ):
     """Layer scale starts all images alike; nothing is learnt, and the watch sees the teacher."""
     still = {"layer_scale": 1e-5, "lr": 1e-9, "end_lr": 0.0, "momentum": 0.5, "out": str(tmp_path)}
+    still |= {"epoch_samples": 120}
     config = replace(config_of(straight), **still, warmup_epochs=0.0, drop_path=0.0)
     assert DINO.build(config).first_checked == 6
     assert DINO.build(replace(config, momentum=0.9)).first_checked == pytest.approx(30)
@@ -123,14 +120,12 @@ def config_of(run: Path) -> DinoConfig:
     return configure(**read_settings(run / "config.json"))
 
 
-def test_losses_and_targets_of_two_ranks_are_those_of_one(alone, tmp_path):
+def test_losses_and_targets_of_two_ranks_are_those_of_one(alone, forks, tmp_path):
     whole = parts_of(0, 1)
-    script = [sys.executable, ROOT / "tests/train/two_ranks.py"]
-    children = [
-        subprocess.Popen([*script, str(rank), tmp_path], env=os.environ | {"PYTHONPATH": str(ROOT)})
-        for rank in (0, 1)
-    ]
-    assert [child.wait() for child in children] == [0, 0]
+    script = str(ROOT / "tests/train/two_ranks.py")
+    children = [forks["train"].start([script, str(rank), str(tmp_path)]) for rank in (0, 1)]
+    for done in [child.wait() for child in children]:
+        assert done.returncode == 0, done.stderr
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     for name, expected in whole.items():
         one, two = (part[name] for part in parts)

@@ -16,7 +16,6 @@ from torch import nn
 from evaluate.encoders import open_encoders
 from tests.evaluate.encoder_inputs import opened
 from tests.train.test_runs import SETTINGS, losses, same_state
-from tests.train.test_runs import run as torchrun
 from train import checkpoint
 from train.batchnorm import BatchNorm2d
 from train.config import MocoConfig, configure
@@ -186,8 +185,8 @@ def test_what_a_resnet_cannot_do_is_refused(settings, message):
 # ---- a run ---------------------------------------------------------------------------------------
 
 
-def test_two_ranks_equal_one(shards_folder, straight, tmp_path):
-    done = torchrun(shards_folder, tmp_path / "two", *FLAGS[len(SETTINGS) :], ranks=2)
+def test_two_ranks_equal_one(run_ranks, shards_folder, straight, tmp_path):
+    done = run_ranks("--data", shards_folder, "--out", tmp_path / "two", *FLAGS, ranks=2)
     assert done.returncode == 0, done.stderr
     one, two = losses(straight), losses(tmp_path / "two")
     assert max(abs(a - b) for a, b in zip(one, two, strict=True)) < 1e-4

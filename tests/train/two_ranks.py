@@ -3,7 +3,11 @@
 python tests/train/two_ranks.py RANK FOLDER
 """
 
+import os
 import sys
+
+if __name__ == "__main__":  # import from the clone's root, not from this folder
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import torch
 import torch.distributed as dist
