@@ -37,7 +37,7 @@ MAPS = {
     "degrees, south and west": (circles(CENTRES * 1e-5 + SANTIAGO, 1e-4), "degrees of longitude"),
     "upwards": (circles(CENTRES * (1, -1), 10), "its y are negative, counted upwards"),
     "upwards, places": (shapely.points(CENTRES * (1, -1)), "its y are negative"),
-    "metres of a map": (circles(CENTRES + (261_000, 6_250_000), 10), "another slide's file"),
+    "metres of a map": (circles(np.add(CENTRES, (261_000, 6_250_000)), 10), "another slide's file"),
 }
 
 
