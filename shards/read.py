@@ -7,6 +7,7 @@ crops = shards.read([0, 17, 4])  # (3, 3, 60, 60) uint8
 import logging
 import mmap
 import os
+import tarfile
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -182,7 +183,8 @@ def stream(urls: str | list[str]) -> Iterator[tuple[str, np.ndarray]]:
         The key and (H, W, 3) uint8 RGB. Nothing is unpickled.
 
     Raises:
-        ValueError: a sample holds anything but one image.
+        FileNotFoundError: a URL cannot be read.
+        ValueError: it gives no tar, or one cut short; a sample holds anything but one image.
     """
     from webdataset.shardlists import expand_urls
     from webdataset.tariterators import group_by_keys, tar_file_expander
@@ -191,7 +193,8 @@ def stream(urls: str | list[str]) -> Iterator[tuple[str, np.ndarray]]:
         u for each in ([urls] if isinstance(urls, str) else urls) for u in expand_urls(each)
     ]:
         with open_url(url) as file:
-            for sample in group_by_keys(tar_file_expander([{"url": url, "stream": file}])):
+            samples = group_by_keys(tar_file_expander([{"url": url, "stream": file}]))
+            for sample in _whole(samples, url):
                 members = [name for name in sample if not name.startswith("__")]
                 if len(members) != 1 or members[0] not in ("jpg", "png", "webp"):
                     raise ValueError(
@@ -199,3 +202,13 @@ def stream(urls: str | list[str]) -> Iterator[tuple[str, np.ndarray]]:
                         "image; nothing else is read, least of all unpickled"
                     )
                 yield sample["__key__"], decode(sample[members[0]])
+
+
+def _whole(samples: Iterator[dict], url: str) -> Iterator[dict]:
+    """Yield the samples of a tar; a ValueError where it does not read to its end."""
+    try:
+        yield from samples
+    except tarfile.TarError as error:
+        raise ValueError(
+            f"{url} is no tar that reads to its end ({error.args[0]}): cut short, or none"
+        ) from error

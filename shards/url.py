@@ -12,9 +12,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NoReturn, cast
 
 from shards.errors import explain, is_full
+from shards.filetype import HEAD, placeholder
 
 TIMEOUT_S = 60  # without a byte from a web server, or without a connection
 PERMANENT = (FileNotFoundError, PermissionError, NotADirectoryError, ImportError, ValueError)
@@ -57,6 +58,7 @@ def open_url(address: str) -> Iterator[IO[bytes]]:
 
     Raises:
         FileNotFoundError: as `download`.
+        ValueError: what comes is a web page, a pointer, or nothing.
         Unreached: likewise; of a command when the block ends.
     """
     if address.startswith("pipe:"):
@@ -71,7 +73,26 @@ def open_url(address: str) -> Iterator[IO[bytes]]:
     except Exception as error:
         _judge(error, address)
     with opened as file:
-        yield file
+        yield cast("IO[bytes]", _Source(file, address))
+
+
+class _Source:
+    """A file behind a URL, read front to back, whose errors are those of `open_url`."""
+
+    def __init__(self, file: IO[bytes], address: str):
+        self._file, self._address, self._head = file, address, b""
+        self._head = self.read(HEAD)
+        if kind := placeholder(self._head, len(self._head)):
+            raise ValueError(f"{address} gives {kind}")
+
+    def read(self, size: int = -1) -> bytes:
+        if head := self._head:
+            self._head = b"" if size < 0 else head[size:]
+            return head + self.read() if size < 0 else head[:size]
+        try:
+            return self._file.read(size)
+        except Exception as error:  # of the store's library
+            _judge(error, self._address)
 
 
 @contextmanager
@@ -122,4 +143,5 @@ def _judge(error: Exception, address: str) -> NoReturn:
         isinstance(status, int) and 400 <= status < 500 and status not in TRANSIENT
     )
     kind = FileNotFoundError if permanent else Unreached
-    raise kind(f"cannot read {address} ({said or type(error).__name__})") from error
+    said = " ".join(said.split()) or type(error).__name__
+    raise kind(f"cannot read {address} ({said})") from error

@@ -1,6 +1,7 @@
 """Data sets behind URLs and commands: the same samples, and what is not the file is not kept."""
 
 import http.server
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -38,6 +39,16 @@ class Store(http.server.BaseHTTPRequestHandler):
             return self.answer(503, BUSY)
         if behaviour == "liar" and times == 1 and name != "dataset.json":
             return self.answer(200, BUSY)
+        if name == "login":
+            return self.answer(200, PAGE)
+        if behaviour == "login" or (behaviour == "login-for-tars" and name.endswith(".tar")):
+            return self.answer(302, b"", to="/x/login")
+        if behaviour == "moved":
+            return self.answer(301, b"", to=f"/ok/{name}")
+        if behaviour == "circle":
+            return self.answer(302, b"", to=self.path)
+        if behaviour == "unzipped":
+            return self.answer(200, path.read_bytes(), Content_Encoding="gzip")
         if behaviour == "forbidden":
             return self.answer(403, b"no")
         if behaviour == "down":
@@ -55,8 +66,10 @@ class Store(http.server.BaseHTTPRequestHandler):
             data = b""
         return self.answer(200, data)
 
-    def answer(self, code: int, data: bytes, length: int | None = None):
+    def answer(self, code: int, data: bytes, length: int | None = None, to: str = "", **more: str):
         self.send_response(code)
+        for word, value in (more | ({"Location": to} if to else {})).items():
+            self.send_header(word.replace("_", "-"), value)
         self.send_header("Content-Length", str(len(data) if length is None else length))
         self.end_headers()
         self.wfile.write(data)
@@ -95,7 +108,7 @@ class Steps(Dataset):
         return self.stream.read(step)
 
 
-@pytest.mark.parametrize("behaviour", ["ok", "flaky", "liar"])
+@pytest.mark.parametrize("behaviour", ["ok", "flaky", "liar", "moved"])
 def test_http_gives_the_same_samples_though_answers_fail_once(
     served, shards_folder, tmp_path, behaviour
 ):
@@ -131,6 +144,9 @@ def test_data_workers_fetch_by_themselves(served, shards_folder, tmp_path):
 REFUSED = [
     ("HTTP/page", "68 bytes came that begin '<html>", "a web page ('Sign in')"),
     ("HTTP/page-for-index", "68 bytes came that begin '<html>", "a web page ('Sign in')"),
+    ("HTTP/login", "68 bytes came that begin '<html>", "a web page ('Sign in')"),
+    ("HTTP/circle", "cannot read HTTP/circle/dataset.json", "is it a folder that `mix`"),
+    ("HTTP/unzipped", "cannot read HTTP/unzipped/dataset.json", "400"),
     ("HTTP/short", "bytes came that begin 'PAR1", "instead of"),
     ("HTTP/empty", "0 bytes came", "which is empty"),
     ("HTTP/cut", "cannot read HTTP/cut/index.parquet", "is it a folder that `mix` wrote"),
@@ -258,3 +274,40 @@ def test_streams_come_over_every_way_alike(served, shards_folder):
     next(stream(f"pipe:cat {tar}"))  # who stops early waits for nobody
     with pytest.raises(FileNotFoundError, match="cannot read"):
         list(stream(str(tar) + "x"))
+
+
+STREAMED = [  # a tar from where it should be -> what is said
+    ("HTTP/login/T", "gives a web page .'Sign in'."),
+    ("HTTP/page/T", "gives a web page .'Sign in'."),
+    ("HTTP/login-for-tars/T", "gives a web page"),
+    ("HTTP/empty/T", r"gives empty .0 bytes."),
+    ("HTTP/cut/T", "cannot read|is no tar that reads to its end"),
+    ("HTTP/short/T", "is no tar that reads to its end .unexpected end of data"),
+    ("HTTP/forbidden/T", "cannot read"),
+    ("HTTP/nothing/T", "cannot read"),
+    ("HTTP/down/T", "cannot read"),
+    ("HTTP/circle/T", "cannot read"),
+    ("HTTP/unzipped/T", "cannot read"),
+    ("HTTP/ok/dataset.json", "is no tar that reads to its end"),
+    ("FOLDER/dataset.json", "is no tar that reads to its end"),
+    ("FOLDER/nowhere.tar", "cannot read"),
+    ("pipe:cat FOLDER/dataset.json", "is no tar that reads to its end"),
+    ("pipe:head -c 9000 FOLDER/T", "is no tar that reads to its end"),
+]
+
+
+@pytest.mark.parametrize(("place", "said"), STREAMED, ids=[s[0] for s in STREAMED])
+def test_what_is_no_tar_is_named(served, shards_folder, place, said):
+    url = place.replace("HTTP", served).replace("FOLDER", str(shards_folder))
+    url = re.sub(r"\bT$", "train-000001.tar", url)
+    with pytest.raises((ValueError, OSError), match=said) as caught:
+        list(stream(url))
+    assert url in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tar_that_moved_is_streamed(served, shards_folder):
+    there = list(stream(f"{served}/moved/train-000001.tar"))
+    here = list(stream(str(shards_folder / "train-000001.tar")))
+    assert [k for k, _ in there] == [k for k, _ in here]
+    assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(there, here, strict=True))
