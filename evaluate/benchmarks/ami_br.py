@@ -40,6 +40,11 @@ def load(path: Path, view_px: int = 40) -> list[Benchmark]:
     labels, none = no_class(table["majority"])
     rows = np.flatnonzero(labels != "")
     files, labels, slides = table["file"][rows], labels[rows], table["slide"][rows]
+    if (slides == "").any():
+        raise ValueError(
+            f"{path / 'labels.csv'}: {(slides == '').sum()} rows have no slide, the first of "
+            f"{files[slides == ''][0]}; the folds need to know which crops are of one slide"
+        )
     crops = np.empty((len(rows), view_px, view_px, 3), np.uint8)
     for i, name in enumerate(files.tolist()):
         if not (path / "crops" / name).is_file():

@@ -163,7 +163,7 @@ def _cells(
     path: Path, slide: str, outline: str, quality: float
 ) -> tuple[np.ndarray, np.ndarray, csr_array, list[str]]:
     """Return centres (C, 2), genes (G,), counts (C, G) and notes of a slide's outlined cells."""
-    ids, xy, smaller = transcripts.centres(
+    ids, xy, smaller, bare = transcripts.centres(
         _file(path / "xenium_seg", f"{slide}_{OUTLINES[outline]}.parquet")
     )
     file = _file(path / "transcripts", _transcripts(path, slide).name)
@@ -185,6 +185,8 @@ def _cells(
         f"transcripts, {smaller} smaller outlines passed over; "
         f"{len(found) - counted.sum()} cells with transcripts have none: dropped",
     ]
+    if bare:
+        said.append(f"{bare} outlines passed over that are empty or no polygons")
     return xy, panel, matrix[rows], said
 
 

@@ -75,6 +75,11 @@ class Field:
             np.stack([self.table[f"x{end}"], self.table[f"y{end}"]], axis=1)
             for end in ("min", "max")
         )
+        if (turned := np.flatnonzero((low > high).any(axis=1))).size:
+            raise ValueError(
+                f"{self.image.stem}.csv: the box of nucleus {turned[0] + 1} ends before it begins "
+                "(xmin above xmax, or ymin above ymax)"
+            )
         box = (low + high) / 2
         if kind == "box":
             return box

@@ -41,12 +41,17 @@ def count(
     Raises:
         ValueError: a column is absent, or no transcript of a gene lies in a cell.
     """
-    file = pq.ParquetFile(path)
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowException as error:
+        raise ValueError(f"{path} does not open as Parquet: {error}") from error
     names = file.schema_arrow.names
     missing = [name for name in ("cell_id", "feature_name") if name not in names]
     if missing:
         raise ValueError(f"{path}: no column {missing[0]!r}; found {', '.join(names)}")
     columns = [name for name in ("cell_id", "feature_name", "qv") if name in names]
+    if "qv" in columns and not pa.types.is_floating(kind := file.schema_arrow.field("qv").type):
+        raise ValueError(f"{path}: its column qv holds {kind}, and numbers are wanted")
     parts, total, poor = [], 0, 0
     for batch in file.iter_batches(batch_size=ROWS, columns=columns):
         table = pa.table({name: _plain(batch.column(name)) for name in columns})
@@ -84,33 +89,43 @@ def is_control(name: str) -> bool:
     return name.startswith(CONTROLS) or any(word in name for word in CONTROL_WORDS)
 
 
-def centres(path: Path) -> tuple[np.ndarray, np.ndarray, int]:
+def centres(path: Path) -> tuple[np.ndarray, np.ndarray, int, int]:
     """Return the centroids of a segmentation's outlines; of several of a cell, the largest's.
 
     Args:
         path: GeoParquet: polygons in level-0 px, the index is the cell's id.
 
     Returns:
-        (C,) str cell ids, (C, 2) float x and y in level-0 px, and how many outlines were passed
-        over since their cell has a larger one.
+        (C,) str cell ids, (C, 2) float x and y in level-0 px, how many outlines were passed over
+        since their cell has a larger one, and how many since they are empty or no polygons.
 
     Raises:
-        ValueError: no column of outlines or of ids.
+        ValueError: no column of outlines or of ids, no WKB, or not one outline.
     """
-    names = pq.read_schema(path).names
+    try:
+        names = pq.read_schema(path).names
+    except pa.ArrowException as error:
+        raise ValueError(f"{path} does not open as Parquet: {error}") from error
     index = next((name for name in ("cell_id", "__index_level_0__") if name in names), None)
     if index is None or "geometry" not in names:
         raise ValueError(
             f"{path}: no {'geometry' if index else 'cell_id'} column; found {', '.join(names)}"
         )
     table = pq.read_table(path, columns=[index, "geometry"])
-    shapes = shapely.from_wkb(table["geometry"].to_numpy())
+    try:
+        shapes = shapely.from_wkb(table["geometry"].to_numpy())
+    except (shapely.errors.ShapelyError, TypeError) as error:
+        raise ValueError(f"{path}: a geometry is no WKB ({error})") from error
+    bare = ~(shapely.area(shapes) > 0)  # of none and of an empty one there is no middle
+    if bare.all():
+        raise ValueError(f"{path}: its {len(bare)} outlines are empty or no polygons")
+    table, shapes = table.filter(pa.array(~bare)), shapes[~bare]
     ids, cell = words(pa.chunked_array([_plain(c) for c in table[index].chunks]))
     order = np.lexsort((np.arange(len(shapes)), -shapely.area(shapes), cell))
     _, first = np.unique(cell[order], return_index=True)  # (C,) the largest of each
     chosen = order[first]
     xy = shapely.get_coordinates(shapely.centroid(shapes[chosen]))
-    return ids, xy, len(shapes) - len(ids)
+    return ids, xy, len(shapes) - len(ids), int(bare.sum())
 
 
 def words(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:

@@ -218,7 +218,7 @@ def _cells(file: Path) -> tuple[np.ndarray, np.ndarray]:
             xy = np.stack([read[name].to_numpy().astype(float) for name in places], axis=1)
             texts, which = transcripts.words(read["cell_id"])
             ids = texts[which]
-        except (pa.ArrowException, KeyError, OSError) as error:
+        except (pa.ArrowException, KeyError, OSError, ValueError, TypeError) as error:
             raise ValueError(f"{file} has no cell_id, {', '.join(places)}: {error}") from error
     if not len(ids):
         raise ValueError(f"{file}: a header and no rows")

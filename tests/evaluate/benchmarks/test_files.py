@@ -294,6 +294,9 @@ BAD = [
     ("ami", "labels.csv", header_alone, "a header and no rows"),
     ("ami", "labels.csv", text("1.png,NMF", "1.png,maybe"), "unknown label 'maybe'"),
     ("ami", "labels.csv", text("1.png,NMF", "0.png,NMF"), "different labels"),
+    ("ami", "labels.csv", text("1.png,NMF,s1", "1.png,NMF,"), "1 rows have no slide, the first"),
+    ("nucls", NUCLS, text(",140,89,149", ",140,79,149"), "the box of nucleus 1 ends before"),
+    ("nucls", NUCLS, text(",140,89,149", ",150,89,149"), "the box of nucleus 1 ends before"),
     ("ami", "crops/1.png", remove, "names 1.png"),
     ("ami", "crops/1.png", overwrite(b""), "1.png is empty"),
 ]

@@ -292,3 +292,55 @@ def test_bad_downloads_say_why(bowel, tmp_path):
     seg.unlink()
     with pytest.raises(FileNotFoundError, match=r"TENX147_xenium_nucleus_seg.parquet is not in"):
         load("hest-bowel", tmp_path, **one)
+
+
+WKB = shapely.to_wkb(shapely.box(0, 0, 9, 9))
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"cell_id": ["a"], "geometry": [shapely.to_wkb(shapely.Point(1, 1))]}, "or no polygons"),
+        (
+            {"cell_id": ["a"], "geometry": [shapely.to_wkb(shapely.Polygon())]},
+            "1 outlines are empty",
+        ),
+        ({"cell_id": ["a"], "geometry": [b"\x01\x03"]}, "a geometry is no WKB"),
+        ({"cell_id": ["a"], "geometry": [7]}, "a geometry is no WKB"),
+        ({"cell_id": ["a"], "outline": [WKB]}, "no geometry column"),
+        ({"geometry": [WKB]}, "no cell_id column"),
+        (None, "does not open as Parquet"),
+    ],
+)
+def test_outlines_that_are_none_are_named(tmp_path, columns, said):
+    path = tmp_path / "s.parquet"
+    path.write_bytes(b"text") if columns is None else pq.write_table(pa.table(columns), path)
+    with pytest.raises(ValueError, match=rf"s\.parquet.*{said}"):
+        transcripts.centres(path)
+
+
+@pytest.mark.parametrize("bare", [None, shapely.to_wkb(shapely.Polygon()), WKB[:5] + bytes(4)])
+def test_an_empty_outline_does_not_shift_the_places_of_others(tmp_path, bare):
+    far = shapely.to_wkb(shapely.box(50, 0, 60, 10))
+    table = {"cell_id": ["a", "b", "c", "c"], "geometry": [bare, WKB, bare, far]}
+    pq.write_table(pa.table(table), tmp_path / "s.parquet")
+    ids, xy, smaller, left = transcripts.centres(tmp_path / "s.parquet")
+    assert (ids.tolist(), xy.tolist(), smaller, left) == (["b", "c"], [[4.5, 4.5], [55, 5]], 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"cell_id": ["a"], "feature_name": ["G"], "qv": ["40"]}, "qv holds string, and numbers"),
+        ({"cell_id": ["a"], "feature_name": ["BLANK_1"]}, "no transcript of a gene lies in a cell"),
+        ({"cell_id": ["UNASSIGNED"], "feature_name": ["G"]}, "no transcript of a gene"),
+        ({"cell_id": ["a"], "feature_name": ["G"], "qv": [float("nan")]}, "no transcript of a"),
+        ({"cell": ["a"], "feature_name": ["G"]}, "no column 'cell_id'"),
+        (None, "does not open as Parquet"),
+    ],
+)
+def test_transcripts_that_are_none_are_named(tmp_path, columns, said):
+    path = tmp_path / "t.parquet"
+    path.write_bytes(b"text") if columns is None else pq.write_table(pa.table(columns), path)
+    with pytest.raises(ValueError, match=rf"t\.parquet.*{said}"):
+        transcripts.count(path)
