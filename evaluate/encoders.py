@@ -25,9 +25,9 @@ from evaluate.endings import ENDINGS, READOUTS, Averaged, Encoder, WithMorpholog
 from evaluate.network import Network
 from evaluate.networks import hub, imagenet, lemon, run, tile, volta
 from evaluate.networks.readout import Stages, read_out
+from train.shipped import find_shipped, shipped_names
 
 HUB = "hf-hub"
-SHIPPED = Path(__file__).resolve().parents[1] / "encoders"  # that come with the clone
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ def read_spec(word: str) -> Spec:
         return _ending(read_spec(word.removesuffix(ending)), (ending,))
     if Path(word).exists():
         return _read_run(Path(word))
-    if (SHIPPED / word / "config.json").is_file():
-        return _read_run(SHIPPED / word)
+    if shipped := find_shipped(word):
+        return _read_run(shipped)
     kind, _, place = word.partition(":")
     if kind == "timm":
         return _read_timm(place)
@@ -217,10 +217,9 @@ def _known() -> str:
     def names(weights: str) -> list[str]:
         return [name for name, kind in ENCODERS.items() if kind.weights == weights]
 
-    shipped = sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))
     files = ", ".join(f"{name}:PATH" for name in names("file"))
     return (
-        f"there are {', '.join([*names(''), *shipped])}; PATH of a run, {files}; "
+        f"there are {', '.join([*names(''), *shipped_names()])}; PATH of a run, {files}; "
         f"{', '.join(names('hub'))}, each also with :PATH; timm:NAME; hf-hub:OWNER/NAME; "
         f"transformers on tiles with the ending -center; any with the endings {', '.join(ENDINGS)}"
     )

@@ -40,7 +40,7 @@ import time
 from dataclasses import dataclass
 from importlib import import_module
 
-from evaluate.commands.flags import Help
+from evaluate.commands.flags import Help, say_encoder
 from shards.errors import no_command, report
 from shards.progress import say_next
 
@@ -105,6 +105,7 @@ def main(argv: list[str]) -> int:
         return report(no_command(argv[0], COMMANDS))
     options = parser().parse_args(argv)
     start = time.perf_counter()
+    say_encoder(options)
     try:
         import_module(f"evaluate.commands.{options.command}").run(options)
         if COMMANDS[options.command].recorded and not vars(options).get("check"):

@@ -56,7 +56,7 @@ def test_imports_run_one_way(path):
         if stage == "slurm" and other in ("extract", "train"):
             assert name.startswith(READERS), f"{path} imports {name}"
         if stage == "evaluate" and other == "train":
-            shared = (["encoder"], ["stain_transform"], [])
+            shared = (["encoder"], ["shipped"], ["stain_transform"], [])
             assert name.split(".")[1:2] in shared, f"{path} imports {name}"
 
 

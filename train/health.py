@@ -19,7 +19,8 @@ PATIENCE = 3  # looks in a row at which a limit must be broken
 # name -> (warn below, stop below). In 50 steps of 32 with ViT-Ti/8 the rank, of centred embeddings,
 # was 8 to 13 in MoCo v3 that learnt, 1.6 to 2.8 in DINO that had collapsed. Spread was 0.5 to 0.8
 # in both, and falls to 0.037 in long runs that are well, with what all embeddings share: only below
-# bfloat16's resolution, 0.004, are the differences lost.
+# bfloat16's resolution, 0.004, are the differences lost. In 7,050 steps of 128 a slim ResNet-18 had
+# spread 0.65 to 0.56, rank 79 (untrained) to 62 and cosine 0.29 to 0.36: far from either limit.
 LIMITS = {"spread": (0.004, 0.002), "rank": (4.0, 2.0)}
 
 log = logging.getLogger(__name__)

@@ -5,8 +5,7 @@ from typing import Any
 
 from train.encoder import load_encoder
 from train.method import Method
-
-SHIPPED = Path(__file__).resolve().parents[1] / "encoders"  # that come with the clone
+from train.shipped import find_shipped, shipped_names
 
 
 def find_encoder(word: str) -> Path:
@@ -16,10 +15,10 @@ def find_encoder(word: str) -> Path:
         FileNotFoundError: there is none.
     """
     path = Path(word)
-    for folder in (path / "encoder", path, SHIPPED / word):
-        if (folder / "config.json").is_file():
+    for folder in (path / "encoder", path, find_shipped(word)):
+        if folder and (folder / "config.json").is_file():
             return folder
-    names = sorted(p.parent.name for p in SHIPPED.glob("*/config.json"))
+    names = shipped_names()
     there = f"; with the clone come {', '.join(names)}" if names else ""
     raise FileNotFoundError(
         f"no encoder {word!r}: neither a folder with config.json and model.safetensors, nor a run "

@@ -13,7 +13,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "folder", type=Path, help="cells/ of extract/main.py, or shards/ of shards/main.py"
     )
-    flags.encoder(command, several=False)
+    flags.encoder(command, several=False, needed=False)
     flags.classifier(command, required=True)
     group = command.add_argument_group("files")
     group.add_argument(

@@ -8,7 +8,7 @@ from evaluate.commands.inputs import distinct_benchmarks
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    flags.encoder(command, compiled=True)
+    flags.encoder(command, compiled=True, needed=False)
     data = command.add_argument_group("data")
     source = data.add_mutually_exclusive_group(required=True)
     source.add_argument("--benchmark", nargs="+", metavar="DIR", help="folders of benchmarks")

@@ -8,7 +8,7 @@ from evaluate.commands import flags
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    flags.encoder(command, several=False)
+    flags.encoder(command, several=False, needed=False)
     data = command.add_argument_group("data")
     data.add_argument(
         "--benchmark", required=True, metavar="DIR", help="a benchmark's folder; DIR:TASK a task"

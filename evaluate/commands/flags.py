@@ -1,7 +1,12 @@
 """Flags that several commands share, by group: the encoder, the data, values a cell, the run."""
 
 import argparse
+import logging
 from pathlib import Path
+
+from train.shipped import DEFAULT
+
+log = logging.getLogger(__name__)
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
@@ -10,7 +15,8 @@ class Help(argparse.RawDescriptionHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str:
         said = action.help or ""
         if action.option_strings and action.default not in (None, False, "", [], "==SUPPRESS=="):
-            said += " (default: %(default)s)"
+            shown = " ".join(action.default) if isinstance(action.default, list) else "%(default)s"
+            said += f" (default: {shown})"
         return said
 
 
@@ -53,13 +59,26 @@ def probability(text: str) -> float:
     return value
 
 
-def encoder(command: argparse.ArgumentParser, several: bool = True, compiled: bool = False) -> None:
-    """Add --encoder, one or several, and what a network's forward pass needs."""
+def encoder(
+    command: argparse.ArgumentParser,
+    several: bool = True,
+    compiled: bool = False,
+    needed: bool = True,
+) -> None:
+    """Add --encoder, one or several, and what a network's forward pass needs.
+
+    Args:
+        command: to add it to.
+        several: it takes more than one.
+        compiled: add --compile.
+        needed: False: where none is given it is DEFAULT. Where encoders are compared, all are said.
+    """
     group = command.add_argument_group("encoder")
     group.add_argument(
         "--encoder",
         nargs="+" if several else None,
-        required=True,
+        required=needed,
+        default=None if needed else [DEFAULT] if several else DEFAULT,
         metavar="E",
         help="a run, a checkpoint, a network or a baseline by name; NAME=… names it, the endings "
         "+mean, +stages, +tta and +morphology make more of it",
@@ -69,6 +88,12 @@ def encoder(command: argparse.ArgumentParser, several: bool = True, compiled: bo
         group.add_argument(
             "--compile", action="store_true", help="compile networks; pays from some 10,000 crops"
         )
+
+
+def say_encoder(options: argparse.Namespace) -> None:
+    """Say which encoder is used where it may be that none was given."""
+    if vars(options).get("encoder") in (DEFAULT, [DEFAULT]):
+        log.info("encoder: %s, which comes with the clone; --encoder takes another", DEFAULT)
 
 
 def network(group: argparse._ActionsContainer) -> None:

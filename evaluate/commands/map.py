@@ -12,7 +12,7 @@ THREADED = 20_000  # cells from which on t-SNE takes several threads
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    flags.encoder(command, several=False)
+    flags.encoder(command, several=False, needed=False)
     flags.source(command, points=5000)
     flags.values(command)
     flags.classifier(command)

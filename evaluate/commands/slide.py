@@ -14,7 +14,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     data.add_argument("slide", nargs="?", type=Path, help="a slide's file")
     data.add_argument("--cells", type=Path, metavar="DIR", help="take what is extracted already")
     data.add_argument("--slide", dest="slide_id", metavar="ID", help="which one of --cells")
-    flags.encoder(command, several=False)
+    flags.encoder(command, several=False, needed=False)
     flags.classifier(command)
     group = command.add_argument_group("run")
     group.add_argument(

@@ -7,6 +7,8 @@ import pytest
 
 from evaluate import main
 from evaluate.results import read_commands
+from train import shipped
+from train.shipped import DEFAULT
 
 COMMANDS = Path(main.__file__).parent / "commands"
 
@@ -32,7 +34,48 @@ def test_every_flag_has_help_and_shows_its_default(name):
     for action in command._actions:
         assert action.help, (name, action.dest)
         if action.option_strings and action.default not in (None, False, "", []):
-            assert action.default == argparse.SUPPRESS or f"(default: {action.default})" in text
+            shown = " ".join(action.default) if isinstance(action.default, list) else action.default
+            assert shown == argparse.SUPPRESS or f"(default: {shown})" in text
+
+
+NEEDS = {
+    "slide": ["my.svs", "--out", "my.h5ad"],
+    "fit": ["--benchmark", "mine", "--out", "out"],
+    "apply": ["cells", "--classifier", "out", "--out", "results"],
+    "embed": ["--shards", "shards", "--out", "results"],
+    "map": ["--shards", "shards", "--out", "results"],
+}
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_where_one_encoder_will_do_it_is_the_clones_and_that_is_said(name, monkeypatch, caplog):
+    used = []
+    monkeypatch.setattr(
+        f"evaluate.commands.{name}.run", lambda options: used.append(options.encoder)
+    )
+    monkeypatch.setattr("evaluate.results.record", lambda *_: None)
+    caplog.set_level("INFO")
+    assert main.main([name, *NEEDS[name]]) == 0
+    assert used == [[DEFAULT] if name == "embed" else DEFAULT]
+    assert f"encoder: {DEFAULT}, which comes with the clone" in caplog.text
+    caplog.clear()
+    assert main.main([name, *NEEDS[name], "--encoder", "pixels"]) == 0
+    assert used[1] in ("pixels", ["pixels"]) and "encoder:" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["probe", "robustness", "batch", "molecules"])
+def test_where_encoders_are_compared_they_are_named(name, capsys):
+    with pytest.raises(SystemExit):
+        main.main([name, "--benchmark", "mine", "--out", "results"])
+    assert "required: --encoder" in capsys.readouterr().err
+
+
+def test_a_clone_without_the_default_says_which_encoders_there_are(
+    own, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    assert main.main(["map", "--benchmark", str(own), "--out", str(tmp_path / "out")]) == 2
+    assert f"no encoder '{DEFAULT}'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

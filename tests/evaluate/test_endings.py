@@ -10,12 +10,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.preprocessing import StandardScaler
 
-from evaluate import encoders, main
+from evaluate import main
 from evaluate.encoders import read_spec
 from evaluate.endings import described
 from evaluate.probes import probe
 from evaluate.results import read_facts, read_rows
 from tests.evaluate.encoder_inputs import opened
+from train import shipped
 from train.encoder import build_encoder, load_encoder, save_encoder
 
 
@@ -132,7 +133,7 @@ def test_tables_say_what_an_encoder_was_made_of(run, own, tmp_path):
 def test_an_encoder_of_the_clone_is_found_by_its_name(run, crops, tmp_path, monkeypatch):
     import shutil
 
-    monkeypatch.setattr(encoders, "SHIPPED", tmp_path)
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
     shutil.copytree(run / "encoder", tmp_path / "lemon-tiny")
     weights = tmp_path / "lemon-tiny/model.safetensors"
     save_file({k: v.half() for k, v in load_file(weights).items()}, weights)
@@ -149,7 +150,7 @@ def test_an_encoder_of_the_clone_is_found_by_its_name(run, crops, tmp_path, monk
 def test_timms_own_layout_in_one_file_or_several(parts, crops, tmp_path, monkeypatch):
     import timm
 
-    monkeypatch.setattr(encoders, "SHIPPED", tmp_path)
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
     folder = tmp_path / "lemon-hub"
     folder.mkdir()
     name, arguments = "vit_tiny_patch16_224", {"img_size": 40, "patch_size": 8}

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from evaluate import main
-from evaluate.encoders import SHIPPED, open_encoders
+from evaluate.encoders import open_encoders
 from train.encoder import build_encoder, load_encoder, read_config, save_encoder, weight_files
 from train.export import LARGEST, score
+from train.shipped import DEFAULT, FOLDER, shipped_names
 
-FOLDERS = sorted(path.parent for path in SHIPPED.glob("*/config.json"))
+FOLDERS = [FOLDER / name for name in shipped_names()]
 CARD = "MODEL_CARD.md"
 
 
@@ -35,6 +36,10 @@ def check(folder: Path) -> None:
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_a_shipped_encoder_is_whole(folder):
     check(folder)
+
+
+def test_the_default_is_among_those_that_there_are():
+    assert not FOLDERS or DEFAULT in shipped_names()
 
 
 @pytest.fixture(scope="session")

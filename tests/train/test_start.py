@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from train import checkpoint, export, main, start
+from train import checkpoint, export, main, shipped
 from train.config import configure
 from train.config_file import check_same
 from train.distributed import World
@@ -97,7 +97,7 @@ def test_another_input_size_is_refused(tmp_path):
 
 
 def test_an_encoder_of_the_clone_is_found_by_its_name(encoders, monkeypatch):
-    monkeypatch.setattr(start, "SHIPPED", encoders)
+    monkeypatch.setattr(shipped, "FOLDER", encoders)
     assert find_encoder("resnet") == encoders / "resnet"
     with pytest.raises(FileNotFoundError, match="with the clone come resnet, vit"):
         find_encoder("lemon-none")
