@@ -4,18 +4,15 @@ Not from `st/*.h5ad`: for Xenium those hold bins of 100 µm, not cells.
 """
 
 import json
-import zlib
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from scipy.sparse import csr_array, vstack
-from scipy.stats import rankdata
 
 from evaluate.benchmark import Benchmark
 from evaluate.benchmarks import transcripts
-from evaluate.benchmarks.checks import check_inside
-from evaluate.benchmarks.picture import open_picture
+from evaluate.benchmarks.expression import Slide, build
 from shards.filetype import check_file
 from shards.folder import visible
 from shards.scale import check_mpp
@@ -83,7 +80,7 @@ def load(
         seed: of the draw.
 
     Returns:
-        One benchmark with `targets`, transcripts as counted, and groups by slide and patient.
+        One benchmark with `targets`, transcripts as counted, and origins by slide and patient.
 
     Raises:
         FileNotFoundError: a slide's file is absent.
@@ -92,77 +89,13 @@ def load(
     if outline not in OUTLINES:
         raise ValueError(f"an outline of {outline!r}; there are {', '.join(OUTLINES)}")
     ids = slides or SLIDES[name]
-    facts = {i: _facts(path, i) for i in ids}
-    counted, notes = {}, []
-    for i in ids:
-        counted[i] = _cells(path, i, outline, quality)
-        notes += [f"{i}: {note}" for note in counted[i][3]]
-    chosen = top_genes([(panel, matrix) for _, panel, matrix, _ in counted.values()], genes)
-    crops, targets, origins = [], [], []
-    leaving = spare = 0
-    for i in ids:
-        xy, panel, matrix, _ = counted.pop(i)
-        draw = np.random.default_rng([seed, zlib.crc32(i.encode())])
-        scale = mpp or facts[i]["mpp"]
-        with open_picture(_slide(path, i), "the benchmark") as picture:
-            check_inside(i, _slide(path, i), xy, picture.size)
-            # All that lie within are found first, so that the draw is uniform among them.
-            rows = np.flatnonzero(picture.inside(xy, scale, view_px))
-            drawn = np.sort(draw.choice(rows, min(cells, len(rows)), replace=False))
-            _, found = picture.cut(xy[drawn], scale, view_px)
-        crops.append(found)
-        leaving, spare = leaving + len(xy) - len(rows), spare + len(rows) - len(drawn)
-        column = np.searchsorted(panel, chosen)
-        targets.append(matrix[drawn][:, column].toarray().astype(np.float32))
-        origins += [(i, facts[i]["patient"])] * len(drawn)
-        notes.append(
-            f"{i}: {len(drawn)} of {len(rows)} cells drawn, {len(xy) - len(rows)} whose window "
-            f"leaves the slide; {scale:g} µm/px"
-        )
-    slide, patient = (np.array(words, np.str_) for words in zip(*origins, strict=True))
-    return [
-        Benchmark(
-            name=name,
-            crops=np.concatenate(crops),
-            labels=np.full(len(slide), "", np.str_),
-            classes=(),
-            groups=slide,
-            group_kind="slide",
-            notes=tuple(notes),
-            origins={"slide": slide, "patient": patient},
-            targets=np.concatenate(targets),
-            target_names=tuple(chosen.tolist()),
-            left_out={"whose window leaves the slide": leaving, "not drawn": spare},
-        )
-    ]
+    facts = {i: _facts(path, i, mpp) for i in ids}
+    found = (_slide(path, i, outline, quality, *facts[i]) for i in ids)
+    return [build(name, found, view_px, cells, genes, seed)]
 
 
-def top_genes(slides: list[tuple[np.ndarray, csr_array]], count: int) -> np.ndarray:
-    """Return the names of the genes whose mean expression ranks highest over all slides.
-
-    Args:
-        slides: (G,) str genes and (C, G) counts of each.
-        count: of genes.
-
-    Raises:
-        ValueError: fewer are on all panels.
-    """
-    common = slides[0][0]
-    for panel, _ in slides[1:]:
-        common = np.intersect1d(common, panel)
-    if len(common) < count:
-        raise ValueError(f"{len(common)} genes are on all slides' panels, fewer than {count}")
-    ranks = np.zeros(len(common))
-    for panel, matrix in slides:
-        mean = np.asarray(matrix.mean(axis=0)).ravel()
-        ranks += rankdata(-mean[np.searchsorted(panel, common)])
-    return common[np.argsort(ranks, kind="stable")[:count]]
-
-
-def _cells(
-    path: Path, slide: str, outline: str, quality: float
-) -> tuple[np.ndarray, np.ndarray, csr_array, list[str]]:
-    """Return centres (C, 2), genes (G,), counts (C, G) and notes of a slide's outlined cells."""
+def _slide(path: Path, slide: str, outline: str, quality: float, mpp: float, patient: str) -> Slide:
+    """Return a slide with its outlined cells."""
     ids, xy, smaller, bare = transcripts.centres(
         _file(path / "xenium_seg", f"{slide}_{OUTLINES[outline]}.parquet")
     )
@@ -187,11 +120,12 @@ def _cells(
     ]
     if bare:
         said.append(f"{bare} outlines passed over that are empty or no polygons")
-    return xy, panel, matrix[rows], said
+    image = _file(path / "wsis", f"{slide}.tif")
+    return Slide(slide, image, mpp, xy, panel, matrix[rows], tuple(said), {"patient": patient})
 
 
-def _facts(path: Path, slide: str) -> dict:
-    """Return a slide's scale and patient, of its metadata or of HEST's table of samples."""
+def _facts(path: Path, slide: str, mpp: float | None) -> tuple[float, str]:
+    """Return a slide's scale, if not given, and patient: of its metadata or HEST's table."""
     file = path / "metadata" / f"{slide}.json"
     if file.is_file():
         check_file(file)
@@ -202,13 +136,14 @@ def _facts(path: Path, slide: str) -> dict:
     else:
         row = _sample(path, slide)
     try:
-        mpp = float(row["pixel_size_um_estimated"])
+        scale = float(mpp or row["pixel_size_um_estimated"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{slide}: no pixel_size_um_estimated ({error!r}); give --mpp") from error
-    check_mpp(mpp, f"{slide} (by pixel_size_um_estimated)", "give --mpp")
+    by = "--mpp" if mpp else "pixel_size_um_estimated"
+    check_mpp(scale, f"{slide} (by {by})", "give the true one as --mpp")
     patient = row.get("patient")
     known = isinstance(patient, str | int) and str(patient).strip() not in ("", "nan", "None")
-    return {"mpp": mpp, "patient": str(patient).strip() if known else f"unknown ({slide})"}
+    return scale, str(patient).strip() if known else f"unknown ({slide})"
 
 
 def _sample(path: Path, slide: str) -> dict:
@@ -222,10 +157,6 @@ def _sample(path: Path, slide: str) -> dict:
 
 def _transcripts(path: Path, slide: str) -> Path:
     return path / "transcripts" / f"{slide}_transcripts.parquet"
-
-
-def _slide(path: Path, slide: str) -> Path:
-    return _file(path / "wsis", f"{slide}.tif")
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -3,7 +3,7 @@
 Tested on 10x's own matrix and table of cells without an image, and on small bundles with one.
 """
 
-import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +11,7 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from evaluate.benchmark import Benchmark
-from evaluate.benchmarks.checks import check_inside
-from evaluate.benchmarks.hest import top_genes
-from evaluate.benchmarks.picture import open_picture
+from evaluate.benchmarks.expression import Slide, build
 from evaluate.benchmarks.xenium_bundle import Bundle, is_bundle, read_bundle
 from shards.folder import visible
 from shards.scale import check_mpp
@@ -70,49 +68,8 @@ def load(
         ValueError: a file does not open, most cells lie outside the image, or the slides share
             too few genes.
     """
-    found = {folder.resolve().name: read_bundle(folder) for folder in _bundles(path)}
-    chosen = top_genes([(b.genes, b.counts) for b in found.values()], genes)
-    crops, targets, slides, notes, left = [], [], [], [], 0
-    for name, bundle in found.items():
-        scale = check_mpp(mpp or bundle.mpp, f"{name} (by its alignment)", "give --mpp")
-        xy = bundle.to_px()
-        image = _image(bundle, name, images)
-        draw = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        with open_picture(image, f"bundle {name}") as picture:
-            check_inside(name, image, xy, picture.size)
-            rows = np.flatnonzero(picture.inside(xy, scale, view_px))
-            drawn = np.sort(draw.choice(rows, min(cells, len(rows)), replace=False))
-            crops.append(picture.cut(xy[drawn], scale, view_px)[1])
-        column = np.searchsorted(bundle.genes, chosen)
-        targets.append(bundle.counts[drawn][:, column].toarray().astype(np.float32))
-        slides += [name] * len(drawn)
-        left += len(xy) - len(rows)
-        notes += [f"{name}: {note}" for note in bundle.notes]
-        notes.append(
-            f"{name}: {len(drawn)} of {len(rows)} cells drawn, {len(xy) - len(rows)} whose window "
-            f"leaves the image; {scale:.4g} µm/px"
-        )
-    if not slides:
-        raise ValueError(f"{path}: no cell left ({'; '.join(notes)})")
-    slide = np.array(slides, np.str_)
-    return [
-        Benchmark(
-            name="xenium",
-            crops=np.concatenate(crops),
-            labels=np.full(len(slide), "", np.str_),
-            classes=(),
-            groups=slide,
-            group_kind="slide",
-            notes=tuple(notes),
-            origins={"slide": slide},
-            targets=np.concatenate(targets),
-            target_names=tuple(chosen.tolist()),
-            left_out={
-                "whose window leaves the image": left,
-                "not drawn": sum(len(b.ids) for b in found.values()) - left - len(slide),
-            },
-        )
-    ]
+    slides = _slides(path, mpp, images)
+    return [build("xenium", slides, view_px, cells, genes, seed, "image")]
 
 
 def join(path: Path, slides: np.ndarray, xy: np.ndarray, radius_um: float = RADIUS_UM) -> Joined:
@@ -170,6 +127,14 @@ def _bundles(path: Path) -> list[Path]:
     if is_bundle(path):
         return [path]
     return [p for p in visible(path.iterdir()) if p.is_dir() and is_bundle(p)]
+
+
+def _slides(path: Path, mpp: float | None, images: Path | None) -> Iterator[Slide]:
+    for name, folder in {p.resolve().name: p for p in _bundles(path)}.items():
+        bundle = read_bundle(folder)
+        scale = check_mpp(mpp or bundle.mpp, f"{name} (by its alignment)", "give --mpp")
+        image = _image(bundle, name, images)
+        yield Slide(name, image, scale, bundle.to_px(), bundle.genes, bundle.counts, bundle.notes)
 
 
 def _image(bundle: Bundle, name: str, images: Path | None) -> Path:

@@ -14,8 +14,9 @@ from PIL import Image
 from scipy.sparse import csr_array
 
 from evaluate.benchmarks import transcripts
+from evaluate.benchmarks.expression import top_genes
 from evaluate.benchmarks.find import find_benchmark, find_name
-from evaluate.benchmarks.hest import SLIDES, load, top_genes
+from evaluate.benchmarks.hest import SLIDES, load
 from evaluate.commands import prepare
 
 IDS = SLIDES["hest-bowel"]
