@@ -7,17 +7,17 @@ files in the publisher's layout.
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from evaluate.benchmark import Benchmark
-from evaluate.benchmarks.checks import Places, counted, find_twins, listed, no_class
+from evaluate.benchmarks.checks import counted, listed, no_class
 from evaluate.benchmarks.columns import read_columns
+from evaluate.benchmarks.fields import Field, build
 from evaluate.benchmarks.matlab import read_mat
 from evaluate.benchmarks.picture import read_pixels, strays
-from shards.crop import cut, inside
 from shards.folder import visible
 from shards.schema import MPP
 
@@ -32,16 +32,6 @@ NUMBERS = {
     1: "other", 2: "inflammatory", 3: "epithelial", 4: "epithelial", 5: "spindle", 6: "spindle",
     7: "spindle",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Field:
-    """One field and its nuclei."""
-
-    name: str
-    pixels: np.ndarray  # (H, W, 3) uint8
-    xy: np.ndarray  # (N, 2) float
-    labels: np.ndarray  # (N,) str
 
 
 def matches(path: Path) -> bool:
@@ -67,63 +57,32 @@ def load(path: Path, view_px: int = 40) -> list[Benchmark]:
             few nuclei lie outside their field.
     """
     one_table = (path / "nuclei.csv").is_file()
-    source = "nuclei.csv" if one_table else "Labels/*.mat"
-    notes: list[str] = []
-    places, words, total = Places(source), Counter(), 0
-    crops, labels, xy, names = [], [], [], []
-    for field in _of_table(path, notes) if one_table else _of_mats(path, notes):
-        named, none = no_class(field.labels)
-        places.look(field.name, field.xy, field.pixels.shape[1], field.pixels.shape[0])
-        whole = inside(field.xy, field.pixels.shape[1], field.pixels.shape[0], MPP, view_px)
-        whole &= named != ""
-        words, total = words + none, total + len(named)
-        crops.append(cut(field.pixels, field.xy[whole], MPP, view_px))
-        labels.append(named[whole])
-        xy.append(field.xy[whole])
-        names += [field.name] * int(whole.sum())
-    left = total - len(names) - words.total()
-    if not names:
-        raise ValueError(f"{path}: no nucleus left of {total}")
-    groups = np.array(names, np.str_)
-    named = np.concatenate(labels)
-    twins, said = find_twins(source, groups, np.concatenate(xy), named, refuse=False)
-    if words:
-        notes.append(f"{words.total()} of {total} rows passed over: no label ({counted(words)})")
-    return [
-        Benchmark(
-            name="consep",
-            crops=np.concatenate(crops),
-            labels=named,
-            classes=CLASSES,
-            groups=groups,
-            group_kind="field",
-            notes=(
-                f"{left} of {total} nuclei dropped: "
-                f"their {view_px}x{view_px}-px window leaves the field",
-                *places.notes(),
-                *said,
-                *notes,
-            ),
-            origins={"field": groups},
-            left_out={
-                f"whose {view_px}-px window leaves the field": left,
-                "without a label": words.total(),
-            },
-            twins=twins,
-        )
-    ]
+    notes, left_out = [], Counter[str]()
+    source, fields = (
+        ("nuclei.csv", _of_table(path, notes, left_out))
+        if one_table
+        else ("Labels/*.mat", _of_mats(path, notes))
+    )
+    whole, labels = build(
+        "consep", source, fields, view_px, ("field",), notes, left_out, str(view_px)
+    )
+    return [replace(whole, labels=labels, classes=CLASSES)]
 
 
-def _of_table(path: Path, notes: list[str]) -> Iterator[Field]:
+def _of_table(path: Path, notes: list[str], left_out: Counter[str]) -> Iterator[Field]:
     """Yield the fields of nuclei.csv in its order."""
     table = read_columns(path / "nuclei.csv", ("image", "label"), ("x", "y"), as_written=("label",))
     xy = np.stack([table["x"], table["y"]], axis=1)  # (N, 2)
+    labels, words = no_class(table["label"])
     used = []
     for name in dict.fromkeys(table["image"].tolist()):
         rows = table["image"] == name
         used.append(_image(path / "images", name))
-        yield Field(name, read_pixels(used[-1], "nuclei.csv"), xy[rows], table["label"][rows])
+        yield Field(name, used[-1], xy[rows], labels[rows], MPP)
     notes += strays(used)
+    left_out["without a label"] = words.total()
+    if words:
+        notes.append(f"{words.total()} of {len(xy)} rows passed over: no label ({counted(words)})")
 
 
 def _image(folder: Path, name: str) -> Path:
@@ -196,4 +155,4 @@ def _field(mat: Path, image: Path) -> Field:
             )
         xy = given.astype(float)
     labels = np.array([NUMBERS[int(kind)] for kind in types], np.str_)
-    return Field(mat.stem, pixels, xy, labels)
+    return Field(mat.stem, pixels, xy, labels, MPP)

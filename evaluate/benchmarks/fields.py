@@ -26,7 +26,7 @@ class Field:
     name: str
     image: Path | np.ndarray  # a file, or (H, W, 3) uint8
     xy: np.ndarray  # (N, 2) float, px
-    labels: np.ndarray  # (N,) str
+    labels: np.ndarray  # (N,) str, '' where there is none; or (N, T) of tasks, by the first
     mpp: float
     origins: Mapping[str, str] = field(default_factory=dict)  # kind -> of all its nuclei
 
@@ -41,6 +41,7 @@ def build(
     left_out: Counter[str],
     window: str = "1",
     what: str = "field",
+    centre: str = "centroid",
 ) -> tuple[Benchmark, np.ndarray]:
     """Cut every nucleus whose whole window lies in its field.
 
@@ -52,24 +53,28 @@ def build(
         kinds: the fields' origins that are kept, that of the groups first; the field's own name
             is one called `what`.
         notes: of the reader, which may add to them until the last field is read.
-        left_out: likewise, why -> nuclei that no field holds.
+        left_out: likewise, why -> nuclei that no field holds, or without a label.
         window: see `Rule`.
         what: an image is called.
+        centre: what the places are, see `Rule`.
 
     Returns:
-        The nuclei without classes, as a benchmark; and their labels, (N,) str.
+        The nuclei that have a label, without classes, as a benchmark; and their labels, (N,) or
+        (N, T) str.
 
     Raises:
         FileNotFoundError: an image is absent.
         ValueError: an image does not open, more than a few nuclei lie outside theirs, or none is
             left.
     """
-    places, scales, count, total = Places(source), Counter(), 0, 0
+    places, scales, count, total, blank = Places(source), Counter(), 0, 0, 0
     crops, labels, xy, names = [], [], [], []
     origins: dict[str, list[str]] = {kind: [] for kind in kinds}
     for one in fields:
-        rule = Rule(one.mpp, window, "centroid", view_px)
+        rule = Rule(one.mpp, window, centre, view_px)
         count, total = count + 1, total + len(one.xy)
+        none = np.atleast_2d(one.labels.T)[0] == ""
+        blank += int(none.sum())
         scales[str(replace(rule, mpp=round(one.mpp, 3)))] += 1
         opened = (
             of_pixels(one.image)
@@ -78,7 +83,7 @@ def build(
         )
         with opened as picture:
             places.look(one.name, one.xy, *picture.size)
-            kept = np.flatnonzero(rule.keep(one.xy, *picture.size))
+            kept = np.flatnonzero(rule.keep(one.xy, *picture.size) & ~none)
             found, windows = picture.cut(one.xy[kept], one.mpp, view_px)
         kept = kept[found]
         crops.append(windows)
@@ -92,9 +97,10 @@ def build(
         words if len(scales) == 1 else f"{n} of {words}" for words, n in scales.most_common(RULES)
     )
     rules += " …" if len(scales) > RULES else ""
+    leaving = total - blank - len(names)
     said = [
         f"{count} {what}s, {total} nuclei; {rules}",
-        f"{total - len(names)} of {total} nuclei dropped: their window leaves the {what}",
+        f"{leaving} of {total} nuclei dropped: their window leaves the {what}",
         *places.notes(),
         *notes,
     ]
@@ -102,8 +108,9 @@ def build(
         raise ValueError(f"{source}: no nucleus left ({'; '.join(said)})")
     named = np.concatenate(labels)
     groups = {kind: np.array(words, np.str_) for kind, words in origins.items()}
+    first = np.atleast_2d(named.T)[0]
     twins, again = find_twins(
-        source, np.array(names, np.str_), np.concatenate(xy), named, refuse=False
+        source, np.array(names, np.str_), np.concatenate(xy), first, refuse=False
     )
     whole = Benchmark(
         name=name,
@@ -114,7 +121,7 @@ def build(
         group_kind=kinds[0],
         notes=(*said, *again),
         origins=groups,
-        left_out={f"whose window leaves the {what}": total - len(named), **left_out},
+        left_out={f"whose window leaves the {what}": leaving, **left_out},
         twins=twins,
     )
     return whole, named

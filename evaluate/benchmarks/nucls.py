@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import numpy as np
 import shapely
 
 from evaluate.benchmark import Benchmark
-from evaluate.benchmarks.checks import Places, find_twins, listed
+from evaluate.benchmarks import fields
+from evaluate.benchmarks.checks import listed
 from evaluate.benchmarks.columns import read_columns
-from evaluate.benchmarks.picture import read_pixels, read_size
+from evaluate.benchmarks.picture import read_size
 from evaluate.benchmarks.rule import Rule
 from shards.folder import visible
 
@@ -53,6 +55,7 @@ TASKS = {  # task: its column, its classes in the order of Table 3, what it leav
         ("unlabeled",),
     ),
 }
+RAW_FIRST = ("raw", "main", "super")  # without a raw class a nucleus is in no task
 # The four numbers are px of the slide's base level, in this order; the image itself is at 0.2.
 STEM = re.compile(
     r"(?P<slide>TCGA-(?P<hospital>\w\w)-\w{4}[^_]*)_id-[0-9a-f]+"
@@ -62,7 +65,7 @@ CORRECTION = "correction_"  # the authors' database puts it before some raw clas
 
 
 @dataclass(frozen=True)
-class Field:
+class View:
     """One field of view and its nuclei."""
 
     image: Path
@@ -130,62 +133,16 @@ def load(
         FileNotFoundError: a csv without its image.
         ValueError: a file name, a column or a class that is not the publisher's.
     """
-    rule = Rule(mpp, window, centre, view_px)
-    fields = list(read(path))
-    places = Places("csv/*.csv")
-    centres: list[np.ndarray] = []
-    crops, labels, origins = [], {task: [] for task in TASKS}, []
-    seen = Counter()
-    for field in fields:
-        xy = field.centres(centre)
-        named = task_labels(field)
-        places.look(field.image.stem, xy, *field.size)
-        kept = rule.keep(xy, *field.size) & (named["raw"] != "")
-        seen.update(all=len(xy), unlabelled=int((named["raw"] == "").sum()), kept=int(kept.sum()))
-        seen["correction"] += sum(
-            word.startswith(CORRECTION) for word in field.table["raw_classification"].tolist()
-        )
-        if not kept.any():
-            continue
-        crops.append(rule.cut(read_pixels(field.image, f"{field.image.stem}.csv"), xy[kept]))
-        centres.append(xy[kept])
-        for task, words in named.items():
-            labels[task].append(words[kept])
-        origins += [_origin(field.image.stem)] * int(kept.sum())
-    outside = seen["all"] - seen["unlabelled"] - seen["kept"]
-    notes = [
-        f"{len(fields)} fields, {seen['all']} nuclei; {rule}",
-        f"{outside} of {seen['all']} nuclei dropped: their window leaves the field",
-        f"{seen['unlabelled']} of {seen['all']} nuclei passed over: unlabeled",
-        *places.notes(),
-        *_bare(path),
-    ]
-    if seen["correction"]:
-        notes.append(f"{seen['correction']} raw classes read without their prefix {CORRECTION}")
-    if not crops:
-        raise ValueError(f"{path}: no nucleus left ({'; '.join(notes)})")
-    found = {kind: np.array([o[kind] for o in origins]) for kind in origins[0]}
-    raw = np.concatenate(labels["raw"])
-    twins, said = find_twins("csv", found["field"], np.concatenate(centres), raw, refuse=False)
-    whole = Benchmark(
-        name="nucls",
-        crops=np.concatenate(crops),
-        labels=np.full(len(origins), "", np.str_),
-        classes=(),
-        groups=found["slide"],
-        group_kind="slide",
-        notes=(*notes, *said),
-        origins=found,
-        left_out={"whose window leaves the field": outside, "unlabeled": seen["unlabelled"]},
-        twins=twins,
-    )
-    return [
-        whole.task(task, np.concatenate(labels[task]), classes)
-        for task, (_, classes, _) in TASKS.items()
-    ]
+    notes, left_out = [], Counter[str]()
+    whole, labels = fields.build(
+        "nucls", "csv/*.csv", _fields(path, mpp, centre, notes, left_out), view_px,
+        ("slide", "patient", "hospital", "field"), notes, left_out, window, centre=centre,
+    )  # fmt: skip
+    named = dict(zip(RAW_FIRST, labels.T, strict=True))
+    return [whole.task(task, named[task], classes) for task, (_, classes, _) in TASKS.items()]
 
 
-def read(path: Path):
+def read(path: Path) -> Iterator[View]:
     """Yield the fields in order of their names, without their pixels.
 
     Raises:
@@ -208,10 +165,10 @@ def read(path: Path):
         words += ("type", "coords_x", "coords_y")
         numbers = ("xmin", "ymin", "xmax", "ymax")
         table = read_columns(file, words, numbers, may_be_empty=True)
-        yield Field(image, read_size(image, file.name), table)
+        yield View(image, read_size(image, file.name), table)
 
 
-def task_labels(field: Field) -> dict[str, np.ndarray]:
+def task_labels(view: View) -> dict[str, np.ndarray]:
     """Return the labels of each task, (N,) str; '' for what the task leaves out.
 
     Raises:
@@ -219,10 +176,10 @@ def task_labels(field: Field) -> dict[str, np.ndarray]:
     """
     named = {}
     for task, (column, classes, left_out) in TASKS.items():
-        words = [word.removeprefix(CORRECTION) for word in field.table[column].tolist()]
+        words = [word.removeprefix(CORRECTION) for word in view.table[column].tolist()]
         foreign = sorted(set(words) - {*classes, *left_out, ""})
         if foreign:
-            raise ValueError(f"{field.image.stem}.csv: unknown {column} {foreign[0]!r}")
+            raise ValueError(f"{view.image.stem}.csv: unknown {column} {foreign[0]!r}")
         named[task] = np.array([word if word in classes else "" for word in words], np.str_)
     return named
 
@@ -243,6 +200,24 @@ def tried(path: Path) -> dict[str, dict[str, dict[str, int]]]:
             for task, words in named.items():
                 counts[str(rule)][f"nucls-{task}"].update(words[kept & (words != "")].tolist())
     return {rule: dict(of_task) for rule, of_task in counts.items()}
+
+
+def _fields(
+    path: Path, mpp: float, centre: str, notes: list[str], left_out: Counter[str]
+) -> Iterator[fields.Field]:
+    seen = Counter[str]()
+    for view in read(path):
+        named, xy, stem = task_labels(view), view.centres(centre), view.image.stem
+        raw = view.table["raw_classification"].tolist()
+        seen["all"] += len(raw)
+        seen["correction"] += sum(word.startswith(CORRECTION) for word in raw)
+        left_out["unlabeled"] += int((named["raw"] == "").sum())
+        labels = np.stack([named[task] for task in RAW_FIRST], axis=1)
+        yield fields.Field(stem, view.image, xy, labels, mpp, _origin(stem))
+    notes.append(f"{left_out['unlabeled']} of {seen['all']} nuclei passed over: unlabeled")
+    notes += _bare(path)
+    if seen["correction"]:
+        notes.append(f"{seen['correction']} raw classes read without their prefix {CORRECTION}")
 
 
 def _bare(path: Path) -> list[str]:

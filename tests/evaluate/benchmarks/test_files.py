@@ -129,8 +129,8 @@ def test_warwicks_consep(tmp_path):
     assert found.name == "consep"
     assert found.counts() == {"epithelial": 8, "spindle": 12, "inflammatory": 4, "other": 4}
     assert set(found.groups.tolist()) == {"train_1", "train_2", "test_1", "test_2"}
-    assert found.notes[0].startswith("4 of 32 nuclei dropped")
-    assert found.left_out["whose 40-px window leaves the field"] == 4
+    assert found.notes[1].startswith("4 of 32 nuclei dropped")
+    assert found.left_out["whose window leaves the field"] == 4
     pixels = noise(300, 200, 1)
     first = found.take(np.flatnonzero(found.groups == "train_1"))
     assert first.labels[0] == "other"

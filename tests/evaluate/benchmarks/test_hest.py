@@ -229,6 +229,18 @@ def test_the_sample_table_stands_in_for_metadata(bowel, tmp_path):
     assert "0.2497 µm/px" in found.notes[-1]
 
 
+def test_a_slide_without_a_scale_is_taken_with_mpp(bowel, tmp_path):
+    path, _ = bowel
+    for name in ("wsis", "transcripts", "xenium_seg"):
+        (tmp_path / name).symlink_to(path / name)
+    (tmp_path / "metadata").mkdir()
+    (tmp_path / "metadata/TENX147.json").write_text('{"patient": "P1"}')
+    with pytest.raises(ValueError, match=r"TENX147: no pixel_size_um_estimated .*; give --mpp"):
+        load("hest-bowel", tmp_path, genes=5, slides=("TENX147",))
+    found = load("hest-bowel", tmp_path, genes=5, slides=("TENX147",), mpp=0.2497)[0]
+    assert found.sha256 == load("hest-bowel", path, genes=5, slides=("TENX147",))[0].sha256
+
+
 def test_ranks_are_combined_over_common_genes():
     panels = [np.array(["A", "B", "C", "D"]), np.array(["A", "B", "D", "E"])]
     # means: A 9, B 5, C 7, D 1; and A 1, B 30, D 20, E 99: among A, B, D ranks 1 2 3 and 3 1 2
