@@ -55,7 +55,7 @@ TASKS = {  # task: its column, its classes in the order of Table 3, what it leav
         ("unlabeled",),
     ),
 }
-RAW_FIRST = ("raw", "main", "super")  # without a raw class a nucleus is in no task
+RAW_FIRST: tuple[str, ...] = ("raw", "main", "super")  # without a raw class a nucleus is in no task
 # The four numbers are px of the slide's base level, in this order; the image itself is at 0.2.
 STEM = re.compile(
     r"(?P<slide>TCGA-(?P<hospital>\w\w)-\w{4}[^_]*)_id-[0-9a-f]+"
