@@ -26,6 +26,7 @@ from extract.slide import Slide, not_40x
 from extract.slides import Entry, check_download
 from extract.status import fault
 from extract.tiles import estimate_stain, find_tissue, segment_by_tiles, within
+from shards.errors import explain
 from shards.schema import CELL_COLUMNS, FATES, MPP
 from shards.stain import Stain
 from shards.write import atomic
@@ -64,7 +65,7 @@ def extract_slide(entry: Entry, out: Path, settings: Settings) -> dict:
             raise ValueError(f"what was written does not add up: {wrong}")
         reason = _reason(slide, entry, settings, facts, about)
     except (ValueError, OSError) as error:
-        return record_outcome(out, entry, settings, "failed", f"{type(error).__name__}: {error}")
+        return record_outcome(out, entry, settings, "failed", explain(error))
     return record_outcome(
         out,
         entry,

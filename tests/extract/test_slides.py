@@ -287,7 +287,7 @@ def test_a_full_disk_is_a_failure_with_its_reason(run_stage, painted, tmp_path):
 
     done = run_stage("extract/main.py", painted, "--out", tmp_path, preexec_fn=small_files)
     assert done.returncode == 1
-    assert "File too large" in record(tmp_path, "PAINTED-0001")["reason"]
+    assert "file too large; the limit" in record(tmp_path, "PAINTED-0001")["reason"]
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".json"]
 
 
