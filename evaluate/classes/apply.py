@@ -25,7 +25,7 @@ from shards.write import write_text
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2  # 1 had '' for null where a nucleus is not called; such slides are done again
 NAMED = 5  # slides without cells that are named
 
 

@@ -64,11 +64,7 @@ def classify_shards(
                 found.setdefault((slide, project or ""), none)[kind or NONE] += 1
             columns = {n: batch[n] for n in ("slide", "nucleus", "x", "y")}
             columns["slide"] = pa.array(slides, pa.string())
-            named = [kind or None for kind in calls.labels.tolist()]
-            columns["class"] = pa.array(named, pa.string())
-            columns["probability"] = pa.array(calls.probability)
-            columns |= {n: pa.array(values) for n, values in calls.each().items()}
-            table = pa.table(columns)
+            table = pa.table(columns | calls.arrow())
             writer = writer or pq.ParquetWriter(file, table.schema, compression="zstd")
             writer.write_table(table)
         if writer:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import pyarrow as pa
 
 from evaluate.classes.classifier import Classifier
 
@@ -43,6 +44,12 @@ class Calls:
         """Return `probability <class>` -> (N,) float32."""
         named = zip(self.classifier.classes, self.probabilities.T, strict=True)
         return {f"probability {name}": column for name, column in named}
+
+    def arrow(self) -> dict[str, pa.Array]:
+        """Return class (null where there is none), probability, and those of each class."""
+        labels = pa.array(self.labels, pa.string(), mask=self.labels == "")
+        numbers = {"probability": self.probability} | self.each()
+        return {"class": labels} | {name: pa.array(column) for name, column in numbers.items()}
 
 
 def call(classifier: Classifier, embeddings: np.ndarray, least: float = 0.0) -> Calls:

@@ -27,7 +27,7 @@ def write_parquet(
     The file's metadata holds `described` as JSON under the key "lemon".
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    named = columns(nuclei, calls) | (calls.each() if calls else {})
+    named = columns(nuclei, calls) | (calls.arrow() if calls else {})
     places = dict(zip("xy", xy(nuclei).T, strict=True))
     schema, writer = None, None
     with atomic(path) as file:
@@ -35,7 +35,10 @@ def write_parquet(
             rows = slice(first, first + BLOCK)
             values = {"key": nuclei.keys(rows)}
             values |= {name: column[rows] for name, column in (places | named).items()}
-            part = {name: pa.array(column, from_pandas=True) for name, column in values.items()}
+            part = {
+                name: column if isinstance(column, pa.Array) else pa.array(column, from_pandas=True)
+                for name, column in values.items()
+            }
             if embeddings is not None:
                 flat = pa.array(np.ascontiguousarray(embeddings[rows]).reshape(-1))
                 part["embedding"] = pa.FixedSizeListArray.from_arrays(flat, embeddings.shape[1])

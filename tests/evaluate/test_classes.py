@@ -200,7 +200,7 @@ def test_files_hold_classes_that_others_open(fitted, tmp_path):
     np.testing.assert_array_equal(adata.obs["class"].isna(), calls.labels == "")
     np.testing.assert_allclose(adata.obsm["probabilities"], calls.probabilities)
     table = pq.read_table(tmp_path / "my.parquet").to_pydict()
-    assert table["class"] == calls.labels.tolist()
+    assert table["class"] == [kind or None for kind in calls.labels.tolist()]
     np.testing.assert_allclose(table["probability small"], calls.each()["probability small"])
     features = json.loads((tmp_path / "my.geojson").read_text())["features"]
     found = [f["properties"].get("classification", {"name": ""}) for f in features]
@@ -221,6 +221,10 @@ def test_a_cohort_is_classified_counted_and_reported(fitted, cells, tmp_path):
     before = mark.stat().st_mtime_ns
     again = classify(records[0], cells, classifier, encoder, tmp_path)  # done: not written anew
     assert again == counts[0] and mark.stat().st_mtime_ns == before
+    earlier = mark.read_text()
+    mark.write_text(earlier.replace('"format": 2', '"format": 1'))  # '' stood for null there
+    assert classify(nuclei.record, cells, classifier, encoder, tmp_path) in counts
+    assert mark.read_text() == earlier
     assert counts_so_far(tmp_path, classifier, 0.0) == counts
     assert counts_so_far(tmp_path, classifier, 0.5) == []
     one = counts[[c.slide for c in counts].index(SLIDE)]
