@@ -70,6 +70,11 @@ def test_where_encoders_are_compared_they_are_named(name, capsys):
     assert "required: --encoder" in capsys.readouterr().err
 
 
+def test_the_default_stands_in_the_quick_start_too():
+    script = (Path(main.__file__).parents[1] / "demo/run.sh").read_text()
+    assert f"\nshipped={DEFAULT} " in script
+
+
 def test_a_clone_without_the_default_says_which_encoders_there_are(
     own, tmp_path, monkeypatch, capsys
 ):
