@@ -148,7 +148,7 @@ def test_publishers_rules(tmp_path, mpp):
     facts = tmp_path / "metadata/TENX1.json"
     facts.write_text(json.dumps({"pixel_size_um_estimated": mpp, "patient": "P"}))
     with pytest.raises(ValueError, match=r"TENX1 \(by pixel_size_um_estimated\) would be at"):
-        _facts(tmp_path, "TENX1")
+        _facts(tmp_path, "TENX1", None)
 
 
 @pytest.mark.parametrize("mpp", [40, 352.8, 0.0274, 0.0, float("nan")])

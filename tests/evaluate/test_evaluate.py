@@ -305,7 +305,8 @@ def test_from_a_folder_to_the_report(own, run, cells, tmp_path, capsys):
     assert main.main(report) == 0
     html = page.read_text()
     parsed = Page(html)
-    assert parsed.tags.count("img") == 4  # the map, the benchmark's sheet, the cells', the extra
+    # beside the verdict, the map, the benchmark's sheet, the cells', the extra
+    assert parsed.tags.count("img") == 5
     assert parsed.tags.count("table") == 4  # both folds; intervals, classes
     assert not {"script", "link", "iframe", "object"} & set(parsed.tags)
     assert all(r.startswith(("data:image/", "#")) for r in parsed.references)

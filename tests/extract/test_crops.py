@@ -44,7 +44,7 @@ def test_a_csv_gives_ids_projects_and_scales(tmp_path):
         ("path\nnone.svs\n", r"none of its 1 slides is there, the first .*none\.svs"),
         ("path,mpp\nx.svs,fine\n", "line 2: mpp is 'fine', not a number"),
         ("path,slide_id\nx.svs,a.b\n", "slide id 'a.b' cannot be used"),
-        ("path,slide_id\nx.svs,a\ny.svs,a\n", r"two slides have the id a: .*x\.svs and .*y\.svs"),
+        ("path,slide_id\nx.svs,a\ny.svs,a\n", r"have the id a: .*x\.svs .*line 2.* and .*y\.svs"),
     ],
 )
 def test_a_bad_csv_is_named(tmp_path, text, message):

@@ -231,7 +231,7 @@ def test_the_export_is_the_students_and_embeds_alike_everywhere(straight):
     _, untrained = open_encoders([str(straight), "untrained"])
     assert untrained.facts["architecture"] == "resnet18s"
     assert untrained.embed(crops).shape == (5, 384)
-    with pytest.raises(ValueError, match=r"a ResNet has no class token .* leave \+mean out"):
+    with pytest.raises(ValueError, match=r"a ResNet has no class token .* take \+stages"):
         opened(f"{straight}+mean")
 
 
