@@ -1,4 +1,4 @@
-# make demo                  the whole pipeline on painted slides, about 8 minutes on 2 cores
+# make demo                  the whole pipeline on painted slides, about 7 minutes on 2 cores
 # make demo SLIDES=path      the same on your own slides: a folder, a CSV or one slide
 # make demo SLIDES=path MPP=0.25    likewise, of images that do not say their µm/px
 # make test                  all tests but SLURM's, two files at a time (JOBS=2)

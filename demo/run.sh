@@ -65,13 +65,13 @@ if [ ${#benchmark[@]} -gt 0 ]; then
         --benchmark "${benchmark[@]}" --out "$out/results" --precision bf16
 fi
 if [ -z "${SLIDES:-}" ]; then
-    step "evaluate: a classifier of the known kinds, on a slide that nothing was trained on"
+    step "evaluate: a classifier of the known kinds by $shipped, on a slide that nothing was trained on"
     OMP_NUM_THREADS=1 run python "$here/extract/main.py" "$out/painted/painted-nuclei/HELDOUT-0005.tiff" \
         --out "$out/cells-held-out"
-    run python "$here/evaluate/main.py" fit --encoder "$encoder" --benchmark "${benchmark[@]}" \
+    run python "$here/evaluate/main.py" fit --encoder "$shipped" --benchmark "${benchmark[@]}" \
         --without HELDOUT-0005 --out "$out/classifier" --work "$out/results" --precision bf16 \
         --bootstrap 0
-    run python "$here/evaluate/main.py" apply "$out/cells-held-out" --encoder "$encoder" \
+    run python "$here/evaluate/main.py" apply "$out/cells-held-out" --encoder "$shipped" \
         --classifier "$out/classifier" --truth "${benchmark[@]}" --formats geojson \
         --out "$out/results" --precision bf16
 fi
