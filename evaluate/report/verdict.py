@@ -13,7 +13,8 @@ from evaluate.results import is_baseline
 from evaluate.tables.table import CLASSIFICATION, Table
 
 BARS = 7  # encoders drawn
-LEFT_PX, WIDTH_PX, ROW_PX = 130, 460, 30
+WIDTH_PX, ROW_PX = 460, 30
+LONGEST, LETTER_PX = 18, 9.5  # of an encoder's name: letters shown, width of a bold one
 PICTURE_PX = 560  # width of the nuclei's picture
 
 
@@ -177,10 +178,11 @@ def _bars(verdict: Verdict) -> str:
     shown += [score for score in (verdict.best, verdict.rival) if score and score not in shown]
     top = max(1e-9, *(score.high for score in shown))
     high = min(1.0, top * 1.05)
-    right = WIDTH_PX - 56
+    names = [n if len(n) <= LONGEST else n[: LONGEST - 1] + "…" for n in (s.name for s in shown)]
+    left, right = 10 + LETTER_PX * max(map(len, names), default=0), WIDTH_PX - 56
 
     def x(value: float) -> float:
-        return round(LEFT_PX + max(0.0, min(value / high, 1.0)) * (right - LEFT_PX), 1)
+        return round(left + max(0.0, min(value / high, 1.0)) * (right - left), 1)
 
     classes, bottom = verdict.facts.get("classes"), ROW_PX * len(shown) + 6
     title = f"{verdict.table.metrics[0]} of each encoder"
@@ -188,13 +190,12 @@ def _bars(verdict: Verdict) -> str:
         f'<svg class="bars" viewBox="0 0 {WIDTH_PX} {bottom + 24}" role="img" '
         f'aria-label="{escape(title)}">'
     ]
-    for i, score in enumerate(shown):
+    for i, (score, short) in enumerate(zip(shown, names, strict=True)):
         y = ROW_PX * i + ROW_PX / 2 + 4
-        short = score.name if len(score.name) <= 16 else score.name[:15] + "…"
         parts.append(
             f'<g class="{"own" if score.own else "other"}"><title>{escape(score.name)}</title>'
-            f'<text class="name" x="{LEFT_PX - 10}" y="{y + 5}">{escape(short)}</text>'
-            f'<rect x="{LEFT_PX}" y="{y - 9}" width="{x(score.value) - LEFT_PX:.1f}" height="18" '
+            f'<text class="name" x="{left - 10}" y="{y + 5}">{escape(short)}</text>'
+            f'<rect x="{left}" y="{y - 9}" width="{x(score.value) - left:.1f}" height="18" '
             f'rx="2"/><line x1="{x(score.low)}" x2="{x(score.high)}" y1="{y}" y2="{y}"/>'
             f'<text class="value" x="{right + 12}" y="{y + 5}">{score.value:.3f}</text></g>'
         )
