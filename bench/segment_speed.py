@@ -45,36 +45,50 @@ def write_slide(path: Path, image: np.ndarray) -> None:
     )
 
 
-def cpu_seconds(command: list[str], **environment: str) -> float:
+def cpu_seconds(command: list[str]) -> float:
     """Run a program on one core; return the processor time of it and its children."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    core = {max(os.sched_getaffinity(0))}
     subprocess.run(
         command,
         check=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        preexec_fn=lambda: os.sched_setaffinity(0, core),
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def shares(slide: Path, out: Path, model: str | None) -> dict[str, float]:
-    """Extract in this process; return each part's share of the processor time."""
+def extract(slide: Path, out: Path, segmenter: str, model: str | None) -> float:
+    """Extract a slide in this process; return its processor time, start-up apart."""
     import cv2
     import torch
 
-    from extract import crops, job, morphology, tiles
-    from extract.network import inference, segmenter
+    from extract import job
+    from extract.ledger import Settings
     from extract.segment.flags import SHIPPED
     from extract.segment.options import Network
-    from extract.slide import Slide
     from extract.slides import Entry
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+    out.mkdir(exist_ok=True)
+    settings = Settings(segmenter, "jpeg", 0, None, False)
+    if segmenter == "hoverfast":
+        settings = Settings(
+            segmenter, "jpeg", 0, None, False, network=Network("0"), model=model or str(SHIPPED)
+        )
+    start = time.process_time()
+    job.extract_slide(Entry(slide="s", path=slide, project=None, mpp=None), out, settings)
+    return time.process_time() - start
+
+
+def shares(slide: Path, out: Path, model: str | None) -> dict[str, float]:
+    """Extract in this process; return each part's share of the processor time."""
+    from extract import crops, job, morphology, tiles
+    from extract.network import inference, segmenter
+    from extract.slide import Slide
+
     spent: dict[str, float] = defaultdict(float)
     lock = threading.Lock()
 
@@ -95,22 +109,14 @@ def shares(slide: Path, out: Path, model: str | None) -> dict[str, float]:
     tiles.outlines = timed(morphology.outlines, "outlines")
     job.shape = timed(morphology.shape, "morphology")
     job.write_crops = timed(crops.write_crops, "crops, decoding included")
-    from extract.ledger import Settings
-
-    settings = Settings(
-        "hoverfast", "jpeg", 0, None, False, network=Network("0"), model=model or str(SHIPPED)
-    )
-    start = time.process_time()
-    entry = Entry(slide="s", path=slide, project=None, mpp=None)
-    job.extract_slide(entry, out, settings)
-    total = time.process_time() - start
+    total = extract(slide, out, "hoverfast", model)
     parts = {name: seconds / total for name, seconds in spent.items()}
     return parts
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[1])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[1])
     parser.add_argument("--data", type=Path, default=ROOT / "../shared/data/tcga-mini")
     parser.add_argument("--weights", help="other than those of the clone")
     parser.add_argument("--hoverfast", help="how the real program is called")
@@ -118,22 +124,19 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a slide of four fields, one repeat")
     args = parser.parse_args()
     side = 2 if args.quick else SIDE
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     images = [field.image for field in read_fields(args.data.resolve())][: side * side]
     mosaic = np.vstack([np.hstack(images[row * side :][:side]) for row in range(side)])
     megapixels = mosaic.shape[0] * mosaic.shape[1] / 1e6
     with tempfile.TemporaryDirectory() as folder:
         slide = Path(folder) / "mosaic.svs"
         write_slide(slide, mosaic)
-        main_py = str(ROOT / "extract" / "main.py")
         seconds: dict[str, list[float]] = {"rays": [], "hoverfast": []}
         for repeat in range(1 if args.quick else REPEATS):
             for segmenter, taken in seconds.items():
-                out = Path(folder) / f"{segmenter}-{repeat}"
-                words = [str(slide), "--out", str(out), "--workers", "1", "--segmenter", segmenter]
-                if segmenter == "hoverfast" and args.weights:
-                    words += ["--hoverfast-model", args.weights]
-                taken.append(cpu_seconds([sys.executable, main_py, *words]))
-        (Path(folder) / "cells").mkdir()
+                taken.append(
+                    extract(slide, Path(folder) / f"{segmenter}-{repeat}", segmenter, args.weights)
+                )
         parts = shares(slide, Path(folder) / "cells", args.weights)
         for name, share in sorted(parts.items(), key=lambda item: -item[1]):
             print(f"  {name:26} {share:5.1%}")
@@ -152,7 +155,8 @@ def main() -> None:
             )
     print(
         f"segment_speed: ratio {np.median(ratios):.2f} ({ratios.min():.2f}–{ratios.max():.2f} of "
-        f"{len(ratios)}) ours {ours:.3f} plain {plain:.3f} MP/s a core, CPU s from slide to table"
+        f"{len(ratios)}) ours {ours:.3f} plain {plain:.3f} MP/s a core, CPU s from slide to table, "
+        "without start-up"
     )
 
 
