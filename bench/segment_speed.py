@@ -73,11 +73,10 @@ def extract(slide: Path, out: Path, segmenter: str, model: str | None) -> float:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     out.mkdir(exist_ok=True)
-    settings = Settings(segmenter, "jpeg", 0, None, False)
-    if segmenter == "hoverfast":
-        settings = Settings(
-            segmenter, "jpeg", 0, None, False, network=Network("0"), model=model or str(SHIPPED)
-        )
+    network = {"network": Network("0"), "model": model or str(SHIPPED)}
+    settings = Settings(
+        segmenter, "jpeg", 0, None, False, **(network if segmenter == "hoverfast" else {})
+    )
     start = time.process_time()
     job.extract_slide(Entry(slide="s", path=slide, project=None, mpp=None), out, settings)
     return time.process_time() - start
