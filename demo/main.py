@@ -13,7 +13,6 @@ if __name__ == "__main__":  # import from the clone's root, not from this folder
 
     say_what_is_missing()
 
-import argparse
 import csv
 import json
 from collections.abc import Iterable
@@ -23,6 +22,7 @@ import numpy as np
 
 from demo.paint import SMALLEST_PX, paint, write_slide
 from demo.stain import PROJECTS
+from shards.command_line import program_parser
 from shards.crop import inside
 from shards.progress import Bar, say_next
 from shards.schema import CROP_PX, MPP
@@ -34,14 +34,12 @@ MOST = 9_999  # slides of either sort: their numbers have four digits, their see
 
 def main() -> int:
     """Run the command line; return 0, or 2 where the arguments cannot be used."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = program_parser("demo/main.py", __doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder to fill")
     parser.add_argument("--slides", type=int, default=6, help="slides to train on")
     parser.add_argument("--held-out", type=int, default=2, help="further slides, for the benchmark")
     parser.add_argument("--size", type=int, default=2560, help="side of a slide, px")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of everything painted")
     arguments = parser.parse_args()
     out, size, seed = arguments.out, arguments.size, arguments.seed
     if not 1 <= arguments.slides <= MOST or not 0 <= arguments.held_out <= MOST:

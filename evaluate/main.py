@@ -37,81 +37,66 @@ if __name__ == "__main__":  # import from the clone's root, not from this folder
 import argparse
 import logging
 import time
-from dataclasses import dataclass
 from importlib import import_module
 
-from evaluate.commands.flags import Help, say_encoder
-from shards.errors import no_command, report
+from evaluate.commands.flags import say_encoder
+from shards.command_line import Command, read_command
+from shards.errors import report
 from shards.progress import say_next
 
-
-@dataclass(frozen=True)
-class Command:
-    """A command: evaluate/commands/<name>.py holds its flags, and what it runs."""
-
-    purpose: str
-    recorded: bool = True  # in the results folder `--out`, for the report to print its command line
-
-
-COMMANDS = {
-    "probe": Command("linear and k-NN probes of frozen embeddings"),
-    "fit": Command("a classifier of nuclei to keep", recorded=False),
-    "apply": Command("a classifier on all cells of a folder: classes, counts, pictures"),
-    "table": Command("the paper's Tables 1 and 10-12, of any results"),
-    "embed": Command("write embeddings and their manifests"),
-    "map": Command("a t-SNE drawn with the cells' images"),
-    "sheet": Command("a contact sheet of cells"),
-    "prepare": Command("crops and labels in files that open at once", recorded=False),
-    "slide": Command(
-        "a slide's nuclei, embedded: AnnData, SpatialData, Parquet, QuPath", recorded=False
-    ),
-    "similar": Command("the cells of a cohort most like given ones: a contact sheet, a table"),
-    "outliers": Command("the cells of a cohort least like any other: a contact sheet, a table"),
-    "batch": Command("batch effects: slide, site or scanner predicted from embeddings"),
-    "compare": Command(
-        "runs side by side, a column per benchmark (paper, Tables 2 and 6)", recorded=False
-    ),
-    "molecules": Command("Moran's I of transcripts on the embedding's neighbours, and their maps"),
-    "robustness": Command("embeddings and probe under six other stains"),
-    "compute": Command("what encoders cost against how well they are probed (paper, Fig. 2)"),
-    "composition": Command(
-        "select, mix, train and probe over cells, slides, projects (paper, Fig. 3)"
-    ),
-    "report": Command("one self-contained HTML file", recorded=False),
-    "push": Command("an encoder and its model card, on the Hugging Face hub", recorded=False),
+PURPOSES = {
+    "probe": "linear and k-NN probes of frozen embeddings",
+    "fit": "a classifier of nuclei to keep",
+    "apply": "a classifier on all cells of a folder: classes, counts, pictures",
+    "table": "the paper's Tables 1 and 10-12, of any results",
+    "embed": "write embeddings and their manifests",
+    "map": "a t-SNE drawn with the cells' images",
+    "sheet": "a contact sheet of cells",
+    "prepare": "crops and labels in files that open at once",
+    "slide": "a slide's nuclei, embedded: AnnData, SpatialData, Parquet, QuPath",
+    "similar": "the cells of a cohort most like given ones: a contact sheet, a table",
+    "outliers": "the cells of a cohort least like any other: a contact sheet, a table",
+    "batch": "batch effects: slide, site or scanner predicted from embeddings",
+    "compare": "runs side by side, a column per benchmark (paper, Tables 2 and 6)",
+    "molecules": "Moran's I of transcripts on the embedding's neighbours, and their maps",
+    "robustness": "embeddings and probe under six other stains",
+    "compute": "what encoders cost against how well they are probed (paper, Fig. 2)",
+    "composition": "select, mix, train and probe over cells, slides, projects (paper, Fig. 3)",
+    "report": "one self-contained HTML file",
+    "push": "an encoder and its model card, on the Hugging Face hub",
 }
+# Their command lines are not recorded in a results folder, for the report to print.
+UNRECORDED = ("fit", "prepare", "slide", "compare", "report", "push")
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command line's parser."""
-    main = argparse.ArgumentParser(
-        prog="evaluate/main.py", description=__doc__, formatter_class=Help
-    )
-    commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, command in COMMANDS.items():
-        import_module(f"evaluate.commands.{name}").arguments(
-            commands.add_parser(
-                name, help=command.purpose, description=command.purpose, formatter_class=Help
-            )
-        )
-    return main
+def _command(name: str, purpose: str) -> Command:
+    """Return a command: evaluate/commands/<name>.py holds its flags, and what it runs."""
+
+    def add_flags(parser: argparse.ArgumentParser) -> None:
+        import_module(f"evaluate.commands.{name}").arguments(parser)
+
+    def run(options: argparse.Namespace) -> None:
+        import_module(f"evaluate.commands.{name}").run(options)
+
+    return Command(purpose, add_flags, run)
 
 
-def main(argv: list[str]) -> int:
+COMMANDS = {name: _command(name, purpose) for name, purpose in PURPOSES.items()}
+
+
+def main(words: list[str]) -> int:
     """Run a command and return the exit status."""
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     logging.getLogger("openTSNE").setLevel(logging.WARNING)  # which method it takes
-    if argv and argv[0] not in COMMANDS and not argv[0].startswith("-"):
-        return report(no_command(argv[0], COMMANDS))
-    options = parser().parse_args(argv)
-    start = time.perf_counter()
-    say_encoder(options)
     try:
-        import_module(f"evaluate.commands.{options.command}").run(options)
-        if COMMANDS[options.command].recorded and not vars(options).get("check"):
+        name, options = read_command("evaluate/main.py", __doc__, COMMANDS, words)
+        start = time.perf_counter()
+        say_encoder(options)
+        COMMANDS[name].run(options)
+        if name not in UNRECORDED and not vars(options).get("check"):
             from evaluate.results import record
 
-            record(options.out, argv, time.perf_counter() - start)
+            record(options.out, words, time.perf_counter() - start)
             page = "report.html"
             say_next(["python", "evaluate/main.py", "report", options.out, "--out", page])
     except (ValueError, OSError, RuntimeError) as error:

@@ -150,7 +150,7 @@ def _work(entry: Entry, out: Path, settings: Settings, lent: list[str], threads:
     try:
         extract_slide(entry, out, settings)
     except OSError as error:
-        print(f"{entry.slide}: its outcome cannot be written: {error}", file=sys.stderr)
+        log.error("%s: its outcome cannot be written: %s", entry.slide, error)
         sys.exit(CANNOT_WRITE)
 
 

@@ -36,8 +36,9 @@ from extract.ledger import Settings
 from extract.segment.flags import add_flags, read_flags
 from extract.segment.matching import with_files
 from extract.slides import Entry, list_slides
+from extract.summary import summarise
+from shards.command_line import Command, read_command
 from shards.errors import report
-from shards.progress import say_next
 from shards.scale import check_mpp
 from shards.schema import CODECS
 
@@ -50,153 +51,116 @@ SEGMENTERS = (
 CURE_FLAG = "it is not the objective's power: 40X is --mpp 0.25"
 
 
-def main() -> int:
+def main(words: list[str]) -> int:
     """Run the command line and return its exit code."""
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    commands = {"status": status, "sheet": sheet, "train-segmenter": train_segmenter}
-    name = sys.argv[1] if len(sys.argv) > 1 else ""
     try:
-        return commands[name](sys.argv[2:]) if name in commands else extract(sys.argv[1:])
+        name, options = read_command(
+            "extract/main.py", __doc__, COMMANDS, words, "extract", paths=True
+        )
+        return COMMANDS[name].run(options) or 0
     except (OSError, ValueError) as error:
         return report(error)
 
 
-def extract(words: list[str]) -> int:
-    """Run the plain command, which extracts."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def extract_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `extract`."""
     add_slides(parser)
-    parser.add_argument("--out", type=Path, required=True, help="the cells folder")
-    parser.add_argument("--segmenter", choices=SEGMENTERS, default="hoverfast")
-    parser.add_argument("--any-scale", action="store_true", help="take slides that are not 40X")
-    parser.add_argument("--cells-per-slide", type=int, help="keep so many, drawn at random")
-    parser.add_argument("--codec", choices=CODECS, default="jpeg", help="of the crops")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--part", type=int, default=0, help="which part of the list, from 0")
-    parser.add_argument("--parts", type=int, default=1, help="into how many the list is cut")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--overwrite", action="store_true", help="extract finished slides anew")
+    cells = parser.add_argument_group("cells")
+    cells.add_argument("--out", type=Path, required=True, help="the cells folder")
+    cells.add_argument(
+        "--segmenter", choices=SEGMENTERS, default="hoverfast", help="what finds the nuclei"
+    )
+    cells.add_argument("--any-scale", action="store_true", help="take slides that are not 40X")
+    cells.add_argument(
+        "--cells-per-slide", type=int, help="keep so many, drawn at random (default: all)"
+    )
+    cells.add_argument("--codec", choices=CODECS, default="jpeg", help="of the crops")
+    cells.add_argument("--seed", type=int, default=0, help="of every draw")
     add_flags(parser)
-    arguments = parser.parse_args(words)
-    if not 0 <= arguments.part < arguments.parts:
-        parser.error(f"--part {arguments.part} of --parts {arguments.parts}: count from 0")
-    if arguments.workers < 1:
-        parser.error(f"--workers {arguments.workers}: at least 1 is needed")
-    if arguments.cells_per_slide is not None and arguments.cells_per_slide < 1:
-        parser.error(f"--cells-per-slide {arguments.cells_per_slide}: at least 1")
+    run = parser.add_argument_group("run")
+    run.add_argument(
+        "--workers", type=int, default=len(os.sched_getaffinity(0)), help="slides at once"
+    )
+    run.add_argument("--part", type=int, default=0, help="which part of the list, from 0")
+    run.add_argument("--parts", type=int, default=1, help="into how many the list is cut")
+    run.add_argument("--overwrite", action="store_true", help="extract finished slides anew")
+
+
+def extract(options: argparse.Namespace) -> int:
+    """Find the nuclei of slides and cut them out; return 1 if some slides failed."""
+    if not 0 <= options.part < options.parts:
+        raise ValueError(f"--part {options.part} of --parts {options.parts}: count from 0")
+    if options.workers < 1:
+        raise ValueError(f"--workers {options.workers}: at least 1 is needed")
+    if options.cells_per_slide is not None and options.cells_per_slide < 1:
+        raise ValueError(f"--cells-per-slide {options.cells_per_slide}: at least 1")
     settings = Settings(
-        segmenter=arguments.segmenter,
-        codec=arguments.codec,
-        seed=arguments.seed,
-        cells_per_slide=arguments.cells_per_slide,
-        any_scale=arguments.any_scale,
-        **read_flags(arguments, parser),
+        segmenter=options.segmenter,
+        codec=options.codec,
+        seed=options.seed,
+        cells_per_slide=options.cells_per_slide,
+        any_scale=options.any_scale,
+        **read_flags(options),
     )
-    entries = with_files(listed(arguments, parser), settings.masks, settings.imported)
-    entries = entries[arguments.part :: arguments.parts]
-    records = extract_cohort(
-        entries, arguments.out, settings, arguments.workers, arguments.overwrite
-    )
-    return summarise(records, arguments.out)
+    entries = with_files(listed(options), settings.masks, settings.imported)
+    entries = entries[options.part :: options.parts]
+    records = extract_cohort(entries, options.out, settings, options.workers, options.overwrite)
+    return summarise(records, options.out)
 
 
 def add_slides(parser: argparse.ArgumentParser, needed: bool = True) -> None:
     """Add the flags that say which slides."""
-    parser.add_argument(
+    group = parser.add_argument_group("slides")
+    group.add_argument(
         "slides",
         type=Path,
         nargs=None if needed else "?",
         help="folder, CSV (path[,slide_id,project,mpp,case]), GDC manifest or slide",
     )
-    parser.add_argument("--slides-root", type=Path, help="where gdc-client put a manifest's files")
-    parser.add_argument("--sample-sheet", type=Path, help="of the GDC: gives project and case")
-    parser.add_argument(
+    group.add_argument("--slides-root", type=Path, help="where gdc-client put a manifest's files")
+    group.add_argument("--sample-sheet", type=Path, help="of the GDC: gives project and case")
+    group.add_argument(
         "--frozen", action="store_true", help="take TS, BS and MS slides of folders and manifests"
     )
-    parser.add_argument("--verify-md5", action="store_true", help="of manifests; reads every byte")
-    parser.add_argument("--mpp", type=float, help="µm/px of slides for which the CSV gives none")
+    group.add_argument("--verify-md5", action="store_true", help="of manifests; reads every byte")
+    group.add_argument("--mpp", type=float, help="µm/px of slides for which the CSV gives none")
 
 
-def listed(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Entry]:
+def listed(options: argparse.Namespace) -> list[Entry]:
     """List the slides that the flags of `add_slides` name."""
-    if arguments.mpp is not None:
-        check_mpp(arguments.mpp, f"with --mpp {arguments.mpp:g} slides", CURE_FLAG)
+    if options.mpp is not None:
+        check_mpp(options.mpp, f"with --mpp {options.mpp:g} slides", CURE_FLAG)
     return list_slides(
-        arguments.slides,
-        arguments.mpp,
-        arguments.slides_root,
-        arguments.sample_sheet,
-        arguments.frozen,
-        arguments.verify_md5,
+        options.slides,
+        options.mpp,
+        options.slides_root,
+        options.sample_sheet,
+        options.frozen,
+        options.verify_md5,
     )
 
 
-def summarise(records: list[dict], out: Path) -> int:
-    """Print what became of the slides; return the exit code."""
-    outcomes = {"done": [], "skipped": [], "failed": []}
-    for record in records:
-        outcomes[record["outcome"]].append(record)
-    for outcome in ("skipped", "failed"):
-        for record in outcomes[outcome]:
-            print(f"{outcome}: {record['slide']}: {record['reason']}")
-    done = outcomes["done"]
-    empty = [record for record in done if not record["fates"]["kept"]]
-    for record in empty:
-        print(f"no cells: {record['slide']}: {record['reason'] or 'no nucleus was kept'}")
-    fates: dict[str, int] = {}
-    for record in done:
-        for fate, count in record["fates"].items():
-            fates[fate] = fates.get(fate, 0) + count
-    counts = ", ".join(f"{count} {fate}" for fate, count in fates.items() if count)
-    passed_over, where = Counter(), 0
-    for record in done:
-        left_out = record.get("segmentation", {}).get("left_out", {})
-        passed_over.update(left_out)
-        where += bool(left_out)
-    if passed_over:
-        said = ", ".join(f"{count} {reason}" for reason, count in passed_over.items())
-        print(f"passed over in the segmentations of {where} slides: {said}")
-    marked = [r["segmentation"]["marked"] for r in done if "marked" in r.get("segmentation", {})]
-    if marked:
-        slide, tissue = ([shares[of] for shares in marked] for of in ("slide", "tissue"))
-        print(
-            f"masks mark {min(slide):.0%} to {max(slide):.0%} of a slide, {min(tissue):.0%} to "
-            f"{max(tissue):.0%} of its tissue, {sorted(tissue)[len(tissue) // 2]:.0%} at the median"
-        )
-    print(
-        f"{out}: {len(done)} slides done, {len(outcomes['skipped'])} skipped, "
-        f"{len(outcomes['failed'])} failed; {sum(fates.values())} nuclei detected"
-        + (f" = {counts}" if counts else "")
-        + (f"; {len(empty)} of the slides done have no cells" if empty else "")
-    )
-    if outcomes["failed"]:
-        print("once the causes are removed, the same command tries the failed ones again")
-    elif sum(fates.values()):
-        say_next(
-            ["python", "extract/main.py", "sheet", out, "--out", f"{out}-sheet"],
-            ["python", "shards/main.py", "mix", out, "--out", "shards/"],
-        )
-    return 1 if outcomes["failed"] else 0
-
-
-def status(words: list[str]) -> int:
-    """Say what became of every slide; return 1 if any is to be submitted again."""
-    from extract.status import AGAIN, describe, survey, write_status
-
-    parser = argparse.ArgumentParser(
-        prog="main.py status",
-        description="Check the cells of every slide against its record, print a table, and write "
-        "slides.parquet, slides.csv and resubmit.csv. Exit code 1: some are to be resubmitted.",
+def status_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `status`."""
+    parser.description = (
+        "Check the cells of every slide against its record, print a table, and write\n"
+        "slides.parquet, slides.csv and resubmit.csv. Exit code 1: some are to be resubmitted."
     )
     parser.add_argument("cells", type=Path, help="folder that extract wrote")
     add_slides(parser, needed=False)
-    parser.add_argument("--out", type=Path, help="folder of the tables [<cells>-status]")
-    parser.add_argument("--digests", action="store_true", help="read the tars whole: SHA-256")
-    arguments = parser.parse_args(words)
-    out = arguments.out or arguments.cells.with_name(f"{arguments.cells.resolve().name}-status")
-    entries = listed(arguments, parser) if arguments.slides else None
-    rows = survey(arguments.cells, entries, arguments.digests)
+    group = parser.add_argument_group("run")
+    group.add_argument("--out", type=Path, help="folder of the tables (default: <cells>-status)")
+    group.add_argument("--digests", action="store_true", help="read the tars whole: SHA-256")
+
+
+def status(options: argparse.Namespace) -> int:
+    """Say what became of every slide; return 1 if any is to be submitted again."""
+    from extract.status import AGAIN, describe, survey, write_status
+
+    out = options.out or options.cells.with_name(f"{options.cells.resolve().name}-status")
+    entries = listed(options) if options.slides else None
+    rows = survey(options.cells, entries, options.digests)
     write_status(rows, out)
     print(describe(rows))
     print(f"tables: {out}/slides.parquet, {out}/slides.csv")
@@ -205,38 +169,57 @@ def status(words: list[str]) -> int:
     if entries is None:
         print("slides that left no record are not known here: name the list of slides as well")
     if again:
-        print(f"to resubmit: python extract/main.py {out}/resubmit.csv --out {arguments.cells}")
+        print(f"to resubmit: python extract/main.py {out}/resubmit.csv --out {options.cells}")
     if counts["broken"]:
         print("broken ones are done anew with --overwrite")
     return 1 if again else 0
 
 
-def train_segmenter(words: list[str]) -> int:
-    """Train the network segmenter."""
-    from extract.network.command import train_segmenter
-
-    return train_segmenter(words)
-
-
-def sheet(words: list[str]) -> int:
-    """Write the page to look at."""
-    from extract.contact_sheet import write_sheet
-
-    parser = argparse.ArgumentParser(
-        prog="main.py sheet",
-        description="Write one HTML page that shows what was extracted: nuclei on each slide, "
-        "outlines at full resolution, crops kept and dropped, counts.",
+def sheet_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `sheet`."""
+    parser.description = (
+        "Write one HTML page that shows what was extracted: nuclei on each slide, outlines at\n"
+        "full resolution, crops kept and dropped, counts."
     )
     parser.add_argument("cells", type=Path, help="folder that extract wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder of the page")
     parser.add_argument("--slides", type=int, default=40, help="show so many, drawn at random")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args(words)
-    if arguments.slides < 1:
-        parser.error(f"--slides {arguments.slides}: at least 1")
-    print(write_sheet(arguments.cells, arguments.out, arguments.slides, arguments.seed))
-    return 0
+    parser.add_argument("--seed", type=int, default=0, help="of the draw")
 
+
+def sheet(options: argparse.Namespace) -> None:
+    """Write the page to look at."""
+    from extract.contact_sheet import write_sheet
+
+    if options.slides < 1:
+        raise ValueError(f"--slides {options.slides}: at least 1")
+    print(write_sheet(options.cells, options.out, options.slides, options.seed))
+
+
+def train_segmenter_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `train-segmenter`."""
+    from extract.network.command import add_flags as add
+
+    add(parser)
+
+
+def train_segmenter(options: argparse.Namespace) -> None:
+    """Train the network segmenter."""
+    from extract.network.command import run
+
+    run(options)
+
+
+COMMANDS = {
+    "extract": Command(
+        "find the nuclei of slides and cut them out; also without this word", extract_flags, extract
+    ),
+    "status": Command("what became of each slide, and what to resubmit", status_flags, status),
+    "sheet": Command("a page that shows what was extracted", sheet_flags, sheet),
+    "train-segmenter": Command(
+        "train the network segmenter on outlined nuclei", train_segmenter_flags, train_segmenter
+    ),
+}
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

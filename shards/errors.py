@@ -1,12 +1,11 @@
 """Errors that a user can act on: one sentence each, and an exit code."""
 
-import difflib
 import errno
 import os
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -133,13 +132,6 @@ def explain(error: BaseException) -> str:
     said += dead_link(Path(name)) if isinstance(name, str) else ""
     parts = [f"{name}: " if name else "", said, f"; {CURES[number]}" if number in CURES else ""]
     return "".join(parts)
-
-
-def no_command(name: str, commands: Iterable[str]) -> ValueError:
-    """Return the error of a mistyped command, with the nearest and all there are."""
-    near = difflib.get_close_matches(name, commands, 1)
-    meant = f"; did you mean {near[0]}?" if near else "."
-    return ValueError(f"no command {name!r}{meant} There are {', '.join(commands)}")
 
 
 def report(error: BaseException, prefix: str = "") -> int:

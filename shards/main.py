@@ -19,11 +19,10 @@ if __name__ == "__main__":  # import from the clone's root, not from this folder
 
 import argparse
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from shards.errors import no_command, report
+from shards.command_line import Command, read_command
+from shards.errors import report
 from shards.progress import say_next
 
 BALANCES = ("slide", "project", "none")  # of shards/selection.py, whose import takes a while
@@ -33,34 +32,11 @@ FAULTS = 100  # printed one by one; of more only the number
 def main(words: list[str]) -> int:
     """Run the command line; return 0, 1 for faults or a full disk, 2 for input it cannot use."""
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    if words and words[0] not in COMMANDS and not words[0].startswith("-"):
-        return report(no_command(words[0], COMMANDS))
-    arguments = _parser().parse_args(words)
     try:
-        return COMMANDS[arguments.command].run(arguments)
+        name, options = read_command("shards/main.py", __doc__, COMMANDS, words)
+        return COMMANDS[name].run(options) or 0
     except (OSError, ValueError) as error:
         return report(error)
-
-
-class Help(argparse.RawDescriptionHelpFormatter):
-    """Help that ends in the default where there is one."""
-
-    def _get_help_string(self, action: argparse.Action) -> str:
-        said = action.help or ""
-        hidden = action.default is None or action.default is False
-        if action.option_strings and not hidden and action.default != argparse.SUPPRESS:
-            said += " (default: %(default)s)"
-        return said
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("shards/main.py", description=__doc__, formatter_class=Help)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, command in COMMANDS.items():
-        purpose = command.purpose
-        flags = commands.add_parser(name, help=purpose, description=purpose, formatter_class=Help)
-        command.add_flags(flags)
-    return parser
 
 
 def _mix_flags(flags: argparse.ArgumentParser) -> None:
@@ -123,7 +99,7 @@ def _info_flags(flags: argparse.ArgumentParser) -> None:
     )
 
 
-def _mix(arguments: argparse.Namespace) -> int:
+def _mix(arguments: argparse.Namespace) -> None:
     from shards.mix.mix import mix
 
     info = mix(
@@ -143,10 +119,9 @@ def _mix(arguments: argparse.Namespace) -> int:
             f"in {len(info['shards'])} shards"
         )
         say_next(["torchrun", "train/main.py", "--data", arguments.out, "--out", "runs/first"])
-    return 0
 
 
-def _select(arguments: argparse.Namespace) -> int:
+def _select(arguments: argparse.Namespace) -> None:
     from shards.selection import select
 
     chosen = select(
@@ -165,7 +140,6 @@ def _select(arguments: argparse.Namespace) -> int:
     )
     mix = ["python", "shards/main.py", "mix", arguments.cells, "--selection", arguments.out]
     say_next([*mix, "--out", "shards/"])
-    return 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:
@@ -179,7 +153,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     return 1 if count else 0
 
 
-def _info(arguments: argparse.Namespace) -> int:
+def _info(arguments: argparse.Namespace) -> None:
     from shards.contents import describe, write_sheet
     from shards.read import Shards
 
@@ -188,16 +162,6 @@ def _info(arguments: argparse.Namespace) -> int:
     sheet = arguments.sheet or shards.folder / "contact.png"
     write_sheet(shards, sheet)
     print(f"  examples  {sheet}")
-    return 0
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command: what it is for, its flags, and what it runs."""
-
-    purpose: str
-    add_flags: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], int]
 
 
 COMMANDS = {

@@ -16,12 +16,12 @@ if __name__ == "__main__":  # import from the clone's root, not from this folder
 
     say_what_is_missing()
 
-import argparse
 import csv
 import json
 from collections import Counter
 from pathlib import Path
 
+from shards.command_line import program_parser
 from shards.errors import report
 from shards.write import atomic
 from slurm.campaign import FINAL, open_campaign
@@ -29,9 +29,7 @@ from slurm.campaign import FINAL, open_campaign
 
 def main() -> int:
     """Run the command line; return 1 if the cohort is not closed."""
-    parser = argparse.ArgumentParser(
-        "slurm/admit.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = program_parser("slurm/admit.py", __doc__)
     parser.add_argument("out", type=Path, help="folder of the campaign")
     out = parser.parse_args().out
     try:
@@ -58,8 +56,7 @@ def admit(out: Path) -> int:
         print(f"{slide}: {reason}")
     verdict = f"{len(failed)} of {len(rows)} slides failed, TOLERATED_SLIDES allow {allowed}"
     if len(failed) > allowed:
-        print(f"error: {verdict}; slurm/submit.sh tries them again")
-        return 1
+        return report(RuntimeError(f"{verdict}; slurm/submit.sh tries them again"))
     with atomic(out / "cohort.json", "w") as file:
         counts = Counter(row["outcome"] for row in rows)
         json.dump({"slides": len(rows), "outcomes": counts, "failed": failed}, file, indent=1)

@@ -17,24 +17,26 @@ if __name__ == "__main__":  # import from the clone's root, not from this folder
 
     say_what_is_missing()
 
-import argparse
+import logging
 import shlex
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
+from shards.command_line import program_parser
 from shards.errors import report
 from shards.write import atomic
 from slurm.campaign import Campaign, begin, check_flags, check_probe, survey
 from slurm.jobs import ARRAYS, HELD, Task, array, read_queue
 from slurm.settings import WORDS, Settings, check_settings, read_settings
 
+log = logging.getLogger(__name__)
+
 
 def main() -> int:
     """Run the command line; return 0, or 2 for settings that cannot be used."""
-    parser = argparse.ArgumentParser(
-        "slurm/plan.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    parser = program_parser("slurm/plan.py", __doc__)
     parser.add_argument("--queue", type=Path, required=True, help="what squeue printed")
     parser.add_argument("--partitions", type=Path, help="what sinfo printed: one a line")
     parser.add_argument("--max-array", type=int, help="MaxArraySize of the cluster")
@@ -47,7 +49,7 @@ def main() -> int:
             raise ValueError("\n".join(errors))
         known = arguments.partitions.read_text().split() if arguments.partitions else None
         for remark in unchecked(settings, known):
-            print(f"warning: {remark}", file=sys.stderr)
+            log.warning("warning: %s", remark)
         queue = arguments.queue.read_text()
         campaign = prepare(settings, arguments.max_array, arguments.dry_run, queue)
         tasks = read_queue(queue, campaign.id)
@@ -57,7 +59,7 @@ def main() -> int:
     except OSError as error:
         return report(error)
     for remark in remarks:
-        print(remark, file=sys.stderr)
+        log.warning("%s", remark)
     print("\n".join([f"campaign {campaign.id} - -", *lines]))
     return 0
 

@@ -100,7 +100,7 @@ class Settings:
         said = io.StringIO()
         try:
             with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
-                return parse(words, "")[0]
+                return parse(words)[0]
         except SystemExit as error:
             reason = said.getvalue().strip().splitlines()
             raise ValueError(reason[-1] if reason else "no flags of train/main.py") from error

@@ -30,6 +30,7 @@ import numpy as np
 
 from extract.ledger import Settings, is_finished, record_outcome
 from extract.slides import Entry, list_slides
+from shards.command_line import program_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 MOST = 50  # submissions; more, and something is wrong
@@ -55,11 +56,7 @@ class Tally:
 
 def main() -> int:
     """Run the command line; return 1 if slides were lost or done twice."""
-    parser = argparse.ArgumentParser(
-        "slurm/simulate.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = program_parser("slurm/simulate.py", __doc__)
     for flag, default, what in (
         ("--slides", 10_000, "how many"),
         ("--per-task", 20, "slides a task"),
@@ -67,8 +64,7 @@ def main() -> int:
         ("--preemptions", 0.10, "share of tasks"),
         ("--seed", 0, "of failures and preemptions"),
     ):
-        said = f"{what} (default: {default})"
-        parser.add_argument(flag, type=type(default), default=default, help=said)
+        parser.add_argument(flag, type=type(default), default=default, help=what)
     arguments = parser.parse_args()
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # every record is fsynced
     with tempfile.TemporaryDirectory(dir=memory) as folder:

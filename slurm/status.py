@@ -16,11 +16,12 @@ if __name__ == "__main__":  # import from the clone's root, not from this folder
 
     say_what_is_missing()
 
-import argparse
+import logging
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from shards.command_line import program_parser
 from shards.errors import report
 from slurm.campaign import FINAL, Campaign, open_campaign, outcomes, survey
 from slurm.jobs import (
@@ -35,6 +36,8 @@ from slurm.jobs import (
 )
 
 SHOWN = 20  # failed tasks of a job
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -58,16 +61,15 @@ class JobState:
 
 def main() -> int:
     """Run the command line and return its exit code."""
-    parser = argparse.ArgumentParser(
-        "slurm/status.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    parser = program_parser("slurm/status.py", __doc__)
     parser.add_argument("out", type=Path, help="folder of the campaign")
     out = parser.parse_args().out
     try:
         campaign = open_campaign(out)
         queue = ask_queue()
         if queue is None:
-            print("no squeue here: what is queued or running counts as failed or missing")
+            log.warning("no squeue here: what is queued or running counts as failed or missing")
         accounts = ask_accounting(campaign.id, campaign.chain)
         found = outcomes(campaign)
         states = job_states(campaign, found, read_queue(queue or "", campaign.id), accounts)

@@ -6,6 +6,7 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
+from shards.command_line import program_parser
 from train.config import RECIPES, DinoConfig, MocoConfig, configure, owners
 from train.config_file import kept_defaults, read_settings
 from train.settings import Data, Model, Optimisation, Run, flag
@@ -13,51 +14,54 @@ from train.settings import Data, Model, Optimisation, Run, flag
 SHARED = (Data, Model, Optimisation, Run)
 
 
-def parse(
-    arguments: list[str], description: str
-) -> tuple[MocoConfig | DinoConfig, argparse.Namespace]:
-    """Read the settings from flags and, with --config, from an earlier run's config.json.
+def parse(words: list[str]) -> tuple[MocoConfig | DinoConfig, argparse.Namespace]:
+    """Read the settings of a training from its flags; what is returned and raised as of `read`.
+
+    Raises:
+        SystemExit: an unknown flag.
+    """
+    parser = program_parser("train/main.py", None)
+    add_flags(parser)
+    return read(parser.parse_args(words))
+
+
+def read(options: argparse.Namespace) -> tuple[MocoConfig | DinoConfig, argparse.Namespace]:
+    """Tell the settings by flags and, with --config, by an earlier run's config.json.
 
     Args:
-        arguments: of the command line.
-        description: of the command, for --help.
+        options: what a parser with `add_flags` has read.
 
     Returns:
         The settings and the flags that are no settings (overwrite, dry_run).
 
     Raises:
-        ValueError: an unknown key in the file, or settings that cannot be meant.
-        SystemExit: an unknown flag, or --help.
+        ValueError: no --data or --out, an unknown key in the file, or settings that cannot be
+            meant.
     """
-    parser = make_parser(description)
-    given = vars(parser.parse_args(arguments))
+    given = dict(vars(options))
     rest = argparse.Namespace(**{k: given.pop(k) for k in ("overwrite", "dry_run")})
     path = given.pop("config")
     settings = (read_settings(path) if path else {}) | given
     missing = [f"--{name}" for name in ("data", "out") if name not in settings]
     if missing:
-        parser.error(f"needed: {', '.join(missing)}")
+        raise ValueError(f"train/main.py needs {' and '.join(missing)}; --help lists all flags")
     if not rest.overwrite:
         settings = kept_defaults(settings) | settings
     return configure(**settings), rest
 
 
-def make_parser(description: str) -> argparse.ArgumentParser:
-    """Return a parser with a flag for each setting of any method; none has a default."""
-    parser = argparse.ArgumentParser(
-        prog="train/main.py",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add a flag for each setting of any method; none has a default."""
+    run = parser.add_argument_group(Run.__doc__)
+    run.add_argument(
         "--config", type=Path, help="an earlier run's config.json, whose settings are the defaults"
     )
-    parser.add_argument("--overwrite", action="store_true", help="start the run anew")
-    parser.add_argument(
+    run.add_argument("--overwrite", action="store_true", help="start the run anew")
+    run.add_argument(
         "--dry-run", action="store_true", help="say what would be done and what it takes, and end"
     )
     for title, members in _groups():
-        group = parser.add_argument_group(title)
+        group = run if title == run.title else parser.add_argument_group(title)
         for one in members:
             kind: dict[str, Any] = {"type": one.type}
             words = RECIPES if one.name == "method" else one.metadata["choices"]
@@ -67,7 +71,6 @@ def make_parser(description: str) -> argparse.ArgumentParser:
                 kind = {"metavar": "{" + ",".join(words) + "}"}
             text = f"{one.metadata['help']}{_default(one)}".replace("%", "%%")
             group.add_argument(flag(one.name), default=argparse.SUPPRESS, help=text, **kind)
-    return parser
 
 
 def _groups() -> Iterator[tuple[str, list[Field]]]:

@@ -28,21 +28,20 @@ import argparse
 import logging
 from pathlib import Path
 
-from shards.errors import no_command, report
+from shards.command_line import Command, read_command
+from shards.errors import report
 from shards.progress import say_next
-from train.flags import parse
+from train import flags
 from train.policy import POLICIES
 
+log = logging.getLogger(__name__)
 
-def main(arguments: list[str]) -> int:
+
+def main(words: list[str]) -> int:
     """Run the command line and return its exit code."""
-    name = "train"  # also where flags come at once
-    if arguments and not arguments[0].startswith("-"):
-        name, *arguments = arguments
     try:
-        if name not in COMMANDS:
-            raise no_command(name, COMMANDS)
-        return COMMANDS[name][0](arguments)
+        name, options = read_command("train/main.py", __doc__, COMMANDS, words, "train")
+        return COMMANDS[name].run(options) or 0
     except (OSError, ValueError) as error:
         rank = os.environ.get("RANK", "0")
         # What cannot be used all ranks find alike; a disk may fail one of them.
@@ -51,10 +50,9 @@ def main(arguments: list[str]) -> int:
         return report(error, f"rank {rank}: " if rank != "0" else "")
 
 
-def train(arguments: list[str]) -> int:
-    """Train an encoder, or say what training would take; the default."""
-    about = "commands:\n" + "".join(f"  {n:8}{purpose}\n" for n, (_, purpose) in COMMANDS.items())
-    config, flags = parse(arguments, f"{__doc__}\n{about}")
+def train(options: argparse.Namespace) -> int:
+    """Train an encoder, or say what training would take."""
+    config, rest = flags.read(options)
     from train.batches import Unreadable  # torch takes seconds: not for --help
     from train.distributed import is_alone, start, stop
     from train.dry_run import describe
@@ -65,17 +63,17 @@ def train(arguments: list[str]) -> int:
     level = logging.WARNING if world.rank else logging.INFO
     logging.basicConfig(format="%(message)s", level=level)
     try:
-        if flags.dry_run:
+        if rest.dry_run:
             description = describe(config, world.size, world.device)
             if world.rank == 0:
                 print(description)
         else:
-            ended = train_encoder(config, world, flags.overwrite)
+            ended = train_encoder(config, world, rest.overwrite)
             if ended and world.rank == 0:
                 say_where(Path(config.out))
     except (Diverged, Collapsed, Unreadable) as error:
-        print(f"error: rank {world.rank}: {error}", file=sys.stderr)
-        return 2 if isinstance(error, Unreadable) else 1
+        code = report(error, f"rank {world.rank}: ")
+        return 2 if isinstance(error, Unreadable) else code
     except RuntimeError as error:
         import torch
 
@@ -83,11 +81,10 @@ def train(arguments: list[str]) -> int:
             from train.memory import out_of_memory
 
             said = out_of_memory(config, world.device)
-            print(f"error: rank {world.rank}: {said}", file=sys.stderr)
-            return 1
+            return report(RuntimeError(said), f"rank {world.rank}: ")
         if not is_alone(error):
             raise
-        print(f"rank {world.rank}: another rank has ended; it says why", file=sys.stderr)
+        log.warning("rank %d: another rank has ended; it says why", world.rank)
         return 1
     finally:
         stop()
@@ -104,52 +101,50 @@ def say_where(out: Path) -> None:
     )
 
 
-def plot(arguments: list[str]) -> int:
-    """Draw the curves of runs."""
-    parser = argparse.ArgumentParser(prog="train/main.py plot", description=plot.__doc__)
+def plot_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `plot`."""
     parser.add_argument("runs", type=Path, nargs="+", help="folders of runs")
-    parser.add_argument("--out", type=Path, help="PNG; the first run's curves.png by default")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--out", type=Path, help="PNG (default: the first run's curves.png)")
+
+
+def plot(options: argparse.Namespace) -> None:
+    """Draw the curves of runs."""
     from train.plot import plot as draw_curves
 
     out = options.out or options.runs[0] / "curves.png"
     draw_curves(options.runs, out)
     print(out)
-    return 0
 
 
-def views(arguments: list[str]) -> int:
-    """Draw a contact sheet of views (paper, Fig. 5)."""
-    parser = argparse.ArgumentParser(prog="train/main.py views", description=views.__doc__)
+def views_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `views`."""
     parser.add_argument("--data", required=True, help="folder of shards")
     parser.add_argument(
         "--policy",
         nargs="+",
+        choices=POLICIES,
         default=list(POLICIES),
         metavar="P",
-        help=f"some of {', '.join(POLICIES)}; all by default",
+        help="columns, by name",
     )
-    parser.add_argument("--cells", type=int, default=8, help="rows; default %(default)s")
-    parser.add_argument(
-        "--views", type=int, default=4, help="of each cell and policy; default %(default)s"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of cells and draws; default %(default)s"
-    )
+    parser.add_argument("--cells", type=int, default=8, help="rows")
+    parser.add_argument("--views", type=int, default=4, help="of each cell and policy")
+    parser.add_argument("--seed", type=int, default=0, help="of cells and draws")
     parser.add_argument("--out", type=Path, required=True, help="PNG")
-    options = parser.parse_args(arguments)
+
+
+def views(options: argparse.Namespace) -> None:
+    """Draw a contact sheet of views (paper, Fig. 5)."""
     from train.view_sheet import write_sheet
 
     write_sheet(
         options.data, options.policy, options.cells, options.views, options.seed, options.out
     )
     print(options.out)
-    return 0
 
 
-def export(arguments: list[str]) -> int:
-    """Write a run's encoder into a folder of its own, to give away."""
-    parser = argparse.ArgumentParser(prog="train/main.py export", description=export.__doc__)
+def export_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `export`."""
     parser.add_argument("run", help="folder of a run, or of an encoder")
     parser.add_argument("--out", type=Path, required=True, help="folder, e.g. encoders/lemon-NAME")
     parser.add_argument("--float16", action="store_true", help="half the size")
@@ -158,20 +153,24 @@ def export(arguments: list[str]) -> int:
         type=Path,
         help="folder that `evaluate/main.py prepare` wrote; its k-NN score goes into config.json",
     )
-    options = parser.parse_args(arguments)
+
+
+def export(options: argparse.Namespace) -> None:
+    """Write a run's encoder into a folder of its own, to give away."""
     from train.export import export as write
 
     facts = write(options.run, options.out, options.float16, options.probe)
     size = (options.out / "model.safetensors").stat().st_size / 1e6
     print(f"{options.out}: {size:.1f} MB" + (f", {facts['knn']}" if "knn" in facts else ""))
-    return 0
 
 
 COMMANDS = {
-    "train": (train, "train an encoder; also without this word"),
-    "plot": (plot, "draw the curves of runs"),
-    "views": (views, "draw a contact sheet of views (paper, Fig. 5)"),
-    "export": (export, "write a run's encoder into a folder of its own, to give away"),
+    "train": Command("train an encoder; also without this word", flags.add_flags, train),
+    "plot": Command("draw the curves of runs", plot_flags, plot),
+    "views": Command("draw a contact sheet of views (paper, Fig. 5)", views_flags, views),
+    "export": Command(
+        "write a run's encoder into a folder of its own, to give away", export_flags, export
+    ),
 }
 
 if __name__ == "__main__":

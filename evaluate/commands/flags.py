@@ -9,17 +9,6 @@ from train.shipped import DEFAULT
 log = logging.getLogger(__name__)
 
 
-class Help(argparse.RawDescriptionHelpFormatter):
-    """Help that ends in the default where there is one."""
-
-    def _get_help_string(self, action: argparse.Action) -> str:
-        said = action.help or ""
-        if action.option_strings and action.default not in (None, False, "", [], "==SUPPRESS=="):
-            shown = " ".join(action.default) if isinstance(action.default, list) else "%(default)s"
-            said += f" (default: {shown})"
-        return said
-
-
 def at_least(low: int):
     """Return a type for argparse: an integer of `low` or more."""
 

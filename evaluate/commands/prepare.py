@@ -8,16 +8,19 @@ from evaluate.commands import flags
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    command.add_argument(
+    data = command.add_argument_group("data")
+    data.add_argument(
         "benchmark",
         metavar="NAME|DIR",
         help="nucls, pannuke, midog25, hest-bowel, hest-breast, hest-lung, xenium, puma, lizard, "
-        "monusac, ocelot, consep, ami-br or folder, with --raw; or the publisher's folder, told by "
-        "what lies in it",
+        "monusac, ocelot, consep, ami-br or folder, with --raw; or the publisher's folder, known "
+        "by what lies in it",
     )
-    command.add_argument("--raw", metavar="DIR", help="the publisher's folder")
-    command.add_argument("--out", type=Path, metavar="DIR", help="the folder to write to")
-    command.add_argument(
+    data.add_argument("--raw", metavar="DIR", help="the publisher's folder")
+    data.add_argument(
+        "--out", type=Path, metavar="DIR", help="the folder to write to; needed but with --try"
+    )
+    data.add_argument(
         "--try",
         dest="tried",
         action="store_true",
@@ -27,13 +30,15 @@ def arguments(command: argparse.ArgumentParser) -> None:
         "what the paper leaves open",
         "Each benchmark takes some; its default is in `evaluate/benchmarks/` and in its notes.",
     )
-    rules.add_argument("--view", type=flags.at_least(8), metavar="PX", help="side of a crop (40)")
+    rules.add_argument(
+        "--view", type=flags.at_least(8), metavar="PX", help="side of a crop (default: 40)"
+    )
     rules.add_argument("--mpp", type=float, help="scale of the publisher's images, µm/px")
     rules.add_argument("--window", help="side that must lie in the image: 60, or 60@0.2 (µm/px)")
     rules.add_argument(
         "--centre", "--center", choices=("box", "centroid"), help="of an outline: the crop's"
     )
-    rules.add_argument("--duplicates", choices=("keep", "drop"), help="midog25 (keep)")
+    rules.add_argument("--duplicates", choices=("keep", "drop"), help="midog25 (default: keep)")
     rules.add_argument(
         "--images",
         type=Path,
@@ -44,14 +49,18 @@ def arguments(command: argparse.ArgumentParser) -> None:
     rules.add_argument(
         "--predicted",
         choices=("drop", "keep"),
-        help="folder: QuPath's objects as a classifier said, unchanged (drop)",
+        help="folder: QuPath's objects as a classifier said, unchanged (default: drop)",
     )
     rules.add_argument("--outline", choices=("nucleus", "cell"), help="hest: the centre's")
-    rules.add_argument("--cells", type=flags.at_least(1), help="hest: drawn per slide (10000)")
-    rules.add_argument("--genes", type=flags.at_least(1), help="hest: most expressed ones (50)")
-    rules.add_argument("--quality", type=float, help="hest: least qv of a transcript (20)")
+    rules.add_argument(
+        "--cells", type=flags.at_least(1), help="hest: drawn per slide (default: 10000)"
+    )
+    rules.add_argument(
+        "--genes", type=flags.at_least(1), help="hest: most expressed ones (default: 50)"
+    )
+    rules.add_argument("--quality", type=float, help="hest: least qv of a transcript (default: 20)")
     rules.add_argument("--slides", nargs="+", metavar="ID", help="hest: instead of the paper's")
-    rules.add_argument("--seed", dest="draw", type=int, help="hest: of the draw (0)")
+    rules.add_argument("--seed", dest="draw", type=int, help="hest: of the draw (default: 0)")
 
 
 def run(options: argparse.Namespace) -> None:

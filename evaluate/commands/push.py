@@ -6,9 +6,10 @@ from pathlib import Path
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    command.add_argument("run", metavar="RUN", help="a run's folder, or one that holds an encoder")
-    command.add_argument("repository", metavar="OWNER/NAME", help="of the hub; made if absent")
-    command.add_argument("--private", action="store_true", help="make it for its owner only")
+    hub = command.add_argument_group("hub")
+    hub.add_argument("run", metavar="RUN", help="a run's folder, or one that holds an encoder")
+    hub.add_argument("repository", metavar="OWNER/NAME", help="of the hub; made if absent")
+    hub.add_argument("--private", action="store_true", help="make it for its owner only")
     card = command.add_argument_group("model card")
     card.add_argument(
         "--results",

@@ -8,11 +8,14 @@ from evaluate.commands.sheet import draw_sheet
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    command.add_argument("results", type=Path, help="the folder that the other commands wrote to")
-    command.add_argument(
+    page = command.add_argument_group("page")
+    page.add_argument("results", type=Path, help="the folder that the other commands wrote to")
+    page.add_argument(
         "--out", type=Path, required=True, metavar="FILE.html", help="the page to write"
     )
-    command.add_argument(
+    page.add_argument("--title", default="LEMON: what the encoder learnt", help="of the page")
+    more = command.add_argument_group("what else is on it")
+    more.add_argument(
         "--beside",
         type=Path,
         nargs="+",
@@ -20,12 +23,11 @@ def arguments(command: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="add the figures and tables of these folders, as composition/ runs/compare/results",
     )
-    command.add_argument(
+    more.add_argument(
         "--extra", type=Path, nargs="+", default=[], metavar="FILE.png", help="further pictures"
     )
-    command.add_argument("--cells", metavar="DIR", help="add a contact sheet of extracted cells")
-    command.add_argument("--shards", metavar="DIR", help="add one of what was trained on")
-    command.add_argument("--title", default="LEMON: what the encoder learnt", help="of the page")
+    more.add_argument("--cells", metavar="DIR", help="add a contact sheet of extracted cells")
+    more.add_argument("--shards", metavar="DIR", help="add one of what was trained on")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -9,9 +9,9 @@ goes on where it was stopped. What is left out of training is scored at the end.
 """
 
 import argparse
+import dataclasses
 import json
 import logging
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -27,32 +27,38 @@ from shards.write import atomic
 log = logging.getLogger(__name__)
 
 
-def train_segmenter(words: list[str]) -> int:
-    """Run the command; return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="extract/main.py train-segmenter",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
+    parser.description = __doc__
+    data = parser.add_argument_group("data")
+    data.add_argument(
         "fields",
         nargs="+",
         help="folders of fields; FOLDER=0.4 draws four tenths of the patches from it (default: as "
         "many from each)",
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder of weights, log and scores")
-    parser.add_argument(
+    data.add_argument(
         "--leave-out", nargs="*", default=[], help="patterns of fields' names, scored, not seen"
     )
-    parser.add_argument("--init", type=Path, help="checkpoint.pt of another run to start from")
-    parser.add_argument("--save-every", type=int, default=100, help="steps a checkpoint [100]")
-    parser.add_argument("--compile", action="store_true", help="torch.compile: a tenth faster")
-    for name, value in asdict(Training()).items():
-        parser.add_argument(
-            "--" + name.replace("_", "-"), type=type(value), default=value, help=f"[{value}]"
+    run = parser.add_argument_group("run")
+    run.add_argument("--out", type=Path, required=True, help="folder of weights, log and scores")
+    run.add_argument("--init", type=Path, help="checkpoint.pt of another run to start from")
+    run.add_argument("--save-every", type=int, default=100, help="steps a checkpoint")
+    run.add_argument("--compile", action="store_true", help="torch.compile: a tenth faster")
+    training = parser.add_argument_group("training")
+    for one in dataclasses.fields(Training):
+        training.add_argument(
+            "--" + one.name.replace("_", "-"),
+            type=type(one.default),
+            default=one.default,
+            help=one.metadata["help"],
         )
-    arguments = parser.parse_args(words)
-    settings = Training(**{name: getattr(arguments, name) for name in asdict(Training())})
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train the network segmenter, write its weights, and score what was left out."""
+    names = [one.name for one in dataclasses.fields(Training)]
+    settings = Training(**{name: getattr(arguments, name) for name in names})
     folders = [_weighted(word) for word in arguments.fields]
     seen, weights, unseen = [], [], {}
     for folder, weight in folders:
@@ -78,7 +84,7 @@ def train_segmenter(words: list[str]) -> int:
         arguments.compile,
     )
     names = [f"{folder.resolve().name}={weight:g}" for folder, weight in folders]
-    about = {"training": asdict(settings), "fields": names}
+    about = {"training": dataclasses.asdict(settings), "fields": names}
     weights_file = arguments.out / "nuclei.safetensors"
     save_network(network, weights_file, **about, leave_out=arguments.leave_out)
     save_checkpoint(network, arguments.out / "hoverfast.pth")
@@ -89,7 +95,6 @@ def train_segmenter(words: list[str]) -> int:
     for name, values in result.items():
         print(name, ", ".join(f"{key} {value:.3f}" for key, value in values["pooled"].items()))
     print(f"{weights_file}: give it to extract with --hoverfast-model")
-    return 0
 
 
 def score(predictor: Predictor, fields: list[Field]) -> dict:

@@ -3,8 +3,9 @@
 import json
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,28 +23,24 @@ SOBEL = 5  # px, the kernel whose response to the maps is compared as well
 log = logging.getLogger(__name__)
 
 
+def _setting(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
 @dataclass(frozen=True)
 class Training:
-    """Settings of a training run.
+    """Settings of a training run; their help is the command's."""
 
-    Attributes:
-        steps: batches in all.
-        decay: of the steps, at the end, the learning rate falls to 0.
-        batch: patches of 256x256 px.
-        lr: of AdamW.
-        warmup: steps.
-        average: decay of the weights' exponential moving average, which is what is kept.
-        seed: of weights and patches.
-    """
-
-    steps: int = 4000
-    decay: int = 2000
-    batch: int = 4
-    lr: float = 2e-3
-    warmup: int = 100
-    weight_decay: float = 1e-4
-    average: float = 0.998
-    seed: int = 0
+    steps: int = _setting(4000, "batches in all")
+    decay: int = _setting(2000, "of the steps, at the end, in which the learning rate falls to 0")
+    batch: int = _setting(4, "patches of 256x256 px")
+    lr: float = _setting(2e-3, "of AdamW")
+    warmup: int = _setting(100, "steps in which the learning rate rises")
+    weight_decay: float = _setting(1e-4, "of AdamW")
+    average: float = _setting(
+        0.998, "decay of the weights' exponential moving average, which is what is kept"
+    )
+    seed: int = _setting(0, "of weights and patches")
 
 
 def train(

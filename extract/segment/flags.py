@@ -24,16 +24,16 @@ OURS = {"-o", "--outdir", "-m", "--model_path", "-b", "--binmask_dir"}
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of every `--segmenter`."""
-    parser.add_argument(
+    parser.add_argument_group("any --segmenter but import").add_argument(
         "--masks",
-        help="where nuclei are sought (not with import): a folder with an image a slide, or a "
-        "pattern, e.g. 'histoqc/*/*_mask_use.png'",
+        help="where nuclei are sought: a folder with an image a slide, or a pattern, e.g. "
+        "'histoqc/*/*_mask_use.png' (default: in all tissue)",
     )
     hoverfast = parser.add_argument_group("--segmenter hoverfast")
     hoverfast.add_argument(
         "--hoverfast-model",
         help="a checkpoint of HoverFast's (.pth) or weights of train-segmenter (.safetensors) "
-        "[those that come with the clone]",
+        "(default: those that come with the clone)",
     )
     hoverfast.add_argument(
         "--hoverfast-command",
@@ -65,13 +65,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     scripted.add_argument("--model", help="the model, a file of torch.jit.save, e.g. instanseg.pt")
     scripted.add_argument(
-        "--model-mpp", type=float, default=0.5, help="µm/px of the images that it takes [0.5]"
+        "--model-mpp", type=float, default=0.5, help="µm/px of the images that it takes"
     )
     scripted.add_argument(
         "--model-normalise",
         choices=NORMALISATIONS,
         default=NORMALISATIONS[0],
-        help="each channel from its 0.1 to its 99.9 percentile, by 255, or not at all [percentile]",
+        help="each channel from its 0.1 to its 99.9 percentile, by 255, or not at all",
     )
     imported = parser.add_argument_group("--segmenter import")
     imported.add_argument(
@@ -82,7 +82,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     imported.add_argument(
         "--from-mpp",
         type=float,
-        help="µm in a unit of their coordinates: 1 where they are µm; default: px of level 0",
+        help="µm in a unit of their coordinates: 1 where they are µm (default: px of level 0)",
     )
     imported.add_argument(
         "--from-origin",
@@ -91,37 +91,44 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_flags(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
-    """Return the fields of Settings that the flags of `add_flags` determine."""
-    a = arguments
+def read_flags(a: argparse.Namespace) -> dict:
+    """Return the fields of Settings that the flags of `add_flags` determine.
+
+    Raises:
+        ValueError: flags that do not go together.
+    """
     if a.segmenter == "import":
         if not a.source:
-            parser.error("--segmenter import needs --from: the segmentations' folder")
+            raise ValueError("--segmenter import needs --from: the segmentations' folder")
         if a.masks:
-            parser.error("--masks are for segmenters; an imported segmentation is taken as it is")
+            raise ValueError(
+                "--masks are for segmenters; an imported segmentation is taken as it is"
+            )
         if a.from_mpp is not None and a.from_mpp <= 0:
-            parser.error(f"--from-mpp {a.from_mpp}: µm, above 0")
+            raise ValueError(f"--from-mpp {a.from_mpp}: µm, above 0")
         return {"imported": Import(a.source, a.from_mpp, a.from_origin)}
     if a.source or a.from_mpp or a.from_origin:
-        parser.error("--from, --from-mpp and --from-origin belong to --segmenter import")
+        raise ValueError("--from, --from-mpp and --from-origin belong to --segmenter import")
     if a.model and a.segmenter != "torchscript":
-        parser.error("--model belongs to --segmenter torchscript; see --hoverfast-model")
+        raise ValueError("--model belongs to --segmenter torchscript; see --hoverfast-model")
     if a.segmenter == "torchscript":
-        return {"masks": a.masks, **_scripted(a, parser)}
+        return {"masks": a.masks, **_scripted(a)}
     if a.segmenter != "hoverfast":
         return {"masks": a.masks}
     if not a.hoverfast_command:
         if a.hoverfast_options:
-            parser.error("--hoverfast-options are for HoverFast itself: give --hoverfast-command")
+            raise ValueError(
+                "--hoverfast-options are for HoverFast itself: give --hoverfast-command"
+            )
         path = Path(a.hoverfast_model or SHIPPED)
         if not path.is_file():
-            parser.error(f"--hoverfast-model {path}: there is no such file")
+            raise ValueError(f"--hoverfast-model {path}: there is no such file")
         return {"masks": a.masks, "network": Network(_fingerprint(str(path))), "model": str(path)}
     if not a.hoverfast_model:
-        parser.error("--hoverfast-command needs --hoverfast-model: HoverFast's .pth")
+        raise ValueError("--hoverfast-command needs --hoverfast-model: HoverFast's .pth")
     if min(a.hoverfast_limit, a.hoverfast_stall, a.hoverfast_at_once) <= 0:
-        parser.error("--hoverfast-limit, --hoverfast-stall and --hoverfast-at-once: above 0")
-    magnification, others, speed = _split(shlex.split(a.hoverfast_options), parser)
+        raise ValueError("--hoverfast-limit, --hoverfast-stall and --hoverfast-at-once: above 0")
+    magnification, others, speed = _split(shlex.split(a.hoverfast_options))
     return {
         "masks": a.masks,
         "hoverfast": HoverFast(_fingerprint(a.hoverfast_model), magnification, others),
@@ -136,26 +143,30 @@ def read_flags(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -
     }
 
 
-def _scripted(a: argparse.Namespace, parser: argparse.ArgumentParser) -> dict:
+def _scripted(a: argparse.Namespace) -> dict:
     """Return the settings of a scripted model."""
     if not a.model:
-        parser.error("--segmenter torchscript needs --model: a file of torch.jit.save")
+        raise ValueError("--segmenter torchscript needs --model: a file of torch.jit.save")
     path = Path(a.model)
     if not path.is_file():
-        parser.error(f"--model {a.model}: there is no such file; models are not fetched from a URL")
+        raise ValueError(
+            f"--model {a.model}: there is no such file; models are not fetched from a URL"
+        )
     check_mpp(a.model_mpp, f"with --model-mpp {a.model_mpp:g} models", "give the model's own")
     asked = TorchScript(_fingerprint(a.model), a.model_mpp, a.model_normalise)
     return {"scripted": asked, "model": str(path)}
 
 
-def _split(words: list[str], parser: argparse.ArgumentParser) -> tuple[float, str, str]:
+def _split(words: list[str]) -> tuple[float, str, str]:
     """Tell HoverFast's magnification, its options of consequence, and those of its speed apart."""
     magnification, others, speed = HoverFast.magnification, [], []
     if len(words) % 2:
-        parser.error("--hoverfast-options are pairs of an option and its value, e.g. '-n 4 -g 8'")
+        raise ValueError(
+            "--hoverfast-options are pairs of an option and its value, e.g. '-n 4 -g 8'"
+        )
     for option, value in zip(words[0::2], words[1::2], strict=True):
         if option in OURS or not option.startswith("-"):
-            parser.error(f"--hoverfast-options: {option} is not for you to set; we set it")
+            raise ValueError(f"--hoverfast-options: {option} is not for you to set; we set it")
         if option in MAGNIFICATION:
             magnification = float(value)
         else:

@@ -83,7 +83,7 @@ def understood(settings: dict[str, str], words: list[str]) -> None:
             flags = {word for word in words if word.startswith("--")}
             assert all(flag in (ROOT / script).read_text() for flag in flags), words
         elif script == "train/main.py" and words[0].startswith("-") and "--config" not in words:
-            import_module("train.flags").parse(words, "")  # settings that fit each other, too
+            import_module("train.flags").parse(words)  # settings that fit each other, too
         else:
             parse_alone(script, words)
     elif program == "bash":

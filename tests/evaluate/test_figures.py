@@ -11,6 +11,7 @@ import pytest
 
 from evaluate import main
 from evaluate.report.figures import read_entries
+from shards.command_line import read_command
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("probes", "stains", "batch", "molecules", "maps", "compute", "composition", "report")
@@ -40,16 +41,15 @@ def test_every_command_of_the_recipe_is_one(tmp_path):
     done = recipe(**settings)
     assert done.returncode == 0, done.stderr
     commands = [shlex.split(line) for line in said.read_text().splitlines()]
-    options = [main.parser().parse_args(words[1:]) for words in commands]
+    read = [read_command("", "", main.COMMANDS, words[1:]) for words in commands]
     assert {Path(words[0]).resolve() for words in commands} == {ROOT / "evaluate" / "main.py"}
-    ran = [one.command for one in options]
-    assert ran == [
+    assert [name for name, _ in read] == [
         "probe", "table", "robustness", "robustness", *["batch"] * 3, *["molecules"] * 3,
         *["map"] * 3, "compute", "composition", "report",
     ]  # fmt: skip
-    given = [(o.benchmark, o.cells) for o in options if o.command == "batch"]
+    given = [(options.benchmark, options.cells) for name, options in read if name == "batch"]
     assert given == [("a", None), ("b", None), (None, "cells")]
-    assert options[-1].beside == [tmp_path / "out" / "composition"]
+    assert read[-1][1].beside == [tmp_path / "out" / "composition"]
     said.unlink()
     for part in PARTS:
         assert recipe(part, **settings).returncode == 0

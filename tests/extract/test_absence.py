@@ -10,10 +10,10 @@ import pytest
 from demo.paint import paint, write_slide
 from extract.job import extract_slide
 from extract.ledger import Settings
-from extract.main import summarise
 from extract.segment.options import Import
 from extract.slides import Entry
 from extract.status import describe, survey
+from extract.summary import summarise
 from shards.cells import finished_slides
 
 SHAPE = (600, 600, 3)

@@ -17,6 +17,7 @@ import pytest
 import tifffile
 
 from demo.paint import paint, write_slide
+from extract.main import main
 from extract.segment import hoverfast
 from extract.segment.options import HoverFast, Run
 from extract.slide import Slide
@@ -288,10 +289,9 @@ def test_as_many_run_at_once_as_there_are_places(run_stage, painted, tmp_path, a
         (["--segmenter", "import", "--from", "x", "--from-mpp", "0"], "above 0"),
     ],
 )
-def test_flags_that_do_not_fit(run_stage, painted, tmp_path, flags, message):
-    done = run_stage("extract/main.py", painted, "--out", tmp_path / "cells", *flags)
-    assert done.returncode == 2
-    assert message in done.stderr
+def test_flags_that_do_not_fit(painted, tmp_path, capsys, flags, message):
+    assert main([str(painted), "--out", str(tmp_path / "cells"), *flags]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_killed_extractor_leaves_nothing_running(painted, tmp_path):

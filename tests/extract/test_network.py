@@ -14,8 +14,8 @@ from scipy.ndimage import find_objects
 
 from extract.job import extract_slide
 from extract.ledger import Settings
+from extract.main import main
 from extract.network.architecture import HoverFast
-from extract.network.command import train_segmenter
 from extract.network.fields import UNKNOWN, Field, read_fields
 from extract.network.inference import Predictor, fold
 from extract.network.instances import instances, nuclei
@@ -224,7 +224,7 @@ def test_training_goes_on_where_it_stopped(folder: Path, tmp_path: Path):
 def test_the_command_trains_scores_and_writes_what_extract_takes(folder: Path, tmp_path: Path):
     out = tmp_path / "out"
     words = [str(folder), "--out", str(out), "--steps", "2", "--batch", "1", "--leave-out", "f1"]
-    assert train_segmenter(words) == 0
+    assert main(["train-segmenter", *words]) == 0
     assert set(json.loads((out / "scores.json").read_text())) == {"fields"}
     ours, theirs = load_network(out / "nuclei.safetensors"), load_network(out / "hoverfast.pth")
     for name, value in ours.state_dict().items():

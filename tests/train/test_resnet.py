@@ -43,7 +43,7 @@ def tiny(**settings) -> MocoConfig:
 
 def config_of(shards: Path, out: Path) -> MocoConfig:
     """The settings of FLAGS."""
-    config = parse(["--data", str(shards), "--out", str(out), *FLAGS], "")[0]
+    config = parse(["--data", str(shards), "--out", str(out), *FLAGS])[0]
     assert isinstance(config, MocoConfig)
     return config
 

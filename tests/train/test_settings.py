@@ -6,13 +6,14 @@ import math
 import pytest
 import torch
 
+from shards.command_line import command_parser
 from tests.train.test_dino import tiny
 from train.augment import draw
 from train.config import RECIPES, configure
 from train.config_file import FORMAT, check_same, read_settings
 from train.encoder import build_encoder
-from train.flags import make_parser, parse
-from train.main import COMMANDS, main
+from train.flags import parse
+from train.main import COMMANDS
 from train.policy import POLICIES, adjusted
 from train.tokens import positions
 
@@ -34,7 +35,7 @@ def write(folder, settings: dict, **more) -> str:
 def test_a_run_of_the_first_format_goes_on_by_the_same_command(tmp_path):
     out = write(tmp_path, FORMAT_1)
     same = ["--data", "d", "--out", out, "--method", "dinov2"]
-    config, _ = parse(same, "")
+    config, _ = parse(same)
     assert (config.prototypes, config.warmup_epochs, config.heads) == (4096, 20, 12)
     assert (config.koleo_over, config.interpolate_offset) == ("batch", 0)
     assert config.erase_ratio == "width/height"
@@ -42,24 +43,24 @@ def test_a_run_of_the_first_format_goes_on_by_the_same_command(tmp_path):
     assert not {"projection", "kde_weight", "two_pass"} & before.keys()
     write(tmp_path, config.settings, format=FORMAT)  # as the resumed run writes it
     check_same(config, tmp_path / "config.json")
-    assert parse(same, "")[0] == config  # and once more
+    assert parse(same)[0] == config  # and once more
     with pytest.raises(ValueError, match="--prototypes was 4096, is 65536"):
-        check_same(parse([*same, "--prototypes", "65536"], "")[0], tmp_path / "config.json")
+        check_same(parse([*same, "--prototypes", "65536"])[0], tmp_path / "config.json")
     for anew in (["--overwrite"], ["--out", str(tmp_path / "other")]):
-        fresh, _ = parse([*same, *anew], "")
+        fresh, _ = parse([*same, *anew])
         assert (fresh.prototypes, fresh.heads, fresh.koleo_over) == (65536, 0, "rank")
 
 
 def test_what_was_chosen_is_not_kept_for_a_command_that_leaves_it_out(tmp_path):
     out = write(tmp_path, FORMAT_1 | {"prototypes": 1024, "lr": 0.01})
-    config, _ = parse(["--data", "d", "--out", out, "--method", "dinov2"], "")
+    config, _ = parse(["--data", "d", "--out", out, "--method", "dinov2"])
     with pytest.raises(ValueError, match=r"--lr was 0\.01, is 0\.004.*--prototypes was 1024"):
         check_same(config, tmp_path / "config.json")
 
 
 def test_a_moco_run_of_the_first_format_without_a_method(tmp_path):
     out = write(tmp_path, {"data": "d", "batch": 64, "hidden": 32, "bottleneck": None})
-    config, _ = parse(["--config", f"{out}/config.json", "--out", "o"], "")
+    config, _ = parse(["--config", f"{out}/config.json", "--out", "o"])
     assert (config.method, config.batch, config.erase_ratio) == ("moco", 64, "width/height")
 
 
@@ -76,26 +77,13 @@ def test_settings_are_written_and_read_back(method, tmp_path):
     assert configure(**read_settings(tmp_path / "config.json")) == config
 
 
-def test_every_flag_has_help_a_group_and_a_default():
-    parser = make_parser("")
+def test_flags_are_grouped_and_say_the_default_of_each_method():
+    parser = command_parser("train/main.py", "", COMMANDS, "train", "train")
     titles = {group.title for group in parser._action_groups if group._group_actions}
     assert {"data", "model", "optimisation", "run", "moco alone"} <= titles
     for action in parser._actions:
-        assert action.help, action
         if action.default == "==SUPPRESS==" and action.dest not in ("help", "data", "out"):
             assert "default " in action.help, action.dest
-
-
-def test_a_mistyped_command_is_named(capsys):
-    assert main(["plott"]) == 2
-    assert (
-        "no command 'plott'; did you mean plot? There are train, plot, views"
-        in capsys.readouterr().err
-    )
-    with pytest.raises(SystemExit):
-        main(["--help"])
-    said = capsys.readouterr().out
-    assert all(f"  {name:8}{purpose}" in said for name, (_, purpose) in COMMANDS.items())
 
 
 # ---- what the official code does -----------------------------------------------------------------

@@ -1,0 +1,104 @@
+"""The command line of a program: its commands in one table, each with its flags and its help."""
+
+import argparse
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Help that ends in the default where there is one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        default = action.default
+        if action.option_strings and default not in (None, False, "", [], argparse.SUPPRESS):
+            shown = " ".join(map(str, default)) if isinstance(default, list) else "%(default)s"
+            text += f" (default: {shown})"
+        return text
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of a program.
+
+    Attributes:
+        purpose: a line in the program's help, and the head of the command's own.
+        add_flags: to the command's parser; may give it a longer description.
+        run: with what the parser read; returns the exit code, None for 0.
+    """
+
+    purpose: str
+    add_flags: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int | None]
+
+
+def program_parser(program: str, doc: str | None) -> argparse.ArgumentParser:
+    """Return a parser whose help shows a program's docstring as it is written."""
+    return argparse.ArgumentParser(program, description=doc, formatter_class=Help)
+
+
+def command_parser(
+    program: str, doc: str | None, commands: Mapping[str, Command], name: str, default: str = ""
+) -> argparse.ArgumentParser:
+    """Return the parser of a command; without a name, the program's own, which lists them.
+
+    Args:
+        program: such as `train/main.py`.
+        doc: the program's docstring.
+        commands: by name.
+        name: of one of them, or nothing.
+        default: the command that is meant where none is named; its help is the program's.
+    """
+    width = max(map(len, commands))
+    listing = "".join(f"  {key:{width}}  {one.purpose}\n" for key, one in commands.items())
+    if not name:
+        parser = program_parser(program, doc)
+        parser.epilog = f"commands:\n{listing}"
+        parser.add_argument(
+            "command", choices=commands, metavar="COMMAND", help="one of those below"
+        )
+        return parser
+    command = commands[name]
+    if name == default:
+        parser = program_parser(program, f"{doc}\ncommands:\n{listing}")
+    else:
+        parser = program_parser(f"{program} {name}", command.purpose)
+    command.add_flags(parser)
+    return parser
+
+
+def read_command(
+    program: str,
+    doc: str | None,
+    commands: Mapping[str, Command],
+    words: list[str],
+    default: str = "",
+    paths: bool = False,
+) -> tuple[str, argparse.Namespace]:
+    """Return the command that the words name, and what its parser reads of the rest.
+
+    Args:
+        program: such as `train/main.py`.
+        doc: the program's docstring.
+        commands: by name.
+        words: of the command line.
+        default: the command that is meant where none is named.
+        paths: the default takes paths, so that a first word may be one.
+
+    Raises:
+        ValueError: no such command.
+        SystemExit: --help, or flags that the command has not.
+    """
+    first = words[0] if words else ""
+    near = difflib.get_close_matches(first, commands, 1)
+    if first in commands:
+        name, words = first, words[1:]
+    elif not first or first.startswith("-") or (paths and (Path(first).exists() or not near)):
+        name = default
+    else:
+        meant = f"; did you mean {near[0]}?" if near else "."
+        raise ValueError(f"no command {first!r}{meant} There are {', '.join(commands)}")
+    parser = command_parser(program, doc, commands, name, default)
+    return name, parser.parse_args(words if name else words[:1])
