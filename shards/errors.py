@@ -97,8 +97,10 @@ def is_full(error: BaseException | None) -> bool:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and those that led to it."""
-    while error:
+    """Yield an error and those that led to it, each once: `raise error from error` is a circle."""
+    seen: list[BaseException] = []
+    while error and not any(error is link for link in seen):
+        seen.append(error)
         yield error
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 

@@ -175,3 +175,14 @@ def test_a_place_that_cannot_be_written_is_a_sentence(
     assert "Traceback" not in done.stderr, done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: "), done.stderr
     assert done.returncode in (1, 2)
+
+
+def test_an_error_that_led_to_itself_is_a_sentence():
+    """`raise error from error`, and longer circles, would be followed without end."""
+    one, other = ValueError("one"), ValueError("other")
+    one.__cause__ = one
+    assert explain(one) == "one" and not is_full(one)
+    one.__cause__, other.__cause__ = other, one
+    assert explain(one) == "one"
+    other.__cause__.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    assert is_full(other)

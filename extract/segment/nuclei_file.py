@@ -4,6 +4,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -62,10 +63,8 @@ def open_nuclei(path: Path, entry: Entry | None = None) -> NucleiFile:
         ValueError: it is none of these, damaged or incomplete, or another slide's.
     """
     check_file(path)
-    try:
+    with _naming(path):
         file = _open(path, entry)
-    except ValueError as error:
-        raise _naming(path, error) from error
     return replace(file, nuclei=_named(path, file.nuclei))
 
 
@@ -88,7 +87,7 @@ def _open(path: Path, entry: Entry | None) -> NucleiFile:
 
 def _open_parquet(path: Path, entry: Entry | None) -> NucleiFile:
     """Open GeoParquet, or a table."""
-    try:
+    with _undamaged():
         file = pq.ParquetFile(path)
         if table.geometry_column(file.schema_arrow) is not None:
             out = NucleiFile("GeoParquet", iter(()))
@@ -98,8 +97,6 @@ def _open_parquet(path: Path, entry: Entry | None) -> NucleiFile:
         table.refuse_boxes(known, file.schema_arrow.names)
         table.describe(list(known) or file.schema_arrow.names)
         return _from_table(file.read(list(known.values())), known, entry)
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(error) from error
 
 
 def _from_table(rows: pa.Table, known: dict[str, str], entry: Entry | None) -> NucleiFile:
@@ -155,7 +152,7 @@ def _open_json(blocks: Iterator[Block]) -> NucleiFile:
 
 def _named(path: Path, nuclei: Iterator[Rings]) -> Iterator[Rings]:
     """Name the file in the errors of its stream."""
-    try:
+    with _naming(path), _undamaged():
         for rings in nuclei:
             if len(rings.points):
                 reach = max(rings.points.max(), -rings.points.min())
@@ -165,20 +162,25 @@ def _named(path: Path, nuclei: Iterator[Rings]) -> Iterator[Rings]:
                         "coordinates of another kind?"
                     )
             yield rings
+
+
+@contextmanager
+def _undamaged() -> Iterator[None]:
+    """Say what a reader's error means: Arrow's own has no number, a disk's has one."""
+    try:
+        yield
     except (pa.ArrowException, OSError) as error:
-        raise _naming(path, _damaged(error)) from error
+        if getattr(error, "errno", None):
+            raise
+        raise ValueError(f"its Parquet is damaged ({error}); write or download it again") from error
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name the file in errors that do not."""
+    try:
+        yield
     except ValueError as error:
-        raise _naming(path, error) from error
-
-
-def _damaged(error: Exception) -> Exception:
-    """Return what a reader's error means: Arrow's own has no number, a disk's has one."""
-    if getattr(error, "errno", None):
-        return error
-    return ValueError(f"its Parquet is damaged ({error}); write or download it again")
-
-
-def _naming(path: Path, error: Exception) -> Exception:
-    """Return an error that names the file."""
-    said = str(error).startswith(str(path)) or not isinstance(error, ValueError)
-    return error if said else ValueError(f"{path}: {error}")
+        if str(error).startswith(str(path)):
+            raise
+        raise ValueError(f"{path}: {error}") from error

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from extract.segment.nuclei_file import open_nuclei
+from shards.errors import explain
 
 
 @pytest.mark.parametrize(
@@ -69,3 +70,5 @@ def test_a_bad_table_of_nuclei_is_named_once(tmp_path, content, message):
     with pytest.raises(ValueError, match=message) as error:
         list(open_nuclei(path).nuclei)
     assert str(error.value).count(str(path)) == 1
+    assert error.value.__cause__ is not error.value
+    assert explain(error.value) == str(error.value)
