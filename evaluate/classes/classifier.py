@@ -7,12 +7,14 @@ classifier/model.safetensors    mean, scale (D,), weights (K, D), bias (K,), flo
 import hashlib
 import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from evaluate.classes.scores import lines
 from evaluate.endings import Encoder
 from shards.filetype import check_file
 from shards.json_file import read_versioned
@@ -21,8 +23,12 @@ from shards.write import atomic, write_text
 
 FORMAT = 1
 ROWS = 65_536  # of embeddings taken at once
+COLOUR = re.compile("#[0-9a-fA-F]{6}")
 VARIES = ("name", "precision")  # of an encoder's manifest: what does not change the encoder
-NEEDED = ("classes", "colours", "encoder", "encoder_sha256", "mpp", "window_px", "temperature")
+NEEDED = (
+    "classes", "colours", "encoder", "encoder_sha256", "mpp", "window_px", "temperature", "C",
+    "training", "scores", "no_grouped", "calibration_error",
+)  # fmt: skip
 AGAIN = "make it again with `python evaluate/main.py fit`"
 
 
@@ -41,8 +47,8 @@ class Classifier:
 
     @property
     def colours(self) -> dict[str, str]:
-        """Class -> #rrggbb."""
-        return self.facts["colours"]
+        """Class -> #rrggbb, in the order of the classes."""
+        return {name: self.facts["colours"][name] for name in self.classes}
 
     @property
     def window_px(self) -> int:
@@ -159,27 +165,60 @@ def load(folder: Path) -> Classifier:
             raise FileNotFoundError(f"no classifier at {folder}: no {file.name}; {AGAIN}")
         check_file(file)
     facts = read_versioned(path, "a classifier", FORMAT, NEEDED, AGAIN)
-    if facts["mpp"] != MPP:
-        raise ValueError(f"{path}: a classifier of crops at {facts['mpp']} µm/px, not {MPP}")
+    if fault := _fault(facts):
+        raise ValueError(f"{path}: {fault}; {AGAIN}")
     try:
         arrays = load_file(weights)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError) as error:
         raise ValueError(f"{weights} does not open: {error}; {AGAIN}") from error
     kinds = len(facts["classes"])
-    width = arrays["mean"].shape[0] if "mean" in arrays else 0
+    width = arrays["mean"].size if "mean" in arrays else 0
     shapes = {"mean": (width,), "scale": (width,), "weights": (kinds, width), "bias": (kinds,)}
     for name, shape in shapes.items():
         found = arrays.get(name)
         if found is None or found.shape != shape or not np.isfinite(found).all():
             raise ValueError(f"{weights}: {name!r} is not {shape} finite numbers; {AGAIN}")
-    temperature = facts["temperature"]
-    if not (isinstance(temperature, float) and 0 < temperature < math.inf):
-        raise ValueError(f"{path}: a temperature of {temperature!r}; {AGAIN}")
+    if not (arrays["scale"] > 0).all():  # by which embeddings are divided
+        raise ValueError(f"{weights}: 'scale' is not above 0 throughout; {AGAIN}")
     own = {name: arrays[name] for name in shapes}
-    name = folder.resolve().name
+    name, temperature = folder.resolve().name, float(facts["temperature"])
     return Classifier(
         name=name, classes=tuple(facts["classes"]), temperature=temperature, facts=facts, **own
     )
+
+
+def _fault(facts: dict[str, Any]) -> str | None:
+    """Say what classifier.json holds that `save` did not write; None: nothing."""
+    if facts["mpp"] != MPP:
+        return f"a classifier of crops at {facts['mpp']} µm/px, not {MPP}"
+    classes, training = facts["classes"], facts["training"]
+    words = isinstance(classes, list) and all(isinstance(n, str) and n for n in classes)
+    if not words or len(set(classes)) < max(len(classes), 2):
+        return f"classes {classes!r} are no names of two or more"
+    fitted = training.get("nuclei") if isinstance(training, dict) else None
+    if not isinstance(fitted, dict) or list(fitted) != classes:  # the order of the weights' rows
+        return (
+            f"classes {', '.join(classes)} are not those of training.nuclei "
+            f"({', '.join(fitted or ['none'])}), in their order: rename a class wherever it stands"
+        )
+    colours = facts["colours"]
+    for name in classes:
+        colour = colours.get(name) if isinstance(colours, dict) else None
+        if not isinstance(colour, str) or not COLOUR.fullmatch(colour):
+            return f"the colour of class {name!r} is {colour!r}, not #rrggbb"
+    encoder = facts["encoder"]
+    if not isinstance(encoder, dict) or identity(encoder) != facts["encoder_sha256"]:
+        return "encoder is not the one that encoder_sha256 is of: one of them was edited"
+    window, temperature = facts["window_px"], facts["temperature"]
+    if type(window) is not int or window < 1:
+        return f"a window of {window!r} px"
+    if type(temperature) not in (int, float) or not 0 < temperature < math.inf:
+        return f"a temperature of {temperature!r}"
+    try:
+        lines(facts)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return f"its scores are not what `fit` wrote ({error!r})"
+    return None
 
 
 def _said(manifest: dict) -> str:

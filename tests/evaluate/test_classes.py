@@ -1,12 +1,14 @@
 """A classifier that is kept, applied, refused where it does not fit, and read back by others."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import anndata
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import safetensors.numpy
 from PIL import Image
 
 from evaluate.baselines import Morphology
@@ -163,6 +165,27 @@ def test_pixels_and_what_has_no_classes_are_refused():
         fit(Stub(), x, bare, SETTINGS)
 
 
+def fact(**changed):
+    return lambda text: json.dumps(json.loads(text) | changed).encode()
+
+
+def weights(name, changed):
+    def rewrite(data):
+        arrays = safetensors.numpy.load(data)
+        return safetensors.numpy.save(arrays | {name: np.ascontiguousarray(changed(arrays[name]))})
+
+    return rewrite
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A classifier's folder, to be copied and damaged."""
+    x, own = separable()
+    folder = tmp_path_factory.mktemp("kept")
+    save(fit(Stub(), x, own, SETTINGS), folder)
+    return folder
+
+
 @pytest.mark.parametrize(
     ("name", "damage", "said"),
     [
@@ -170,14 +193,38 @@ def test_pixels_and_what_has_no_classes_are_refused():
         ("classifier.json", lambda t: t.replace(b'"format": 1', b'"format": 2'), "of format 2"),
         ("classifier.json", lambda t: t.replace(b'"window_px"', b'"other"'), "lacks 'window_px'"),
         ("classifier.json", lambda t: t.replace(b'"mpp": 0.25', b'"mpp": 0.5'), "at 0.5 µm/px"),
-        ("classifier.json", lambda t: t.replace(b' "a",', b''), "is not .* finite numbers"),
+        ("classifier.json", fact(classes=["b", "c"]), r"not those of training.nuclei \(a, b, c\)"),
+        ("classifier.json", fact(classes=["b", "a", "c"]), "in their order"),
+        ("classifier.json", fact(classes=["a", "a", "c"]), "no names of two or more"),
+        ("classifier.json", fact(classes="abc"), "no names of two or more"),
+        ("classifier.json", fact(classes=None), "no names of two or more"),
+        ("classifier.json", fact(training=[]), r"training.nuclei \(none\)"),
+        ("classifier.json", fact(colours={"a": "#ff0000"}), "the colour of class 'b' is None"),
+        ("classifier.json", fact(colours=["#ff0000"] * 3), "the colour of class 'a' is None"),
+        ("classifier.json", lambda t: t.replace(b'"#', b'"'), "not #rrggbb"),
+        ("classifier.json", lambda t: t.replace(b'"kind": "stub"', b'"kind": "run"'), "was edited"),
+        ("classifier.json", fact(encoder="stub"), "was edited"),
+        ("classifier.json", fact(encoder_sha256=None), "was edited"),
+        ("classifier.json", fact(window_px="40"), "a window of '40' px"),
+        ("classifier.json", fact(window_px=-40), "a window of -40 px"),
+        ("classifier.json", fact(temperature=0), "a temperature of 0"),
+        ("classifier.json", fact(temperature=float("nan")), "a temperature of nan"),
+        ("classifier.json", fact(scores={"grouped": {}}), "its scores are not what"),
+        ("classifier.json", fact(calibration_error=None), "its scores are not what"),
+        ("classifier.json", lambda t: t.replace(b'"training"', b'"t"', 1), "lacks 'training'"),
+        ("classifier.json", lambda t: b"[]", "of format none"),
+        ("model.safetensors", weights("scale", lambda a: a * 0), "'scale' is not above 0"),
+        ("model.safetensors", weights("scale", lambda a: -a), "'scale' is not above 0"),
+        ("model.safetensors", weights("weights", lambda a: a * np.nan), "finite numbers"),
+        ("model.safetensors", weights("bias", lambda a: a[:2]), "finite numbers"),
+        ("model.safetensors", weights("mean", lambda a: a[0]), "finite numbers"),
+        ("model.safetensors", weights("weights", lambda a: a.T), "finite numbers"),
         ("model.safetensors", lambda t: t[:90], "does not open"),
         ("model.safetensors", lambda t: None, "no model.safetensors"),
     ],
 )  # fmt: skip
-def test_a_damaged_classifier_is_named(name, damage, said, tmp_path):
-    x, own = separable()
-    save(fit(Stub(), x, own, SETTINGS), tmp_path)
+def test_a_damaged_classifier_is_named(name, damage, said, kept, tmp_path):
+    shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
     left = damage((tmp_path / name).read_bytes())
     (tmp_path / name).unlink()
     if left is not None:
