@@ -7,7 +7,7 @@ import numpy as np
 from evaluate.benchmark import Benchmark
 from evaluate.benchmarks.checks import find_twins, no_class
 from evaluate.benchmarks.columns import read_columns
-from evaluate.benchmarks.picture import read_pixels, strays
+from evaluate.benchmarks.picture import fingerprint, read_pixels, strays
 from shards.crop import cut
 from shards.schema import MPP
 
@@ -46,7 +46,14 @@ def load(path: Path, view_px: int = 40) -> list[Benchmark]:
             f"{files[slides == ''][0]}; the folds need to know which crops are of one slide"
         )
     crops = np.empty((len(rows), view_px, view_px, 3), np.uint8)
+    seen: dict[str, str] = {}
+    first = []  # (N,) the first name of each crop
     for i, name in enumerate(files.tolist()):
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(
+                f"labels.csv names {name}, which leads out of {path / 'crops'}; names of files in "
+                "it are wanted"
+            )
         if not (path / "crops" / name).is_file():
             raise FileNotFoundError(f"labels.csv names {name}, but {path / 'crops'} has none")
         pixels = read_pixels(path / "crops" / name, "labels.csv")
@@ -54,9 +61,10 @@ def load(path: Path, view_px: int = 40) -> list[Benchmark]:
             raise ValueError(f"{path / 'crops' / name} is {pixels.shape[:2]} px, under {view_px}")
         centre = ((pixels.shape[1] - 1) / 2, (pixels.shape[0] - 1) / 2)
         crops[i] = cut(pixels, np.array([centre]), MPP, view_px)[0]
+        first.append(seen.setdefault(fingerprint(path / "crops" / name), name))
     blank = crops.max(axis=3) == 0  # (N, view, view): the publisher fills beyond the image with 0
     black = blank.all(axis=2).any(axis=1) | blank.all(axis=1).any(axis=1)
-    twins, said = find_twins("labels.csv", files, np.zeros((len(rows), 2)), labels)
+    twins, said = find_twins("labels.csv", np.array(first), np.zeros((len(rows), 2)), labels)
     if none:
         said.append(f"{none.total()} of {len(table['file'])} rows passed over: no label")
     return [

@@ -12,6 +12,7 @@ from shards.class_name import are_numbers
 OUTSIDE = 0.01  # share of nuclei beyond their image from which on it is no border's matter
 MOST_OUTSIDE = 0.5  # likewise of a slide's cells, where an image may show a part of them
 FEW = 2  # of them are said, whatever their share
+CORNER = 30  # nuclei from which on it is said that all lie in the upper left quarter
 NO_CLASS = ("", "nan", "na", "n/a", "none", "null", "<na>", "#n/a")  # in any case
 NAMED = 5  # of what is listed, for a line on a screen
 
@@ -70,7 +71,7 @@ class Places:
                 f"{self.outside} of {self.total} nuclei lie outside their image (the first: "
                 f"{self.first})"
             )
-        if self.corner and self.total >= 30:
+        if self.corner and self.total >= CORNER:
             said.append(
                 f"all {self.total} nuclei lie in the upper left quarter of their images: see "
                 "that the coordinates are px of the images"
@@ -78,8 +79,11 @@ class Places:
         return said
 
 
-def check_inside(name: str, image: Path, xy: np.ndarray, size: tuple[int, int]) -> None:
+def check_inside(name: str, image: Path, xy: np.ndarray, size: tuple[int, int]) -> list[str]:
     """Refuse cells, (C, 2) float px, most of which lie outside their slide; it may show a part.
+
+    Returns:
+        A note where they keep to its upper left quarter, as those of another scale do.
 
     Raises:
         ValueError: they are another slide's, or of another scale.
@@ -92,6 +96,12 @@ def check_inside(name: str, image: Path, xy: np.ndarray, size: tuple[int, int]) 
             f"they reach from {left:.0f}, {top:.0f} to {right:.0f}, {bottom:.0f}): another image, "
             "or its alignment (*he_imagealignment.csv) is absent or another's"
         )
+    if len(xy) < CORNER or (xy >= np.array(size) / 2).any():
+        return []
+    return [
+        f"{name}: all {len(xy)} cells lie in the upper left quarter of {image.name}: see that "
+        "they and its alignment are of one scale"
+    ]
 
 
 def many(outside: int, total: int) -> bool:

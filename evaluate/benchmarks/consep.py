@@ -17,7 +17,7 @@ from evaluate.benchmarks.checks import counted, listed, no_class
 from evaluate.benchmarks.columns import read_columns
 from evaluate.benchmarks.fields import Field, build
 from evaluate.benchmarks.matlab import read_mat
-from evaluate.benchmarks.picture import read_pixels, strays
+from evaluate.benchmarks.picture import read_pixels
 from shards.folder import visible
 from shards.schema import MPP
 
@@ -74,12 +74,9 @@ def _of_table(path: Path, notes: list[str], left_out: Counter[str]) -> Iterator[
     table = read_columns(path / "nuclei.csv", ("image", "label"), ("x", "y"), as_written=("label",))
     xy = np.stack([table["x"], table["y"]], axis=1)  # (N, 2)
     labels, words = no_class(table["label"])
-    used = []
     for name in dict.fromkeys(table["image"].tolist()):
         rows = table["image"] == name
-        used.append(_image(path / "images", name))
-        yield Field(name, used[-1], xy[rows], labels[rows], MPP)
-    notes += strays(used)
+        yield Field(name, _image(path / "images", name), xy[rows], labels[rows], MPP)
     left_out["without a label"] = words.total()
     if words:
         notes.append(f"{words.total()} of {len(xy)} rows passed over: no label ({counted(words)})")

@@ -67,7 +67,7 @@ def build(
     for slide in slides:
         draw = np.random.default_rng([seed, zlib.crc32(slide.name.encode())])
         with open_picture(slide.image, slide.name) as picture:
-            check_inside(slide.name, slide.image, slide.xy, picture.size)
+            notes += check_inside(slide.name, slide.image, slide.xy, picture.size)
             # All that lie within are found first, so that the draw is uniform among them.
             rows = np.flatnonzero(picture.inside(slide.xy, slide.mpp, view_px))
             drawn = np.sort(draw.choice(rows, min(cells, len(rows)), replace=False))

@@ -13,7 +13,7 @@ import shapely
 
 from evaluate.benchmark import Benchmark
 from evaluate.benchmarks.checks import Places, find_twins
-from evaluate.benchmarks.picture import of_pixels, open_picture
+from evaluate.benchmarks.picture import of_pixels, open_picture, strays
 from evaluate.benchmarks.rule import Rule
 
 RULES = 3  # scales that are named
@@ -64,14 +64,20 @@ def build(
 
     Raises:
         FileNotFoundError: an image is absent.
-        ValueError: an image does not open, more than a few nuclei lie outside theirs, or none is
-            left.
+        ValueError: an image does not open, a nucleus has no place, more than a few lie outside
+            their image, or none is left.
     """
     places, scales, count, total, blank = Places(source), Counter(), 0, 0, 0
-    crops, labels, xy, names = [], [], [], []
+    crops, labels, xy, names, files = [], [], [], [], []
     origins: dict[str, list[str]] = {kind: [] for kind in kinds}
     for one in fields:
         rule = Rule(one.mpp, window, centre, view_px)
+        if bad := np.flatnonzero(~np.isfinite(one.xy).all(axis=1)).tolist():
+            x, y = one.xy[bad[0]]
+            raise ValueError(
+                f"{source}: nucleus {bad[0] + 1} of {one.name} has no place ({x}, {y})"
+            )
+        files += [one.image] if isinstance(one.image, Path) else []
         count, total = count + 1, total + len(one.xy)
         none = np.atleast_2d(one.labels.T)[0] == ""
         blank += int(none.sum())
@@ -103,6 +109,7 @@ def build(
         f"{leaving} of {total} nuclei dropped: their window leaves the {what}",
         *places.notes(),
         *notes,
+        *strays(files, by_stem=True),
     ]
     if not names:
         raise ValueError(f"{source}: no nucleus left ({'; '.join(said)})")
@@ -136,7 +143,9 @@ def middle(shape: shapely.Geometry | None) -> tuple[tuple[float, float] | None, 
     Returns:
         None and 0 where there is no area.
     """
-    parts = [p for p in shapely.get_parts(shapely.make_valid(shape)) if p.area] if shape else []
+    if shape is None or not np.isfinite(shapely.get_coordinates(shape)).all():
+        return None, 0
+    parts = [p for p in shapely.get_parts(shapely.make_valid(shape)) if p.area]
     if not parts:
         return None, 0
     centre = max(parts, key=lambda part: part.area).centroid

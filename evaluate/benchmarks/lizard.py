@@ -15,6 +15,7 @@ from evaluate.benchmarks.columns import read_columns
 from evaluate.benchmarks.fields import Field, build
 from evaluate.benchmarks.matlab import read_mat
 from evaluate.benchmarks.numpy_file import open_array
+from evaluate.benchmarks.picture import read_size
 from shards.folder import visible
 
 LAYOUT = (
@@ -51,14 +52,15 @@ def load(path: Path, view_px: int = 40, mpp: float = MPP_20X) -> list[Benchmark]
     """
     patches = (path / PATCHES[0]).is_file()
     name, what = ("conic", "patch") if patches else ("lizard", "field")
-    fields = _patches(path, mpp) if patches else _fields(path, mpp)
+    left_out = Counter[str]()
+    fields = _patches(path, mpp) if patches else _fields(path, mpp, left_out)
     kinds = ("field", "source")
     source = "labels.npy" if patches else "Labels/*.mat"
-    whole, labels = build(name, source, fields, view_px, kinds, [], Counter(), what=what)
+    whole, labels = build(name, source, fields, view_px, kinds, [], left_out, what=what)
     return [replace(whole, labels=labels, classes=CLASSES)]
 
 
-def _fields(path: Path, mpp: float) -> Iterator[Field]:
+def _fields(path: Path, mpp: float, left_out: Counter[str]) -> Iterator[Field]:
     images = {image.stem: image for image in _images(path)}
     for mat in _mats(path):
         if mat.stem not in images:
@@ -71,14 +73,25 @@ def _fields(path: Path, mpp: float) -> Iterator[Field]:
             raise ValueError(
                 f"{mat}: {len(ids)} id, {len(kinds)} class, centroid of {xy.shape}; expected (N, 2)"
             )
-        height, width = found["inst_map"].shape
+        width, height = read_size(images[mat.stem], str(mat))
+        instances = found["inst_map"]
+        if instances.shape != (height, width):
+            raise ValueError(
+                f"{mat}: inst_map is {instances.shape}, its image {images[mat.stem].name} "
+                f"{(height, width)}"
+            )
+        if not np.isfinite(xy).all():
+            raise ValueError(f"{mat}: a centroid is nan or infinite")
         x, y = np.rint(xy).astype(int).T
-        there = found["inst_map"][y.clip(0, height - 1), x.clip(0, width - 1)]
+        there = instances[y.clip(0, height - 1), x.clip(0, width - 1)]
         if (there == ids).sum() < len(ids) / 2:  # the middle of a bent nucleus may lie outside it
             raise ValueError(
                 f"{mat}: {(there != ids).sum()} of {len(ids)} centroids lie in another nucleus of "
                 "inst_map or in none; (x, y) of each id are needed"
             )
+        nameless = np.unique(instances[~np.isin(instances, [0, *ids.tolist()])])
+        if len(nameless):
+            left_out["in inst_map without a class"] += len(nameless)
         origins = {"source": mat.stem.partition("_")[0]}
         yield Field(mat.stem, images[mat.stem], xy.astype(float), _names(mat, kinds), mpp, origins)
 

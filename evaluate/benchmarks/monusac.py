@@ -87,6 +87,8 @@ def _nuclei(
                     (float(v.attrib["X"]), float(v.attrib["Y"]))
                     for v in region.findall("Vertices/Vertex")
                 ]
+                if not np.isfinite(ring).all():
+                    raise ValueError("nan or infinite")
             except (KeyError, ValueError) as error:
                 raise ValueError(f"{file}: a Vertex without X or Y, numbers: {error}") from error
             place, _ = middle(shapely.Polygon(ring) if len(ring) >= 3 else None)

@@ -11,8 +11,8 @@ import shapely
 
 from evaluate.benchmark import Benchmark
 from evaluate.benchmarks import fields
-from evaluate.benchmarks.checks import listed
 from evaluate.benchmarks.columns import read_columns
+from evaluate.benchmarks.fields import middle
 from evaluate.benchmarks.picture import read_size
 from evaluate.benchmarks.rule import Rule
 from shards.folder import visible
@@ -83,6 +83,12 @@ class View:
                 f"{self.image.stem}.csv: the box of nucleus {turned[0] + 1} ends before it begins "
                 "(xmin above xmax, or ymin above ymax)"
             )
+        if (wide := np.flatnonzero((high - low > self.size).any(axis=1))).size:
+            (x0, y0), (x1, y1) = low[wide[0]], high[wide[0]]
+            raise ValueError(
+                f"{self.image.stem}.csv: the box of nucleus {wide[0] + 1}, from {x0:g}, {y0:g} to "
+                f"{x1:g}, {y1:g}, is larger than its field of {self.size[0]}x{self.size[1]} px"
+            )
         box = (low + high) / 2
         if kind == "box":
             return box
@@ -91,12 +97,16 @@ class View:
             if len(x) >= 4 and len(x) == len(y):
                 try:
                     ring = np.array([x, y], float).T
+                    if not np.isfinite(ring).all():
+                        raise ValueError("nan or infinite")
                 except ValueError as error:
                     raise ValueError(
                         f"{self.image.stem}.csv: coords of nucleus {i + 1} are no numbers: {error}"
                     ) from error
-                middle = shapely.Polygon(ring).centroid
-                box[i] = (middle.x, middle.y) if not middle.is_empty else box[i]
+                shape = shapely.Polygon(ring)
+                place = shape.centroid if shape.is_valid else None
+                found = (place.x, place.y) if place else middle(shape)[0]
+                box[i] = box[i] if found is None else found
         return box
 
 
@@ -215,18 +225,8 @@ def _fields(
         labels = np.stack([named[task] for task in RAW_FIRST], axis=1)
         yield fields.Field(stem, view.image, xy, labels, mpp, _origin(stem))
     notes.append(f"{left_out['unlabeled']} of {seen['all']} nuclei passed over: unlabeled")
-    notes += _bare(path)
     if seen["correction"]:
         notes.append(f"{seen['correction']} raw classes read without their prefix {CORRECTION}")
-
-
-def _bare(path: Path) -> list[str]:
-    """Return a note on the images that have no csv: an incomplete download, or nothing in them."""
-    stems = {file.stem for file in (path / "csv").glob("*.csv")}
-    folder = _images(path)
-    images = visible(folder.glob("*.png")) if folder else []
-    bare = [image.stem for image in images if image.stem not in stems]
-    return [f"{len(bare)} images without a csv, not used: {listed(bare)}"] if bare else []
 
 
 def _images(path: Path) -> Path | None:

@@ -4,6 +4,7 @@ Tested on small folders in the publisher's layout only.
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +18,7 @@ from evaluate.benchmarks.fields import Field, build
 from shards.filetype import check_file
 from shards.folder import visible
 from shards.scale import check_mpp, check_square
+from shards.text import read_text
 
 LAYOUT = "metadata.json, images/*/cell/*.jpg, annotations/*/cell/*.csv"
 CLASSES = ("tumor", "other")
@@ -60,7 +62,10 @@ def _read(path: Path, mpp: float | None, notes: list[str]) -> Iterator[Field]:
             about = facts[table.stem]
             cell = about["cell"]
             across, down = float(cell["resized_mpp_x"]), float(cell["resized_mpp_y"])
-            origins = {"slide": str(about["slide_name"]), "organ": str(about["organ"])}
+            origins = {"slide": about["slide_name"], "organ": about["organ"]}
+            if not origins["slide"]:  # null: the folds need to know
+                raise KeyError("slide_name")
+            origins = {kind: str(word) for kind, word in origins.items()}
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}/metadata.json: sample {table.stem} lacks {error}") from error
         if mpp is None:
@@ -78,15 +83,17 @@ def _read(path: Path, mpp: float | None, notes: list[str]) -> Iterator[Field]:
 
 def _points(table: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return the cells of a table without a header, x,y,class: (N, 2) px, (N,) str."""
-    text = table.read_text(encoding="utf-8-sig").strip()
-    if text:
-        check_file(table)
+    text = read_text(table) if table.stat().st_size else ""  # a field without a cell
     xy, labels = [], []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
         try:
             x, y, kind = map(float, line.split(","))
+            if not (math.isfinite(x) and math.isfinite(y)):
+                raise ValueError(f"no place: {x}, {y}")
+            labels.append(NUMBERS[kind])
             xy.append((x, y))
-            labels.append(NUMBERS[int(kind)])
         except (ValueError, KeyError) as error:
             raise ValueError(
                 f"{table}, line {number}: {line[:40]!r} is no x,y,class with the class 1 or 2"

@@ -141,19 +141,25 @@ def _absent(path: Path, source: str) -> FileNotFoundError:
     return FileNotFoundError(f"{source} names an image that is not there: {path}{dead_link(path)}")
 
 
-def strays(used: Iterable[Path]) -> list[str]:
-    """Return a note on the images that lie beside those used, and that no row names."""
+def strays(used: Iterable[Path], by_stem: bool = False) -> list[str]:
+    """Return a note on the images that lie beside those used, and that no label names.
+
+    Args:
+        used: the images that labels name.
+        by_stem: whether an image of another ending but the same name is the same one.
+    """
     used = {path.absolute() for path in used}
+    same = {path.with_suffix("") for path in used} if by_stem else set()
     beside = [
         path
         for folder in sorted({path.parent for path in used})
         for path in visible(folder.iterdir())
-        if path.suffix.lower() in IMAGES and path not in used
+        if path.suffix.lower() in IMAGES and path not in used and path.with_suffix("") not in same
     ]
     if not beside:
         return []
     names = listed([path.name for path in beside])
-    return [f"{len(beside)} images beside them are in no row, hence not used: {names}"]
+    return [f"{len(beside)} images beside them have no labels, hence are not used: {names}"]
 
 
 def fingerprint(path: Path) -> str:

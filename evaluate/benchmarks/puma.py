@@ -16,6 +16,7 @@ import shapely
 from evaluate.benchmark import Benchmark
 from evaluate.benchmarks.checks import listed
 from evaluate.benchmarks.fields import Field, build, middle
+from evaluate.benchmarks.picture import IMAGES
 from shards.filetype import check_file
 from shards.folder import visible
 
@@ -74,9 +75,6 @@ def load(path: Path, view_px: int = 40, mpp: float = 0.23, window: str = "40") -
         notes.append(f"{bare} Features without an outline passed over")
     if parted := sum(region.parted for region in regions):
         notes.append(f"{parted} outlines of several parts: the largest is taken")
-    spare = sorted(set(images) - {region.name for region in regions})
-    if spare:
-        notes.append(f"{len(spare)} images without {NUCLEI}, not used: {listed(spare)}")
     fields = (
         Field(r.name, images[r.name], r.xy, r.labels, mpp, {
             "stage": "primary" if "primary" in r.name else "metastatic"})
@@ -138,5 +136,6 @@ def _files(path: Path) -> list[Path]:
 
 
 def _images(path: Path) -> list[Path]:
-    found = [*path.glob("*.tif"), *path.glob("*ROIs*/*.tif"), *path.glob("*ROIs*/*/*.tif")]
-    return [p for p in visible(found) if not p.stem.endswith("_context")]
+    found = [*path.glob("*"), *path.glob("*ROIs*/*"), *path.glob("*ROIs*/*/*")]
+    images = [p for p in visible(found) if p.suffix.lower() in IMAGES]
+    return [p for p in images if not p.stem.endswith("_context")]

@@ -3,6 +3,7 @@
 Tested on 10x's own matrix and table of cells without an image, and on small bundles with one.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from evaluate.benchmark import Benchmark
 from evaluate.benchmarks.expression import Slide, build
 from evaluate.benchmarks.xenium_bundle import Bundle, is_bundle, read_bundle
 from shards.folder import visible
-from shards.scale import check_mpp
+from shards.scale import SQUARE, check_mpp
 
 LAYOUT = (
     "a Xenium bundle or several, a folder each: cell_feature_matrix.h5 or .zarr.zip, cells.csv.gz "
@@ -130,8 +131,22 @@ def _bundles(path: Path) -> list[Path]:
 
 
 def _slides(path: Path, mpp: float | None, images: Path | None) -> Iterator[Slide]:
-    for name, folder in {p.resolve().name: p for p in _bundles(path)}.items():
+    bundles = _bundles(path)
+    if images is not None and images.is_file() and len(bundles) > 1:
+        raise ValueError(
+            f"--images {images} is one image, but {path} holds {len(bundles)} bundles; give a "
+            "folder with an image of each one's name"
+        )
+    for folder in bundles:
+        name = Path(os.path.abspath(folder)).name  # of a link, not of where it leads: 10x's outs/
         bundle = read_bundle(folder)
+        largest, least = bundle.sides
+        if mpp is None and largest / least - 1 > SQUARE:
+            raise ValueError(
+                f"{name}: its *he_imagealignment.csv stretches the H&E, {least:.4g} µm/px one way "
+                f"and {largest:.4g} the other, and nuclei would be cut out of shape; export it "
+                "anew, or give --mpp"
+            )
         scale = check_mpp(mpp or bundle.mpp, f"{name} (by its alignment)", "give --mpp")
         image = _image(bundle, name, images)
         yield Slide(name, image, scale, bundle.to_px(), bundle.genes, bundle.counts, bundle.notes)

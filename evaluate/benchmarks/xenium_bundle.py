@@ -6,6 +6,7 @@ the alignment only on small files in 10x's documented layout.
 
 import gzip
 import json
+import zlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,13 @@ class Bundle:
         return (self.xy_um / self.pixel_um) @ back[:2, :2].T + back[:2, 2]
 
     @property
+    def sides(self) -> tuple[float, float]:
+        """The largest and the least scale of the H&E, µm/px, in any direction."""
+        matrix = np.eye(3) if self.matrix is None else self.matrix
+        largest, least = np.linalg.svd(matrix[:2, :2], compute_uv=False).tolist()
+        return self.pixel_um * largest, self.pixel_um * least
+
+    @property
     def mpp(self) -> float:
         """The scale of the H&E, µm/px, by its alignment; without one the Xenium image's."""
         scale = 1.0 if self.matrix is None else abs(np.linalg.det(self.matrix[:2, :2])) ** 0.5
@@ -84,6 +92,10 @@ def read_bundle(path: Path, alignment: Path | None = None) -> Bundle:
     file = _one(folder, MATRICES) if path.is_dir() else path
     check_file(file)
     barcodes, names, kinds, counts = (_h5 if file.suffix == ".h5" else _zarr)(file)
+    if len(kinds) != len(names):
+        raise ValueError(f"{file}: {len(names)} names of features, {len(kinds)} feature types")
+    if not (np.isfinite(counts.data) & (counts.data >= 0)).all():
+        raise ValueError(f"{file}: a count is negative or no number; 10x's own are wanted")
     gene = np.array([kind.lower() in GENES for kind in kinds], bool)
     if not gene.any():
         found = ", ".join(f"{kind} {n}" for kind, n in Counter(kinds).most_common())
@@ -99,6 +111,10 @@ def read_bundle(path: Path, alignment: Path | None = None) -> Bundle:
     if (times > 1).any():
         raise ValueError(f"{file}: gene {genes[times > 1][0]} stands there {times.max()} times")
     ids, xy = _cells(_one(folder, CELLS))
+    if not counts[:, columns].sum():
+        raise ValueError(f"{file}: {len(barcodes)} cells, and not one transcript of a gene")
+    if again := len(barcodes) - len(np.unique(barcodes)):
+        raise ValueError(f"{file}: {again} cells stand there twice")
     order = np.argsort(barcodes)
     place = np.searchsorted(barcodes, ids, sorter=order).clip(max=len(barcodes) - 1)
     joined = barcodes[order[place]] == ids
@@ -207,7 +223,7 @@ def _cells(file: Path) -> tuple[np.ndarray, np.ndarray]:
     if file.suffix != ".parquet":
         try:
             data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else None
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise ValueError(f"{file} does not unpack: {error}") from error
         table = read_table(file, ("cell_id", *places), say_unknown=False, data=data)
         ids = np.array(table.words("cell_id"), np.str_)

@@ -207,7 +207,7 @@ def test_images_in_no_row_are_named(lab):
     for name in ("left.png", "._0.png", "Thumbs.db", ".DS_Store"):
         (lab.path / name).write_bytes(b"\0")
     found = lab(spread(30))
-    assert said(found, "1 images beside them are in no row, hence not used: left.png")
+    assert said(found, "1 images beside them have no labels, hence are not used: left.png")
 
 
 def test_what_is_not_used_stands_in_the_table(lab, tmp_path):
@@ -337,7 +337,7 @@ def test_images_may_be_named_by_home_or_local_url(lab, monkeypatch, said):
 
 
 def said_of_strays(benchmark: Benchmark, name: str) -> bool:
-    return any("in no row" in note and name in note for note in benchmark.notes)
+    return any("have no labels" in note and name in note for note in benchmark.notes)
 
 
 @pytest.mark.parametrize(

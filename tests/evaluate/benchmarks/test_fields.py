@@ -62,12 +62,28 @@ def rewrite(path, old, new):
         (lambda p: rewrite(p / "metadata.json", '"002"', '"9"'), "knows no sample '002'"),
         (lambda p: rewrite(p / "metadata.json", "slide_name", "slide"), "lacks 'slide_name'"),
         (lambda p: rewrite(p / "metadata.json", "0.25", "0"), "no microscope is"),
+        (lambda p: rewrite(p / "metadata.json", '"TCGA-A"', "null"), "001 lacks 'slide_name'"),
+        (lambda p: rewrite(p / "annotations/train/cell/001.csv", "90,2", "90,1.7"), "line 2: "),
+        (lambda p: rewrite(p / "annotations/train/cell/001.csv", "90,2", "90,inf"), "line 2: "),
+        (lambda p: rewrite(p / "annotations/train/cell/001.csv", "60,", "nan,"), "line 1: 'nan,80"),
+        (
+            lambda p: (p / "annotations/train/cell/001.csv").write_bytes(
+                "60,80,1 µ".encode("cp1252")
+            ),
+            r"001\.csv, line 1 is no UTF-8",
+        ),
     ],
 )
 def test_a_damaged_ocelot_is_named(ocelot, damage, said):
     damage(ocelot)
     with pytest.raises((ValueError, FileNotFoundError), match=said):
         find_benchmark(ocelot)
+
+
+def test_images_of_ocelot_without_cells_are_said(ocelot):
+    (ocelot / "annotations/train/cell/002.csv").unlink()
+    found = find_benchmark(ocelot)
+    assert "1 images beside them have no labels, hence are not used: 002.jpg" in found.notes
 
 
 def region(x: float, y: float, half: float = 6) -> str:
@@ -129,6 +145,8 @@ def test_monusac(monusac):
         ("Annotations", "Notes", "holds <Notes>"),
         ('X="54', 'W="54', "Vertex without X or Y"),
         ('X="54', 'X="a54', "could not convert"),
+        ('X="54', 'X="nan" W="', "nan or infinite"),
+        ('"0.2500"', '"nan"', "no microscope is"),
         ("?><", '?><!DOCTYPE a [<!ENTITY b "c">]><', "declares entities"),
         ('Y="', 'Y="9', "lie outside their image"),
     ],
@@ -187,6 +205,9 @@ def test_lizard(lizard):
     [
         ({"class": np.full((7, 1), 7)}, "unknown class 7"),
         ({"class": np.ones((6, 1))}, "7 id, 6 class"),
+        ({"centroid": np.full((7, 2), np.nan)}, "a centroid is nan or infinite"),
+        ({"inst_map": maps(PLACES, 2 * SIDE)}, r"inst_map is \(400, 400\), its image glas_2.png"),
+        ({"inst_map": np.zeros((2, 200, 200))}, r"inst_map is \(2, 200, 200\)"),
         ({"centroid": np.ones((7, 3))}, "centroid of"),
         ({"centroid": np.array(PLACES, float)[:, ::-1] + 9}, "of 7 centroids lie in another"),
         ({"inst_map": None}, "no 'inst_map'"),
@@ -201,6 +222,18 @@ def test_a_damaged_lizard_is_named(lizard, change, said):
     (lizard / "lizard_images1/Lizard_Images1/consep_1.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"no image consep_1\.png"):
         find_benchmark(lizard)
+
+
+def test_nuclei_of_lizard_without_a_class_are_counted(lizard):
+    file = lizard / "Lizard_Labels/Labels/glas_2.mat"
+    found = {k: v for k, v in scipy.io.loadmat(file).items() if k[0] != "_"}
+    for name in ("id", "class", "centroid"):
+        found[name] = found[name][2:]
+    scipy.io.savemat(file, found)
+    Image.fromarray(pixels(3)).save(lizard / "lizard_images1/Lizard_Images1/crag_3.png")
+    benchmark = find_benchmark(lizard)
+    assert benchmark.left_out["in inst_map without a class"] == 2
+    assert benchmark.notes[-1].endswith("have no labels, hence are not used: crag_3.png")
 
 
 @pytest.fixture

@@ -297,6 +297,14 @@ BAD = [
     ("ami", "labels.csv", text("1.png,NMF,s1", "1.png,NMF,"), "1 rows have no slide, the first"),
     ("nucls", NUCLS, text(",140,89,149", ",140,79,149"), "the box of nucleus 1 ends before"),
     ("nucls", NUCLS, text(",140,89,149", ",150,89,149"), "the box of nucleus 1 ends before"),
+    (
+        "nucls",
+        NUCLS,
+        text(",80,140,89", ",-900,140,1069"),
+        "nucleus 1, from -900, 140 to 1069, 149",
+    ),
+    ("ami", "labels.csv", text("1.png", "/data/1.png"), "names /data/1.png, which leads out of"),
+    ("ami", "labels.csv", text("1.png", "../crops/1.png"), "names ../crops/1.png, which leads"),
     ("ami", "crops/1.png", remove, "names 1.png"),
     ("ami", "crops/1.png", overwrite(b""), "1.png is empty"),
 ]
@@ -313,7 +321,17 @@ def test_a_nucls_image_without_a_csv_is_named(tmp_path):
     write_nucls(tmp_path)
     other = STEM.replace("A0XU", "A0ZZ")
     save(tmp_path / "rgb" / f"{other}.png", noise(300, 300))
-    assert f"1 images without a csv, not used: {other}" in notes(tmp_path)
+    assert f"1 images beside them have no labels, hence are not used: {other}" in notes(tmp_path)
+
+
+def test_an_ami_br_crop_of_two_names_is_in_one_fold(tmp_path):
+    write_ami(tmp_path)
+    save(tmp_path / "crops/copy.png", noise(128, 128, 1))
+    with open(tmp_path / "labels.csv", "a") as file:
+        file.write("./2.png,NMF,s0\ncopy.png,NMF,s1\n")
+    found = find_benchmark(tmp_path)
+    assert found.twins is not None and found.twins[1] == found.twins[8]
+    assert "2 of 9 rows repeat a nucleus" in notes(tmp_path)
 
 
 def test_a_nucls_nucleus_given_twice_is_in_one_fold(tmp_path):

@@ -105,7 +105,21 @@ def test_a_region_without_its_image_is_named(puma):
     with pytest.raises(FileNotFoundError, match=rf"1 of 2 regions have no image: {NAMES[0]}"):
         load(puma)
     (puma / NUCLEI / f"{NAMES[0]}_nuclei.geojson").unlink()
-    assert "1 images without _nuclei.geojson, not used: other" in load(puma)[0].notes
+    said = "1 images beside them have no labels, hence are not used: other.tif"
+    assert said in load(puma)[0].notes
+
+
+def test_images_may_end_in_capitals(puma):
+    before = load(puma)[1]
+    for name in NAMES:
+        (puma / IMAGES / f"{name}.tif").rename(puma / IMAGES / f"{name}.TIF")
+    assert load(puma)[1].sha256 == before.sha256
+
+
+def test_outlines_of_no_numbers_are_counted(puma):
+    file = puma / NUCLEI / f"{NAMES[0]}_nuclei.geojson"
+    file.write_text(file.read_text().replace("[46.0, 74.0]", "[Infinity, 74.0]"))
+    assert load(puma)[1].left_out["without an outline"] == 3
 
 
 def test_the_publishers_own_labels(data):

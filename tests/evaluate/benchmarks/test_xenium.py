@@ -2,7 +2,6 @@
 
 import argparse
 import gzip
-import json
 import re
 
 import h5py
@@ -11,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tifffile
-from scipy.sparse import csc_array, csr_array
 
 from evaluate.analyses.molecules import from_xenium
 from evaluate.benchmark import Benchmark
@@ -21,87 +19,14 @@ from evaluate.benchmarks.xenium_bundle import read_bundle
 from evaluate.commands import prepare
 from evaluate.commands.inputs import molecules_of
 from evaluate.samples import from_cells, from_shards
-
-GENES = [f"GENE{i}" for i in range(9, -1, -1)]  # not sorted
-OTHERS = {
-    "NegControlProbe_00042": "Negative Control Probe",
-    "NegControlCodeword_0500": "Negative Control Codeword",
-    "BLANK_0006": "Blank Codeword",
-    "UnassignedCodeword_0001": "Unassigned Codeword",
-}
-FEATURES = [*GENES[:4], *OTHERS, *GENES[4:]]
-KINDS = [OTHERS.get(name, "Gene Expression") for name in FEATURES]
-CELLS = 40
-SIZE = (700, 500)  # of the H&E, px
-MATRIX = np.array([[0.0, -1.2, 650.0], [1.2, 0.0, 40.0], [0, 0, 1]])  # turned, 1.2 times as large
-PIXEL_UM = 0.2125
-
-
-def ids(kind: str) -> list[str]:
-    if kind == "numbers":
-        return [str(i + 1) for i in range(CELLS)]
-    return [f"aaaa{chr(97 + i // 16)}{chr(97 + i % 16)}aa-1" for i in range(CELLS)]
-
-
-def write_bundle(path, matrix="h5", table="csv.gz", kind="letters", aligned=True, seed=0):
-    """Write a bundle; return counts (C, features), and the cells' places in px of the H&E."""
-    path.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
-    counts = rng.poisson(np.linspace(4, 0.2, len(FEATURES)), (CELLS, len(FEATURES)))
-    names = ids(kind)
-    if matrix == "h5":
-        sparse = csc_array(counts.T)  # features by cells
-        with h5py.File(path / "cell_feature_matrix.h5", "w") as file:
-            group = file.create_group("matrix")
-            for name in ("data", "indices", "indptr"):
-                group[name] = getattr(sparse, name)
-            group["shape"] = sparse.shape
-            group["barcodes"] = np.array(names, "S")
-            group["features/name"] = np.array(FEATURES, "S")
-            group["features/id"] = np.array([f"ENSG{i}" for i in range(len(FEATURES))], "S")
-            group["features/feature_type"] = np.array(KINDS, "S")
-    else:
-        zarr = pytest.importorskip("zarr")
-        sparse = csr_array(counts.T)
-        store = zarr.storage.ZipStore(path / "cell_feature_matrix.zarr.zip", mode="w")
-        kinds = ["gene" if k == "Gene Expression" else k.lower().replace(" ", "_") for k in KINDS]
-        facts = {"feature_keys": FEATURES, "feature_types": kinds, "number_cells": CELLS}
-        root = zarr.open_group(store, mode="w", zarr_format=2)
-        group = root.create_group("cell_features", attributes=facts)
-        for name in ("data", "indices", "indptr"):
-            group.create_array(name, data=getattr(sparse, name).astype(np.uint32))
-        prefix = [(i // 16 << 12) + (i % 16 << 8) for i in range(CELLS)]
-        cell = np.array([(p, 1) for p in prefix], np.uint32)
-        group.create_array("cell_id", data=cell if kind == "letters" else cell[:, 0])
-        store.close()
-    row, column = np.divmod(np.arange(CELLS), 8)
-    xy = np.stack([column, row], axis=1) * 80.0 + (70, 90) + rng.uniform(-9, 9, (CELLS, 2))
-    matrix = MATRIX if aligned else np.eye(3)
-    um = (xy @ matrix[:2, :2].T + matrix[:2, 2]) * PIXEL_UM
-    shuffled = rng.permutation(CELLS)
-    if table == "parquet":
-        columns = {
-            "cell_id": [names[i].encode() for i in shuffled],
-            "x_centroid": um[shuffled, 0],
-            "y_centroid": um[shuffled, 1],
-        }
-        pq.write_table(pa.table(columns), path / "cells.parquet")
-    else:
-        lines = ['"cell_id","x_centroid","y_centroid","transcript_counts"']
-        lines += [f'"{names[i]}",{um[i, 0]!r},{um[i, 1]!r},1' for i in shuffled]
-        lines = [line.replace("np.float64(", "").replace(")", "") for line in lines]
-        (path / "cells.csv.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
-    (path / "experiment.xenium").write_text(json.dumps({"pixel_size": PIXEL_UM}))
-    if aligned:
-        text = "\n".join(",".join(map(str, row)) for row in MATRIX.tolist())
-        (path / "x_he_imagealignment.csv").write_text(text + "\n")
-    return counts[:, [FEATURES.index(gene) for gene in sorted(GENES)]], xy
-
-
-def write_image(path, seed=0) -> np.ndarray:
-    pixels = np.random.default_rng(seed).integers(0, 255, (SIZE[1], SIZE[0], 3), np.uint8)
-    tifffile.imwrite(path, pixels, photometric="rgb", tile=(256, 256), compression="zlib")
-    return pixels
+from tests.evaluate.benchmarks.bundles import (
+    CELLS,
+    GENES,
+    PIXEL_UM,
+    ids,
+    write_bundle,
+    write_image,
+)
 
 
 @pytest.mark.parametrize(
@@ -226,6 +151,26 @@ def change(name: str, value):
     return rewrite
 
 
+def counts_become(changed):
+    def rewrite(file):
+        with h5py.File(file) as opened:
+            before = np.asarray(opened["matrix/data"])
+        change("data", changed(before))(file)
+
+    return rewrite
+
+
+def no_cells(file):
+    for name in ("data", "indices"):
+        change(name, np.array([], np.int64))(file)
+    change("indptr", np.array([0]))(file)
+    change("barcodes", np.array([], "S1"))(file)
+
+
+def damaged(data: bytes) -> bytes:
+    return data[:15] + bytes(byte ^ 255 for byte in data[15:40]) + data[40:]
+
+
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 260\n"
 H5, CSV, JSON = "cell_feature_matrix.h5", "cells.csv.gz", "experiment.xenium"
 ALIGNED = "x_he_imagealignment.csv"
@@ -243,6 +188,14 @@ ALIGNED = "x_he_imagealignment.csv"
         (H5, change("features/feature_type", np.array(["Blank"] * 14, "S")), "none of its 14"),
         (H5, change("barcodes", np.array([f"x{i}" for i in range(40)], "S")), "of two bundles"),
         (H5, change("features/name", np.array(["A"] * 14, "S")), "gene A stands there 10 times"),
+        (H5, change("features/feature_type", np.array(["Gene"] * 9, "S")), "14 names of features"),
+        (H5, change("barcodes", np.array(["aaaaaaaa-1"] * 40, "S")), "39 cells stand there twice"),
+        (H5, change("barcodes", np.array([], "S")), "is no 10x matrix"),
+        (H5, counts_become(lambda a: a * 0), "40 cells, and not one transcript of a gene"),
+        (H5, counts_become(lambda a: -a), "a count is negative or no number"),
+        (H5, counts_become(lambda a: a * np.nan), "a count is negative or no number"),
+        (H5, no_cells, "0 cells, and not one transcript"),
+        (CSV, lambda file: file.write_bytes(damaged(file.read_bytes())), "does not unpack"),
         (CSV, overwrite(b"cell_id,x_centroid\n"), "does not unpack"),
         (CSV, overwrite(gzip.compress(b"cell_id,x_centroid\n1,2\n")), "y_centroid"),
         (CSV, overwrite(gzip.compress(b"cell_id,x_centroid,y_centroid\n")), "and no rows"),
@@ -282,6 +235,63 @@ def test_an_image_of_another_slide_is_refused(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((90, 90, 3), np.uint8), photometric="rgb")
     with pytest.raises(ValueError, match=r"of 40 cells lie outside .*a.tif \(90x90 px"):
         load(tmp_path, images=tmp_path / "a.tif", genes=3)
+
+
+@pytest.mark.parametrize("table", ["csv.gz", "parquet"])
+def test_cells_in_another_unit_are_refused(tmp_path, table):
+    """Pixels taken for micrometres lie outside; millimetres in a corner, where no window fits."""
+    write_bundle(tmp_path, table=table, aligned=False)
+    write_image(tmp_path / "he.tif")
+    for factor, words in ((1 / PIXEL_UM, "cells lie outside"), (0.001, "no nucleus left")):
+        rescale(tmp_path, table, factor)
+        with pytest.raises(ValueError, match=words):
+            load(tmp_path, images=tmp_path / "he.tif", genes=3)
+        rescale(tmp_path, table, 1 / factor)
+    rescale(tmp_path, table, 0.4)
+    notes = load(tmp_path, images=tmp_path / "he.tif", genes=3)[0].notes
+    assert any("all 40 cells lie in the upper left quarter of he.tif" in note for note in notes)
+
+
+def rescale(path, table, factor):
+    if table == "parquet":
+        read = pq.read_table(path / "cells.parquet").to_pydict()
+        for name in ("x_centroid", "y_centroid"):
+            read[name] = [value * factor for value in read[name]]
+        pq.write_table(pa.table(read), path / "cells.parquet")
+        return
+    first, *lines = gzip.decompress((path / "cells.csv.gz").read_bytes()).decode().splitlines()
+    rows = [line.split(",") for line in lines]
+    lines = [f"{a},{float(x) * factor},{float(y) * factor},{n}" for a, x, y, n in rows]
+    (path / "cells.csv.gz").write_bytes(gzip.compress("\n".join([first, *lines]).encode()))
+
+
+def test_one_image_is_not_two_bundles(tmp_path):
+    for name in ("s1", "s2"):
+        write_bundle(tmp_path / name)
+    write_image(tmp_path / "he.tif")
+    with pytest.raises(ValueError, match=r"he.tif is one image, but .* holds 2 bundles"):
+        load(tmp_path, images=tmp_path / "he.tif", genes=3)
+
+
+def test_links_to_folders_of_one_name_are_two_slides(tmp_path):
+    for number, name in enumerate(("s1", "s2")):
+        outs = tmp_path / "away" / name / "outs"
+        write_bundle(outs, seed=number)
+        write_image(outs / "x_he_image.tif", number)
+        (tmp_path / "raw").mkdir(exist_ok=True)
+        (tmp_path / "raw" / name).symlink_to(outs)
+    found = load(tmp_path / "raw", genes=3)[0]
+    assert set(found.groups.tolist()) == {"s1", "s2"} and len(found) == 2 * CELLS
+
+
+def test_an_alignment_that_stretches_is_refused(tmp_path):
+    write_bundle(tmp_path)
+    write_image(tmp_path / "he.tif")
+    text = "0.0,-1.2,650.0\n1.1,0.0,40.0\n0,0,1\n"
+    (tmp_path / ALIGNED).write_text(text)
+    with pytest.raises(ValueError, match=r"stretches the H&E, 0.2338 µm/px one way and 0.255"):
+        load(tmp_path, images=tmp_path / "he.tif", genes=3)
+    assert len(load(tmp_path, images=tmp_path / "he.tif", genes=3, mpp=0.25)[0])
 
 
 def test_10x_own_matrix(data):
