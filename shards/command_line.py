@@ -6,9 +6,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+FEW = 8  # flags that are named in a usage line; of more, those that must be given
+
 
 class Help(argparse.RawDescriptionHelpFormatter):
-    """Help that ends in the default where there is one."""
+    """Help that ends in the default where there is one, below a usage line that stays short."""
+
+    def _format_usage(self, usage, actions, groups, prefix):
+        groups = list(groups)
+        of_needed = [g for g in groups if g.required]
+        one_of = [a for group in of_needed for a in group._group_actions]
+        free = [a for a in actions if a.option_strings and not a.required and a not in one_of]
+        if usage or len(free) <= FEW:
+            return super()._format_usage(usage, actions, groups, prefix)
+        needed = [a for a in actions if a not in free]
+        text = super()._format_usage(None, needed, of_needed, prefix)
+        return text.replace(self._prog, f"{self._prog} [flags]", 1)
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""

@@ -6,6 +6,8 @@ from importlib import import_module
 
 import pytest
 
+from shards import command_line
+
 PROGRAMS = {
     name: import_module(f"{name}.main") for name in ("extract", "shards", "train", "evaluate")
 }
@@ -73,6 +75,27 @@ def test_help_lists_every_command_with_a_line(name, capsys):
     for command, about in main.COMMANDS.items():
         assert f"  {command:{width}}  {about.purpose}" in lines
     assert lines[0].startswith(f"usage: {name}/main.py")
+
+
+def test_a_usage_line_names_what_must_be_given_and_few_flags_besides():
+    usage = " ".join(parser_of("evaluate.main", "slide").format_usage().split())
+    assert usage.startswith("usage: evaluate/main.py slide [flags] ")
+    assert "--out FILE" in usage and "--min-probability" not in usage
+    assert len(parser_of("train.main", "train").format_usage()) < 80
+    parser = command_line.program_parser("a.py", "It does.")
+    either = parser.add_mutually_exclusive_group(required=True)
+    either.add_argument("--cells")
+    either.add_argument("--shards")
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--seed")
+    assert parser.format_usage() == (
+        "usage: a.py [-h] (--cells CELLS | --shards SHARDS) --out OUT [--seed SEED]\n"
+    )
+    for i in range(command_line.FEW):
+        parser.add_argument(f"--flag-{i}")
+    assert parser.format_usage() == (
+        "usage: a.py [flags] (--cells CELLS | --shards SHARDS) --out OUT\n"
+    )
 
 
 @pytest.mark.parametrize(
