@@ -8,6 +8,7 @@ holds; here they are measured against LIMITS everywhere.
 
 import cv2
 import numpy as np
+from scipy.ndimage import find_objects
 from scipy.special import expit
 from skimage.segmentation import watershed
 
@@ -29,8 +30,10 @@ def nuclei(odds: np.ndarray, maps: np.ndarray) -> np.ndarray:
         (H, W) int32, 0 is background.
     """
     labels = instances(odds > 0, maps, LIMITS)
-    area = np.bincount(labels.ravel())
-    chance = np.bincount(labels.ravel(), expit(odds).ravel()) / np.maximum(area, 1)
+    inside = np.flatnonzero(labels)
+    of = labels.ravel()[inside]
+    area = np.bincount(of, minlength=1)
+    chance = np.bincount(of, expit(odds.ravel()[inside]), len(area)) / np.maximum(area, 1)
     none = (area < MIN_AREA) | (chance < MIN_CHANCE)
     labels[none[labels]] = 0
     return labels
@@ -52,28 +55,31 @@ def instances(
     """
     mask = mask.astype(np.uint8)
     pieces, found = cv2.connectedComponents(mask, connectivity=4)
-    labels = np.asarray(found, np.int64)
+    labels = np.asarray(found, np.int32)
     if pieces == 1:
-        return labels.astype(np.int32)
+        return labels
     opened = cv2.morphologyEx(mask, cv2.MORPH_OPEN, OPENING, iterations=2)
     border = np.hypot(_steepness(maps[0], 1, 0, limits), _steepness(maps[1], 0, 1, limits))
     border = np.maximum(border - (1 - opened), 0)
     marked = opened.astype(bool) & (border < STEEP)
     count, found = cv2.connectedComponents(_fill_holes(marked), connectivity=4)
-    markers = np.asarray(found, np.int64)
+    markers = np.asarray(found, np.int32)
     # Which piece each marker lies in, and so which pieces hold several.
-    held = np.zeros(count, np.int64)
-    held[markers.ravel()] = labels.ravel()
-    several = np.bincount(held[1:], minlength=pieces) > 1
-    several[0] = False
-    divide = several[labels] & (opened > 0)
-    if divide.any():
-        depth = -cv2.GaussianBlur(((1 - border) * opened).astype(np.float32), (3, 3), 0)
-        parts = watershed(depth, np.where(divide, markers, 0), mask=divide)
-        labels[several[labels]] = 0
-        labels = np.where(parts > 0, parts + pieces, labels)
-    _, labels = np.unique(labels, return_inverse=True)
-    return labels.reshape(mask.shape).astype(np.int32)
+    at = np.flatnonzero(markers)
+    held = np.zeros(count, np.int32)
+    held[markers.ravel()[at]] = labels.ravel()[at]
+    several = np.flatnonzero(np.bincount(held[1:]) > 1)
+    depth = -cv2.GaussianBlur(((1 - border) * opened).astype(np.float32), (3, 3), 0)
+    boxes = find_objects(labels)
+    for piece in several[several > 0]:  # one by one: the rest of the tile is most of it
+        box = boxes[piece - 1]
+        within = labels[box] == piece
+        divide = within & (opened[box] > 0)
+        parts = watershed(depth[box], np.where(divide, markers[box], 0), mask=divide)
+        labels[box][within] = np.where(parts > 0, parts + pieces, 0)[within]
+    present = np.bincount(labels.ravel()) > 0
+    present[0] = True
+    return (np.cumsum(present, dtype=np.int32) - 1)[labels]
 
 
 def _steepness(

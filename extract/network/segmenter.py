@@ -11,7 +11,7 @@ from extract.network.instances import nuclei
 from extract.network.weights import load_network
 from shards.stain import Stain
 
-CORE_PX = 1536  # side of a tile: larger ones repeat less of their margin, and take more memory
+CORE_PX = 2048  # side of a tile: larger ones repeat less of their margin, and take more memory
 
 
 class NetworkSegmenter:

@@ -16,9 +16,11 @@ from extract.job import extract_slide
 from extract.ledger import Settings
 from extract.main import main
 from extract.network.architecture import HoverFast
+from extract.network.bands import BandedNetwork
 from extract.network.fields import UNKNOWN, Field, read_fields
-from extract.network.inference import Predictor, fold
-from extract.network.instances import instances, nuclei
+from extract.network.folding import fold
+from extract.network.inference import Predictor
+from extract.network.instances import LIMITS, instances, nuclei
 from extract.network.patches import draw_patch, targets
 from extract.network.scores import rates, scores
 from extract.network.training import Training as TrainingSettings
@@ -68,6 +70,20 @@ def test_folding_changes_nothing_but_rounding():
         expected = network(image)
         for ours, plain in zip(fold(network)(image), expected, strict=True):
             assert torch.allclose(ours, plain, atol=1e-9)
+
+
+@pytest.mark.parametrize(("size", "rows"), [((4, 8), 8), ((36, 44), 8), ((20, 8), 64)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_by_bands_the_network_says_the_same(size: tuple[int, int], rows: int, dtype: torch.dtype):
+    network = fold(seeded()).to(dtype).to(memory_format=torch.channels_last)
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    banded = BandedNetwork(network, dtype, rows)
+    with torch.inference_mode():
+        banded(torch.zeros(1, 3, 72, 48, dtype=torch.uint8))  # what it keeps is not read again
+        expected = network(image.to(dtype).div_(255))
+        for ours, whole in zip(banded(image), expected, strict=True):
+            assert torch.allclose(ours, whole, rtol=0, atol=1e-4)
 
 
 def test_an_image_of_any_size_is_answered_pixel_by_pixel():
@@ -139,6 +155,22 @@ def test_what_is_far_does_not_change_a_nucleus():
     wide[:, 40:60, 200:220] = np.random.default_rng(0).normal(0, 20, (2, 20, 20))
     beside = np.pad(odds, ((0, 0), (0, 204)), constant_values=-5)
     assert (nuclei(beside, wide)[:, :96] == alone).all()
+
+
+def test_a_piece_is_divided_as_it_is_alone():
+    clusters = [discs((30, 40, 12), (53, 40, 12)), discs((20, 20, 9), (36, 24, 9), (28, 38, 9))]
+    maps = [targets(labels, has_instances=True)[1] for labels in clusters]
+    alone = [instances(c > 0, m, LIMITS) for c, m in zip(clusters, maps, strict=True)]
+    side_by_side = instances(np.hstack(clusters) > 0, np.concatenate(maps, axis=2), LIMITS)
+    assert side_by_side.max() == 5
+    for number, found in enumerate(alone):
+        part = side_by_side[:, 96 * number : 96 * (number + 1)]
+        assert len(np.unique(np.stack([part, found]).reshape(2, -1), axis=1).T) == found.max() + 1
+
+
+def test_a_tile_without_background_is_one_piece():
+    flat = np.zeros((2, 40, 40), np.float32)
+    assert (instances(np.ones((40, 40), bool), flat, LIMITS) == 1).all()
 
 
 def test_an_empty_tile_has_no_nuclei():
