@@ -26,6 +26,7 @@ from shards.write import write_text
 log = logging.getLogger(__name__)
 
 FORMAT = 2  # 1 had '' for null where a nucleus is not called; such slides are done again
+AGAIN = "delete it and apply again"
 NAMED = 5  # slides without cells that are named
 
 
@@ -136,10 +137,13 @@ def counts_so_far(out: Path, classifier: Classifier, least: float) -> list[Count
     """Return the counts of all slides that this classifier was applied to, by slide."""
     found = []
     for path in sorted((Path(out) / "classes" / classifier.name).glob("*.json")):
-        facts = read_json(path, "delete it and apply again")
-        same = facts["classifier_sha256"] == classifier.sha256
-        if same and facts["min_probability"] == least:
-            found.append(Count(**facts["count"]))
+        facts = read_json(path, AGAIN)
+        try:
+            same = facts["classifier_sha256"] == classifier.sha256
+            if same and facts["min_probability"] == least:
+                found.append(Count(**facts["count"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path} holds no counts of `apply` ({error!r}); {AGAIN}") from error
     return found
 
 
@@ -148,7 +152,7 @@ def _read(mark: Path, depends: dict) -> Count | None:
         return None
     try:
         facts = json.loads(mark.read_text(encoding="utf-8"))
-        counted = facts.pop("count")
-    except (ValueError, KeyError, AttributeError):
+        counted = Count(**facts.pop("count"))
+    except (ValueError, KeyError, AttributeError, TypeError):
         return None
-    return Count(**counted) if facts == depends else None
+    return counted if facts == depends else None

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluate.benchmarks.checks import check_classes, no_class
+from evaluate.benchmarks.checks import check_classes, listed, no_class
 from evaluate.benchmarks.columns import read_columns
 from evaluate.classes.calls import NONE, Calls
 from evaluate.slides.annotations import xy
@@ -80,6 +80,41 @@ def confusion(truth: Truth, nuclei: Nuclei, calls: Calls) -> dict[tuple[str, str
     for pair in zip(truth.labels[rows].tolist(), called.tolist(), strict=True):
         found[pair] = found.get(pair, 0) + 1
     return found
+
+
+def remarks(
+    truth: Truth, slides: set[str], classes: tuple[str, ...], pairs: dict[tuple[str, str], int]
+) -> list[str]:
+    """Say what of the annotated nuclei is compared with nothing.
+
+    Args:
+        truth: of any slides.
+        slides: the ids of those that are classified.
+        classes: the classifier's.
+        pairs: of `confusion`, of all slides.
+
+    Raises:
+        ValueError: none of its slides is there.
+    """
+    absent = sorted(set(truth.slides.tolist()) - slides)
+    rows = int(np.isin(truth.slides, absent).sum())
+    said = []
+    if rows == len(truth.slides):
+        raise ValueError(f"--truth {truth.path}: none of its slides ({listed(absent)}) is there")
+    if rows:
+        said.append(f"{rows} of {len(truth.slides)} nuclei are of no slide here: {listed(absent)}")
+    if foreign := sorted({true for true, _ in pairs} - set(classes)):
+        said.append(
+            f"{listed(foreign)}: no class of the classifier, which has {', '.join(classes)}; such "
+            "nuclei are called wrong, whatever is said of them"
+        )
+    lost, total = sum(n for (_, word), n in pairs.items() if word == ABSENT), sum(pairs.values())
+    if lost > total / 2:
+        said.append(
+            f"{lost} of {total} nuclei are not found within {RADIUS_UM:g} µm: are x and y px of "
+            "level 0, and of these slides?"
+        )
+    return said
 
 
 def agreement(pairs: dict[tuple[str, str], int]) -> tuple[float, int, int]:

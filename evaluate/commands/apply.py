@@ -1,9 +1,12 @@
 """A classifier on every nucleus of a folder of cells or shards: a class each, counts, pictures."""
 
 import argparse
+import logging
 from pathlib import Path
 
 from evaluate.commands import flags
+
+log = logging.getLogger(__name__)
 
 ENDINGS = ("geojson", "h5ad", "png", "zarr")
 
@@ -58,10 +61,9 @@ def _cells(options: argparse.Namespace, classifier, encoder) -> None:
 
     known = truth.read_truth(options.truth) if options.truth else None
     records, empty = slides_of(options.folder, classifier)
+    slides = {record["slide"] for record in records}
     if known is not None:
-        absent = set(known.slides.tolist()) - {record["slide"] for record in records}
-        if len(absent) == len(set(known.slides.tolist())):
-            raise ValueError(f"--truth {known.path}: none of its slides is in {options.folder}")
+        truth.remarks(known, slides, classifier.classes, {})  # before hours of work
     formats = tuple(f".{ending}" for ending in options.formats)
     mine = records[options.part :: options.parts]
     for record in mine:
@@ -88,6 +90,8 @@ def _cells(options: argparse.Namespace, classifier, encoder) -> None:
             compared += [nuclei.slide] if own else []
             for pair, number in own.items():
                 pairs[pair] = pairs.get(pair, 0) + number
+    for line in truth.remarks(known, slides, classifier.classes, pairs) if known else ():
+        log.warning("--truth %s: %s", options.truth, line)
     if known is not None and pairs:
         print(report.save_confusion(classifier, known, compared, pairs, options.out))
     counts = counts_so_far(options.out, classifier, options.min_probability) + empty

@@ -274,6 +274,12 @@ def test_a_cohort_is_classified_counted_and_reported(fitted, cells, tmp_path):
     assert mark.read_text() == earlier
     assert counts_so_far(tmp_path, classifier, 0.0) == counts
     assert counts_so_far(tmp_path, classifier, 0.5) == []
+    facts = json.loads(earlier)
+    for damaged in ([], facts | {"count": {"slide": "s"}}, facts | {"count": None}):
+        mark.write_text(json.dumps(damaged))
+        with pytest.raises(ValueError, match=r"holds no counts of `apply`.*delete it and apply"):
+            counts_so_far(tmp_path, classifier, 0.0)
+    mark.write_text(earlier)
     one = counts[[c.slide for c in counts].index(SLIDE)]
     assert one.total == len(nuclei) and 0 < one.tissue_mm2 < 1
     assert one.density("large") == pytest.approx(one.nuclei["large"] / one.tissue_mm2)
@@ -317,6 +323,13 @@ def test_annotated_nuclei_are_compared_with_the_detected_ones(fitted, tmp_path):
         ("large", NONE): 1, ("large", "large"): 1, ("large", "small"): 2,
         ("small", truth.ABSENT): 1,
     }  # fmt: skip
+    none, foreign = truth.remarks(known, {SLIDE}, ("large", "tall"), pairs)
+    assert none == "1 of 6 nuclei are of no slide here: other"
+    assert foreign.startswith("small: no class of the classifier, which has large, tall;")
+    lost = truth.remarks(known, {SLIDE, "other"}, ("large",), {("large", truth.ABSENT): 9})
+    assert lost[0].startswith("9 of 9 nuclei are not found within 4 µm: are x and y px")
+    with pytest.raises(ValueError, match=rf"none of its slides \({SLIDE}, other\) is there"):
+        truth.remarks(known, {"elsewhere"}, ("large",), {})
     accuracy, called, total = truth.agreement(pairs)
     assert (called, total) == (3, 5) and accuracy == pytest.approx(1 / 3)
     said = save_confusion(classifier, known, [SLIDE], pairs, tmp_path)
