@@ -57,16 +57,16 @@ def main() -> None:
     }
     clock = time.perf_counter if torch.cuda.is_available() else time.process_time
     speeds: dict[str, list[float]] = {name: [] for name in ways}
-    vectors = {}
+    embeddings = {}
     for turn in range(3 if options.quick else 6):
         for name, way in ways.items():
             began = clock()
-            vectors[name] = way.embed(crops)
+            embeddings[name] = way.embed(crops)
             if turn:  # the first warms up, and compiles
                 speeds[name].append(len(crops) / (clock() - began))
     unit = {
         name: found / np.linalg.norm(found, axis=1, keepdims=True)
-        for name, found in vectors.items()
+        for name, found in embeddings.items()
     }
     plain = speeds.pop("plain")
     for name in reversed(list(speeds)):

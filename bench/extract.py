@@ -120,12 +120,12 @@ def rate(work, *arguments) -> float:
     return count / (time.process_time() - start)
 
 
-def _peak(slide: Path, xy: np.ndarray, out: Path, answer) -> None:
+def _peak(slide: Path, xy: np.ndarray, out: Path, queue) -> None:
     """Send the memory that a process needed that only cut the nuclei, MB."""
     ours(slide, xy, out)
     # Not getrusage, which counts what the parent held when it forked.
     status = Path("/proc/self/status").read_text()
-    answer.put(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024)
+    queue.put(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024)
 
 
 def main() -> None:
@@ -155,10 +155,10 @@ def main() -> None:
         }
         rates = alternate(ways, repeats)
         context = multiprocessing.get_context("spawn")
-        answer = context.Queue()
-        child = context.Process(target=_peak, args=(slide, xy, tar, answer))
+        queue = context.Queue()
+        child = context.Process(target=_peak, args=(slide, xy, tar, queue))
         child.start()
-        peak = answer.get()
+        peak = queue.get()
         child.join()
     print(f"{side}x{side} px, {count} nuclei, {repeats} times in turn; nuclei/s, median (range)")
     for name, values in rates.items():

@@ -42,10 +42,10 @@ def embeddings(path: str | None, count: int) -> tuple[np.ndarray, np.ndarray, np
     shifted = np.arange(count) >= len(data)
     crops[shifted] = data.crops[rows[shifted]][:, 1:41, 6:46]
     module, config = module_of(path)
-    vectors = Network("bench", module, config, {}, None, "bf16").embed(crops)
+    found = Network("bench", module, config, {}, None, "bf16").embed(crops)
     kinds = np.array([data.classes.index(label) for label in data.labels[rows].tolist()])
     fields = np.unique(data.groups, return_inverse=True)[1][rows] % 3
-    return vectors, np.minimum(kinds, 2), 3 * kinds + fields
+    return found, np.minimum(kinds, 2), 3 * kinds + fields
 
 
 def ours(x: np.ndarray, y: np.ndarray, parts: np.ndarray) -> list[tuple]:

@@ -10,7 +10,7 @@ def smooth(
     """Draw a field that varies over about `scale` px, each further octave half as wide and strong.
 
     Args:
-        rng: the source of chance.
+        rng: of every draw.
         height: px.
         width: px.
         scale: distance over which the coarsest octave varies, px, at least 1.

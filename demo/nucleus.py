@@ -87,7 +87,7 @@ def paint_body(
         dye: (3, H, W) float32, concentrations of haematoxylin, eosin and blood.
         nucleus: a row of NUCLEUS.
         chromatin: the slide's textures.
-        rng: the source of chance.
+        rng: of every draw.
     """
     kind, radius = nucleus["kind"], float(nucleus["major"])
     if kind not in ("plasma", "lymphocyte"):
@@ -122,7 +122,7 @@ def paint_nucleus(
         dye: (3, H, W) float32, concentrations of haematoxylin, eosin and blood.
         nucleus: a row of NUCLEUS, its position in px of `dye`.
         chromatin: the slide's textures.
-        rng: the source of chance.
+        rng: of every draw.
     """
     window, x, y = patch(dye.shape, nucleus["x"], nucleus["y"], REACH)
     u, v = turn(x, y, float(nucleus["angle"]))

@@ -32,7 +32,7 @@ def paint(
     Args:
         width: px, at 0.25 µm/px; a shorter side of 1500 px or more shows the tissue's border.
         height: px.
-        seed: of everything that chance decides.
+        seed: of every draw.
         project: a key of PROJECTS, the laboratory's style; by default one after the other by seed.
 
     Returns:

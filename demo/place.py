@@ -61,14 +61,14 @@ def _settle(
     rng: np.random.Generator,
 ) -> np.ndarray:
     """Give each shape a free place drawn by the odds, mark it taken, drop those that find none."""
-    chance = np.cumsum(odds.ravel().astype(np.float64))
-    if chance[-1] == 0:
+    cumulated = np.cumsum(odds.ravel().astype(np.float64))
+    if cumulated[-1] == 0:
         return shapes[:0]
     rows, columns = odds.shape
     dy, dx = np.gradient(tissue.depth)
-    settled = []
+    placed = []
     for shape in shapes:
-        cells = np.searchsorted(chance, rng.random(TRIES) * chance[-1], side="right")
+        cells = np.searchsorted(cumulated, rng.random(TRIES) * cumulated[-1], side="right")
         spots = (np.stack([cells % columns, cells // columns], 1) + rng.random((TRIES, 2))) * GRID
         for x, y in spots - 0.5:
             row, column = min(int(y / GRID), rows - 1), min(int(x / GRID), columns - 1)
@@ -79,9 +79,9 @@ def _settle(
                 angle = np.arctan2(dy[row, column], dx[row, column]) + rng.normal(0, 0.35)
             if _take(taken, x, y, shape, angle):
                 shape["x"], shape["y"], shape["angle"] = x, y, angle
-                settled.append(shape)
+                placed.append(shape)
                 break
-    return np.array(settled, NUCLEUS) if settled else shapes[:0]
+    return np.array(placed, NUCLEUS) if placed else shapes[:0]
 
 
 def _take(taken: np.ndarray, x: float, y: float, shape: np.void, angle: float) -> bool:

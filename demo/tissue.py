@@ -103,7 +103,7 @@ def ground(tissue: Tissue, centres: np.ndarray, look: Look, rng: np.random.Gener
         tissue: the layout.
         centres: (N, 2) float, x and y of the epithelial nuclei, px: their cells' seeds.
         look: the slide's.
-        rng: the source of chance.
+        rng: of every draw.
 
     Returns:
         (3, H, W) float32, concentrations of haematoxylin, eosin and blood.

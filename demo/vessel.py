@@ -20,7 +20,7 @@ def draw_vessels(
         free: (H / grid, W / grid) bool, where a vessel's centre may lie.
         angle: rad, of the same shape, in which fibres run.
         grid: px per cell of the two.
-        rng: the source of chance.
+        rng: of every draw.
 
     Returns:
         (N,) VESSEL: centres and semi-axes in px of the canvas, angles in rad.

@@ -13,9 +13,9 @@ class Benchmark:
     """Nuclei cut at 0.25 µm/px, with labels or targets, and where they come from.
 
     Two kinds: classification has `labels` and `classes`; regression (HEST) has `targets` and
-    `target_names`, with labels '' and classes (). `origins` holds every grouping the publisher
-    gives, the default one (`groups`) among them: leave-one-slide-out goes by
-    `origins["slide"]`, leave-one-patient-out by `origins["patient"]`.
+    `target_names`, with labels '' and classes (). `batch_variables` holds every grouping the
+    publisher gives, the default one (`groups`) among them: leave-one-slide-out goes by
+    `batch_variables["slide"]`, leave-one-patient-out by `batch_variables["patient"]`.
 
     Tasks on the same nuclei (NuCLS super, main, raw) are a benchmark each, of the rows that bear a
     label; they share `part_of`, so that embeddings are made once: those of a task are
@@ -32,20 +32,22 @@ class Benchmark:
     crops: np.ndarray  # (N, view_px, view_px, 3) uint8 RGB, the nucleus in the middle
     labels: np.ndarray  # (N,) str; '' where there is none
     classes: tuple[str, ...]  # in the order of tables and legends; () without labels
-    groups: np.ndarray  # (N,) str: what nuclei share an origin, an image or a slide; '' if unknown
+    groups: np.ndarray  # (N,) str: the image, slide or patient a nucleus is of; '' if unknown
     group_kind: str = ""  # what a group is, in a word
     positive: str | None = None  # of two classes, the one AUPR counts
     notes: tuple[str, ...] = ()  # what was dropped or filled, with counts
     left_out: Mapping[str, int] = field(default_factory=dict)  # why -> nuclei that are not here
     twins: np.ndarray | None = None  # (N,) int, the same for rows of one nucleus; None: none are
-    origins: Mapping[str, np.ndarray] = field(default_factory=dict)  # kind -> (N,) str, '' unknown
+    batch_variables: Mapping[str, np.ndarray] = field(
+        default_factory=dict
+    )  # kind -> (N,) str, '' unknown
     targets: np.ndarray | None = None  # (N, T) float32, e.g. transcripts as counted, untransformed
     target_names: tuple[str, ...] = ()  # T genes
     part_of: "Benchmark | None" = None  # all nuclei that several tasks share
     rows: np.ndarray | None = None  # (N,) int, this benchmark's nuclei in `part_of`
 
     def __post_init__(self) -> None:
-        lengths = {"labels": self.labels, "groups": self.groups, **self.origins}
+        lengths = {"labels": self.labels, "groups": self.groups, **self.batch_variables}
         if self.targets is not None:
             lengths["targets"] = self.targets
         if self.twins is not None:
@@ -68,12 +70,12 @@ class Benchmark:
 
     @cached_property
     def sha256(self) -> str:
-        """The digest of crops, labels, groups, origins and targets: what results depend on."""
+        """The digest of crops, labels, groups, batch variables and targets: what results depend on."""
         digest = hashlib.sha256(repr(self.crops.shape).encode())
         digest.update(np.ascontiguousarray(self.crops).data)
         for words in (self.labels, self.groups):
             digest.update("\0".join(words.tolist()).encode())
-        for kind, words in self.origins.items():
+        for kind, words in self.batch_variables.items():
             digest.update("\0".join([kind, *words.tolist()]).encode())
         if self.targets is not None:
             digest.update("\0".join(self.target_names).encode())
@@ -101,7 +103,7 @@ class Benchmark:
             crops=self.crops[rows],
             labels=self.labels[rows],
             groups=self.groups[rows],
-            origins={kind: words[rows] for kind, words in self.origins.items()},
+            batch_variables={kind: words[rows] for kind, words in self.batch_variables.items()},
             targets=None if self.targets is None else self.targets[rows],
             twins=None if self.twins is None else self.twins[rows],
             rows=None if self.rows is None else self.rows[rows],

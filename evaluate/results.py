@@ -127,7 +127,7 @@ def benchmark_facts(benchmark: Benchmark, path: str, protocol: dict) -> dict:
     }
     if benchmark.targets is not None:
         facts["targets"] = list(benchmark.target_names)
-        facts["origins"] = {k: len(set(v.tolist())) for k, v in benchmark.origins.items()}
+        facts["origins"] = {k: len(set(v.tolist())) for k, v in benchmark.batch_variables.items()}
     return json.loads(json.dumps(facts))  # as it is read back
 
 

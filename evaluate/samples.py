@@ -16,7 +16,7 @@ from shards.read import Shards
 
 @dataclass(frozen=True, eq=False)
 class Sample(Benchmark):
-    """Cells out of slides (`origins["slide"]`), their numbers and places in them."""
+    """Cells out of slides (`batch_variables["slide"]`), their numbers and places in them."""
 
     nuclei: np.ndarray = field(default_factory=lambda: np.empty(0, int))  # (N,) int
     xy: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))  # (N, 2) level-0 px
@@ -119,7 +119,10 @@ def _samples(path, crops, view_px, labels, projects, slides, nuclei, xy, note) -
         groups=np.array(projects, np.str_),
         group_kind="project",
         notes=(note,),
-        origins={"slide": np.array(slides, np.str_), "project": np.array(projects, np.str_)},
+        batch_variables={
+            "slide": np.array(slides, np.str_),
+            "project": np.array(projects, np.str_),
+        },
         nuclei=nuclei,
         xy=xy,
     )

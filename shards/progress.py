@@ -41,8 +41,8 @@ class Bar(tqdm):
             inner: within another bar, so that it goes when it ends, and a log does without.
         """
         self.terminal = sys.stderr.isatty()
-        self.said = self.began = time.monotonic()
-        self.told: float | None = None  # how much was done when the last line was written
+        self.written_at = self.began = time.monotonic()
+        self.written: float | None = None  # how much was done when the last line was written
         options: dict[str, Any] = {"desc": what, "unit": f" {unit}", "total": total}
         if not self.terminal:
             options["file"] = io.StringIO()  # its own writing goes nowhere
@@ -62,20 +62,20 @@ class Bar(tqdm):
         if self.terminal:
             return bool(super().display(msg, pos))
         now = time.monotonic()
-        if now - self.said >= SECONDS:
-            self.said = now
+        if now - self.written_at >= SECONDS:
+            self.written_at = now
             self._write(now - self.began)
         return True
 
     def close(self) -> None:
         """End; a log gets the whole of what took a while."""
         seconds = time.monotonic() - self.began
-        if not self.disable and not self.terminal and seconds >= SHORT and self.told != self.n:
+        if not self.disable and not self.terminal and seconds >= SHORT and self.written != self.n:
             self._write(seconds)
         super().close()
 
     def _write(self, seconds: float) -> None:
-        self.told = self.n
+        self.written = self.n
         done, unit = self.n - self.initial, self.unit.strip()
         parts = [f"{self.n:,} of {self.total:,} {unit}" if self.total else f"{self.n:,} {unit}"]
         if done:

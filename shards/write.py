@@ -141,7 +141,7 @@ def _header(name: str, size: int) -> bytes:
             b"%011o\0" % size,
             b"00000000000\0",  # mtime
             b" " * 8,  # the checksum is taken over blanks in its own place
-            b"0" + bytes(100),  # type: regular file; no link
+            b"0" + bytes(100),  # a regular file; no link
             b"ustar\x0000" + bytes(32 + 32),  # version 00; no user, no group
             b"0000000\0" + b"0000000\0",  # device numbers
         ]

@@ -11,7 +11,7 @@ trap 'rc=$?; log "end $rc, $(date -Is)"; exit "$rc"' EXIT
 child='' warned='' rc=0
 stop() { kill -TERM "$child"; } # how this recipe ends early; train.sbatch has its own
 trap 'warned=1; log "the time limit is near"; [ -z "$child" ] || stop' USR2
-trap 'log "told to end"; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null' TERM
+trap 'log "SIGTERM: ends"; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null' TERM
 
 # Run a command and wait for it, though signals interrupt the waiting. Its exit code is in `rc`.
 run() {

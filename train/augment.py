@@ -36,8 +36,8 @@ class Draws(NamedTuple):
     affine: Tensor  # (N, 2, 3) float32, from the view to the crop, for torch's affine_grid
     # (N, 9 or 15) float32: 4 jitter factors; erased top, left, height, width; sigma; LAB template
     values: Tensor
-    # The rows that each operation of `plan` touches, ascending, behind each other: one tensor, that
-    # they travel in one copy; and how many each touches.
+    # The rows that each operation of `plan` touches, ascending, behind each other: one tensor, so
+    # that one copy takes them to the device; and how many each touches.
     rows: Tensor  # (R,) int64
     counts: list[int]
 

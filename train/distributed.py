@@ -31,7 +31,7 @@ class World:
 def start() -> World:
     """Join the process group: gloo on CPU, NCCL beside it where there is a GPU.
 
-    Reads torchrun's environment (RANK, WORLD_SIZE, LOCAL_RANK). CPU tensors always travel by
+    Reads torchrun's environment (RANK, WORLD_SIZE, LOCAL_RANK). CPU tensors always go through
     gloo, so that the ranks can agree on a flag without waiting for the device.
     """
     if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""What the loop asks of a method; train/moco.py and train/dino.py answer."""
+"""What a method gives to the training loop; train/moco.py and train/dino.py are the two."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence

@@ -25,8 +25,8 @@ from evaluate.benchmark import Benchmark
 from evaluate.probes.probe import folds, probe
 
 NEIGHBOURS = 20
-CELLS = 100  # of an origin and class, drawn at random: all origins weigh alike
-LEAST = 10  # cells of a class that an origin needs to count
+CELLS = 100  # of a level and class, drawn at random: all levels weigh alike
+LEAST = 10  # cells of a class that a level needs to count
 LEAST_OF_SLIDE = 5  # that each of its slides needs, where it has several
 FOLDS = 5
 BARCODE = re.compile(r"TCGA-(\w\w)-\w{4}")  # the tissue source site is its second field
@@ -78,7 +78,7 @@ def batch_variables(
         ValueError: nothing is known of where the nuclei come from, or `more` names no slide of
             theirs.
     """
-    variables = dict(samples.origins)
+    variables = dict(samples.batch_variables)
     if samples.group_kind:
         variables.setdefault(samples.group_kind, samples.groups)
     # An image that is a slide of its own is not listed twice.

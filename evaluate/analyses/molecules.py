@@ -66,7 +66,7 @@ def from_xenium(path: Path, samples: Benchmark, xy: np.ndarray, radius_um: float
     """
     from evaluate.benchmarks.xenium import join
 
-    joined = join(path, samples.origins["slide"], xy, radius_um)
+    joined = join(path, samples.batch_variables["slide"], xy, radius_um)
     for note in joined.notes:
         log.info("%s: %s", path.name, note)
     return Molecules("genes", joined.genes, np.log1p(joined.counts), joined.rows)
@@ -79,7 +79,7 @@ def from_file(path: Path, samples: Benchmark, nuclei: np.ndarray, log1p: bool) -
         path: with a column `key` (`<slide>_<nucleus:07d>`) or the columns `slide` and `nucleus`;
             every other numeric column but PLACES is a value. Cells it lacks are left out, and so
             are those with a value missing.
-        samples: N cells; `origins["slide"]` says whose they are.
+        samples: N cells; `batch_variables["slide"]` says whose they are.
         nuclei: (N,) their numbers in their slides.
         log1p: transform counts.
 
@@ -88,7 +88,7 @@ def from_file(path: Path, samples: Benchmark, nuclei: np.ndarray, log1p: bool) -
         ValueError: it is not keyed, or holds no value, or none of the cells.
     """
     table = _read(path)
-    slides = samples.origins["slide"].tolist()
+    slides = samples.batch_variables["slide"].tolist()
     wanted = [key(slide, n) for slide, n in zip(slides, nuclei.tolist(), strict=True)]
     if "key" in table.column_names:
         keys = table["key"].cast(pa.string()).to_pylist()

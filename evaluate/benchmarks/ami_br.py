@@ -82,7 +82,7 @@ def load(path: Path, view_px: int = 40) -> list[Benchmark]:
                 *said,
                 *strays(path / "crops" / name for name in set(table["file"].tolist())),
             ),
-            origins={"slide": slides},
+            batch_variables={"slide": slides},
             left_out={"without a label": none.total()},
             twins=twins,
         )

@@ -28,7 +28,7 @@ class Slide:
     genes: np.ndarray  # (G,) str, in alphabetical order
     counts: csr_array  # (C, G)
     notes: tuple[str, ...]
-    origins: Mapping[str, str] = field(default_factory=dict)  # kind -> of all its cells
+    batch_variables: Mapping[str, str] = field(default_factory=dict)  # kind -> of all its cells
 
 
 def build(
@@ -63,7 +63,7 @@ def build(
     chosen = top_genes([(slide.genes, slide.counts) for slide in slides], genes)
     notes = [f"{slide.name}: {note}" for slide in slides for note in slide.notes]
     crops, targets, leaving, spare = [], [], 0, 0
-    origins: dict[str, list[str]] = {}
+    batch_variables: dict[str, list[str]] = {}
     for slide in slides:
         draw = np.random.default_rng([seed, zlib.crc32(slide.name.encode())])
         with open_picture(slide.image, slide.name) as picture:
@@ -74,15 +74,15 @@ def build(
             crops.append(picture.cut(slide.xy[drawn], slide.mpp, view_px)[1])
         column = np.searchsorted(slide.genes, chosen)
         targets.append(slide.counts[drawn][:, column].toarray().astype(np.float32))
-        for kind, word in {"slide": slide.name, **slide.origins}.items():
-            origins.setdefault(kind, []).extend([word] * len(drawn))
+        for kind, word in {"slide": slide.name, **slide.batch_variables}.items():
+            batch_variables.setdefault(kind, []).extend([word] * len(drawn))
         outside = len(slide.xy) - len(rows)
         leaving, spare = leaving + outside, spare + len(rows) - len(drawn)
         notes.append(
             f"{slide.name}: {len(drawn)} of {len(rows)} cells drawn, {outside} whose window "
             f"leaves the {what}; {slide.mpp:g} µm/px"
         )
-    named = {kind: np.array(words, np.str_) for kind, words in origins.items()}
+    named = {kind: np.array(words, np.str_) for kind, words in batch_variables.items()}
     return Benchmark(
         name=name,
         crops=np.concatenate(crops),
@@ -91,7 +91,7 @@ def build(
         groups=named["slide"],
         group_kind="slide",
         notes=tuple(notes),
-        origins=named,
+        batch_variables=named,
         targets=np.concatenate(targets),
         target_names=tuple(chosen.tolist()),
         left_out={f"whose window leaves the {what}": leaving, "not drawn": spare},

@@ -28,7 +28,7 @@ class Field:
     xy: np.ndarray  # (N, 2) float, px
     labels: np.ndarray  # (N,) str, '' where there is none; or (N, T) of tasks, by the first
     mpp: float
-    origins: Mapping[str, str] = field(default_factory=dict)  # kind -> of all its nuclei
+    batch_variables: Mapping[str, str] = field(default_factory=dict)  # kind -> of all its nuclei
 
 
 def build(
@@ -50,8 +50,8 @@ def build(
         source: what gives the places, for errors.
         fields: an image at a time.
         view_px: side of a crop, px at 0.25 µm/px.
-        kinds: the fields' origins that are kept, that of the groups first; the field's own name
-            is one called `what`.
+        kinds: the fields' batch variables that are kept, that of the groups first; the field's own
+            name is one called `what`.
         notes: of the reader, which may add to them until the last field is read.
         left_out: likewise, why -> nuclei that no field holds, or without a label.
         window: see `Rule`.
@@ -69,7 +69,7 @@ def build(
     """
     places, scales, count, total, blank = Places(source), Counter(), 0, 0, 0
     crops, labels, xy, names, files = [], [], [], [], []
-    origins: dict[str, list[str]] = {kind: [] for kind in kinds}
+    batch_variables: dict[str, list[str]] = {kind: [] for kind in kinds}
     for one in fields:
         rule = Rule(one.mpp, window, centre, view_px)
         if bad := np.flatnonzero(~np.isfinite(one.xy).all(axis=1)).tolist():
@@ -97,8 +97,8 @@ def build(
         xy.append(one.xy[kept])
         names += [one.name] * len(kept)
         for kind in kinds:
-            own = one.name if kind == what else one.origins[kind]
-            origins[kind] += [own] * len(kept)
+            own = one.name if kind == what else one.batch_variables[kind]
+            batch_variables[kind] += [own] * len(kept)
     rules = "; ".join(
         words if len(scales) == 1 else f"{n} of {words}" for words, n in scales.most_common(RULES)
     )
@@ -114,7 +114,7 @@ def build(
     if not names:
         raise ValueError(f"{source}: no nucleus left ({'; '.join(said)})")
     named = np.concatenate(labels)
-    groups = {kind: np.array(words, np.str_) for kind, words in origins.items()}
+    groups = {kind: np.array(words, np.str_) for kind, words in batch_variables.items()}
     first = np.atleast_2d(named.T)[0]
     twins, again = find_twins(
         source, np.array(names, np.str_), np.concatenate(xy), first, refuse=False
@@ -127,7 +127,7 @@ def build(
         groups=groups[kinds[0]],
         group_kind=kinds[0],
         notes=(*said, *again),
-        origins=groups,
+        batch_variables=groups,
         left_out={f"whose window leaves the {what}": leaving, **left_out},
         twins=twins,
     )

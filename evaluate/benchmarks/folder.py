@@ -122,17 +122,17 @@ def load(
     if ungrouped:
         notes.append(f"{ungrouped} of {len(whole)} rows have no group: their image is taken for it")
     given = ("group", "image", "slide", *KINDS)
-    origins = {kind: table[kind][whole] for kind in given if table[kind].any()}
+    batch_variables = {kind: table[kind][whole] for kind in given if table[kind].any()}
     return [
         Benchmark(
             name=re.sub(r"[^\w+=@-]", "_", path.resolve().name) or "folder",
             crops=crops[whole],
             labels=labels[whole],
             classes=tuple(sorted(set(labels[whole].tolist()))),
-            groups=origins.get("group", identity),  # an image of two names is one
-            group_kind="group" if "group" in origins else named,
+            groups=batch_variables.get("group", identity),  # an image of two names is one
+            group_kind="group" if "group" in batch_variables else named,
             notes=tuple(notes),
-            origins=origins,
+            batch_variables=batch_variables,
             left_out=left_out,
             twins=twins,
         )

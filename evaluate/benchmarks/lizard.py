@@ -92,8 +92,10 @@ def _fields(path: Path, mpp: float, left_out: Counter[str]) -> Iterator[Field]:
         nameless = np.unique(instances[~np.isin(instances, [0, *ids.tolist()])])
         if len(nameless):
             left_out["in inst_map without a class"] += len(nameless)
-        origins = {"source": mat.stem.partition("_")[0]}
-        yield Field(mat.stem, images[mat.stem], xy.astype(float), _names(mat, kinds), mpp, origins)
+        batch_variables = {"source": mat.stem.partition("_")[0]}
+        yield Field(
+            mat.stem, images[mat.stem], xy.astype(float), _names(mat, kinds), mpp, batch_variables
+        )
 
 
 def _patches(path: Path, mpp: float) -> Iterator[Field]:
@@ -113,9 +115,9 @@ def _patches(path: Path, mpp: float) -> Iterator[Field]:
         xy = np.stack([np.bincount(nucleus, axis, len(size)) / size for axis in (x, y)], axis=1)
         kinds = label[y[first], x[first], 1]
         field = name.rpartition("-")[0] or name
-        origins = {"field": field, "source": field.partition("_")[0]}
+        batch_variables = {"field": field, "source": field.partition("_")[0]}
         labels_ = _names(path / PATCHES[1], kinds)
-        yield Field(name, np.ascontiguousarray(image), xy, labels_, mpp, origins)
+        yield Field(name, np.ascontiguousarray(image), xy, labels_, mpp, batch_variables)
 
 
 def _names(file: Path, kinds: np.ndarray) -> np.ndarray:

@@ -103,20 +103,22 @@ def load(
     ]
     if scanners:
         notes.append(f"{total - chosen} of {total} rows are of other scanners than asked for")
-    origins = {"slide": mitoses.case, "scanner": mitoses.facts["Scanner"]}
-    origins |= {name.lower(): mitoses.facts[name] for name in ("Tumor", "Origin", "Species")}
-    origins = {kind: words[whole] for kind, words in origins.items()}
+    batch_variables = {"slide": mitoses.case, "scanner": mitoses.facts["Scanner"]}
+    batch_variables |= {
+        name.lower(): mitoses.facts[name] for name in ("Tumor", "Origin", "Species")
+    }
+    batch_variables = {kind: words[whole] for kind, words in batch_variables.items()}
     return [
         Benchmark(
             name="midog25",
             crops=crops[whole],
             labels=mitoses.label[whole],
             classes=CLASSES,
-            groups=origins["slide"],
+            groups=batch_variables["slide"],
             group_kind="slide",
             positive="NMF",
             notes=tuple(notes),
-            origins=origins,
+            batch_variables=batch_variables,
             left_out={
                 "of other scanners": total - chosen,
                 "that repeat another": chosen - len(mitoses),

@@ -62,10 +62,10 @@ def _read(path: Path, mpp: float | None, notes: list[str]) -> Iterator[Field]:
             about = facts[table.stem]
             cell = about["cell"]
             across, down = float(cell["resized_mpp_x"]), float(cell["resized_mpp_y"])
-            origins = {"slide": about["slide_name"], "organ": about["organ"]}
-            if not origins["slide"]:  # null: the folds need to know
+            batch_variables = {"slide": about["slide_name"], "organ": about["organ"]}
+            if not batch_variables["slide"]:  # null: the folds need to know
                 raise KeyError("slide_name")
-            origins = {kind: str(word) for kind, word in origins.items()}
+            batch_variables = {kind: str(word) for kind, word in batch_variables.items()}
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}/metadata.json: sample {table.stem} lacks {error}") from error
         if mpp is None:
@@ -76,7 +76,9 @@ def _read(path: Path, mpp: float | None, notes: list[str]) -> Iterator[Field]:
             empty.append(table.stem)
         subset = table.parent.parent.name
         image = path / "images" / subset / "cell" / f"{table.stem}.jpg"
-        yield Field(table.stem, image, xy, labels, mpp or across, {**origins, "subset": subset})
+        yield Field(
+            table.stem, image, xy, labels, mpp or across, {**batch_variables, "subset": subset}
+        )
     if empty:
         notes.append(f"{len(empty)} fields without a cell: {listed(empty)}")
 

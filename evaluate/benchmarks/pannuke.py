@@ -120,7 +120,7 @@ def load(
             groups=image,
             group_kind="image",
             notes=notes,
-            origins={"image": image, "fold": fold, "tissue": tissue},
+            batch_variables={"image": image, "fold": fold, "tissue": tissue},
             left_out={"whose window leaves the image": total - len(where)},
         )
     ]

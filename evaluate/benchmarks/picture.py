@@ -65,11 +65,7 @@ def open_picture(path: Path, source: str = "cells.csv") -> Picture:
         FileNotFoundError: no such file.
         ValueError: none can open it.
     """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{source} names an image that is not there: {path}{dead_link(path)}"
-        )
-    check_file(path)
+    _check_there(path, source)
     if openslide.OpenSlide.detect_format(path):
         try:
             return _Slide(openslide.OpenSlide(path))
@@ -101,11 +97,7 @@ def read_pixels(path: Path, source: str) -> np.ndarray:
         FileNotFoundError: no such file.
         ValueError: it does not open, is cut short, or has more than 8 bits.
     """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{source} names an image that is not there: {path}{dead_link(path)}"
-        )
-    check_file(path)
+    _check_there(path, source)
     try:
         with Image.open(path) as image:
             image.load()
@@ -125,11 +117,7 @@ def read_pixels(path: Path, source: str) -> np.ndarray:
 
 def read_size(path: Path, source: str) -> tuple[int, int]:
     """Return an image's width and height; arguments and errors as of `read_pixels`."""
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{source} names an image that is not there: {path}{dead_link(path)}"
-        )
-    check_file(path)
+    _check_there(path, source)
     try:
         with Image.open(path) as image:
             return image.size
@@ -137,8 +125,12 @@ def read_size(path: Path, source: str) -> tuple[int, int]:
         raise ValueError(f"{path} is no image that opens: {error}") from error
 
 
-def _absent(path: Path, source: str) -> FileNotFoundError:
-    return FileNotFoundError(f"{source} names an image that is not there: {path}{dead_link(path)}")
+def _check_there(path: Path, source: str) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{source} names an image that is not there: {path}{dead_link(path)}"
+        )
+    check_file(path)
 
 
 def strays(used: Iterable[Path], by_stem: bool = False) -> list[str]:

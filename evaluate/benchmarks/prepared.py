@@ -70,7 +70,7 @@ def load(path: Path, view_px: int | None = None) -> list[Benchmark]:
         group_kind=facts["group_kind"],
         positive=None if tasks else facts["positive"],
         notes=tuple(facts["notes"]),
-        origins={kind: table[kind] for kind in facts["origins"]},
+        batch_variables={kind: table[kind] for kind in facts["origins"]},
         targets=targets,
         target_names=tuple(facts["targets"]),
         left_out=facts["left_out"],
@@ -97,7 +97,7 @@ def _facts(path: Path) -> dict:
 def save(tasks: list[Benchmark], folder: Path) -> None:
     """Write a benchmark's files, each atomically, `benchmark.json` last.
 
-    `crops.npy` (N, P, P, 3) uint8; `cells.parquet` with `label`, `group` and a column per origin;
+    `crops.npy` (N, P, P, 3) uint8; `cells.parquet` with `label`, `group` and a column per batch variable;
     of several tasks also a column `label_<task>` each, where `label` is the first task's; where a
     nucleus stands there several times, `twin`, equal for its rows; and `targets.npy` (N, T) float32
     where there are targets.
@@ -115,7 +115,7 @@ def save(tasks: list[Benchmark], folder: Path) -> None:
     if whole.targets is not None:
         with atomic(folder / "targets.npy") as file:
             np.save(file, whole.targets)
-    columns = {"label": _spread(first), "group": whole.groups, **whole.origins}
+    columns = {"label": _spread(first), "group": whole.groups, **whole.batch_variables}
     if whole.twins is not None:
         columns["twin"] = whole.twins.astype(np.str_)
     described = []
@@ -135,7 +135,7 @@ def save(tasks: list[Benchmark], folder: Path) -> None:
         **_classes(first),
         "tasks": described,
         "group_kind": whole.group_kind,
-        "origins": list(whole.origins),
+        "origins": list(whole.batch_variables),
         "targets": whole.target_names,
         "notes": whole.notes,
         "left_out": dict(whole.left_out),

@@ -187,7 +187,7 @@ def without(benchmark: Benchmark, words: list[str]) -> np.ndarray:
     keep = np.ones(len(benchmark), bool)
     for word in words:
         here = np.zeros(len(benchmark), bool)
-        for names in (benchmark.groups, *benchmark.origins.values()):
+        for names in (benchmark.groups, *benchmark.batch_variables.values()):
             stems = np.array([Path(name).stem for name in names.tolist()], np.str_)
             here |= (names == word) | (stems == word)
         if not here.any():

@@ -95,7 +95,7 @@ def _chosen(encoder, options: argparse.Namespace) -> tuple:
             (from_cells, options.cells) if options.cells else (from_shards, options.shards)
         )
         samples = read(source, options.points, options.seed, 40, options.slide)
-        return samples, None, Keys(samples.origins["slide"], samples.nuclei)
+        return samples, None, Keys(samples.batch_variables["slide"], samples.nuclei)
     samples = find_benchmark(options.benchmark, 40)
     say_used([samples])
     embeddings, rows = cached(encoder, samples, options.out), np.arange(len(samples))

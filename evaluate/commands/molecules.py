@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> None:
     check_encoders(options.encoder)
     source, folder = source_of(options)
     samples = samples_of(source, folder, options.points, options.seed, view_px=40)
-    slides = samples.origins.get("slide")
+    slides = samples.batch_variables.get("slide")
     if slides is None:
         slides = batch_variables(samples)[1]
     if options.slide:

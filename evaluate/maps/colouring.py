@@ -38,9 +38,13 @@ def columns_of(samples: Benchmark, embeddings: np.ndarray, seed: int = 0) -> lis
         names = tuple(name for name in (*samples.classes, "") if name in present)
         found.append(Column("class", samples.labels, names=names))
     found.append(clusters(embeddings, seed))
-    origins = {samples.group_kind or "group": samples.groups} | dict(samples.origins)
+    batch_variables = {samples.group_kind or "group": samples.groups} | dict(
+        samples.batch_variables
+    )
     found += [
-        Column(name, values) for name, values in origins.items() if len(set(values.tolist())) > 1
+        Column(name, values)
+        for name, values in batch_variables.items()
+        if len(set(values.tolist())) > 1
     ]
     measured = nuclear_measures(samples.crops)
     return found + [Column(name, values, unit) for name, values, unit in measured]

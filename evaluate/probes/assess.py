@@ -68,7 +68,7 @@ class Settings:
     def _tests(self, benchmark: Benchmark, split: str) -> list[np.ndarray]:
         if benchmark.targets is None:
             return folds(benchmark, split, self.folds, self.seed)
-        owners = regression.origins(benchmark, split)[1]
+        owners = regression.slides_and_owners(benchmark, split)[1]
         return [np.flatnonzero(owners == name) for name in dict.fromkeys(owners.tolist())]
 
 

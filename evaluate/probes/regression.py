@@ -21,7 +21,7 @@ class Correlations:
     strengths: list[float]  # alpha of each fold
 
 
-def origins(benchmark: Benchmark, split: str) -> tuple[np.ndarray, np.ndarray]:
+def slides_and_owners(benchmark: Benchmark, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Return each nucleus' slide and what is left out with it, (N,) str each.
 
     A slide whose patient is unknown counts as a patient of its own.
@@ -30,14 +30,14 @@ def origins(benchmark: Benchmark, split: str) -> tuple[np.ndarray, np.ndarray]:
         ValueError: the slides are not given, there are too few of them or of patients, a slide has
             two patients, or each patient has but one slide, so that nothing new is left out.
     """
-    slides = benchmark.origins.get("slide", benchmark.groups)
+    slides = benchmark.batch_variables.get("slide", benchmark.groups)
     if (slides == "").any() or len(set(slides.tolist())) < 2:
         raise ValueError(f"{benchmark.name}: slides are unknown, or there is only one")
     if split == "slide":
         return slides, slides
-    if "patient" not in benchmark.origins:
+    if "patient" not in benchmark.batch_variables:
         raise ValueError(f"{benchmark.name}: patients are not given")
-    patients = benchmark.origins["patient"]
+    patients = benchmark.batch_variables["patient"]
     owners = np.where(patients == "", np.char.add("slide ", slides), patients)
     pairs = len(set(zip(slides.tolist(), owners.tolist(), strict=True)))
     if pairs > len(set(slides.tolist())):
@@ -61,23 +61,25 @@ def regress(
 
     Args:
         embeddings: (N, D) float, one per nucleus.
-        benchmark: its targets and origins.
+        benchmark: its targets and batch variables.
         splits: of SPLITS.
         strength: alpha; None: by an inner split, each other slide or patient left out in turn too,
             that of the highest mean correlation.
 
     Raises:
-        ValueError: see `origins`, or an inner split of two slides.
+        ValueError: see `batch_variables`, or an inner split of two slides.
     """
     from evaluate.probes.ridge import Ridge
 
     assert benchmark.targets is not None
-    slides = origins(benchmark, "slide")[0]
+    slides = slides_and_owners(benchmark, "slide")[0]
     names, parts = np.unique(slides, return_inverse=True)
     ridge = Ridge(embeddings, np.log1p(benchmark.targets), parts)
     results = {}
     for split in splits:
-        owner = dict(zip(slides.tolist(), origins(benchmark, split)[1].tolist(), strict=True))
+        owner = dict(
+            zip(slides.tolist(), slides_and_owners(benchmark, split)[1].tolist(), strict=True)
+        )
         sets = {}  # what is left out together
         for part, name in enumerate(names.tolist()):
             sets.setdefault(owner[name], []).append(part)

@@ -49,11 +49,6 @@ class Ridge:
             solved = vectors @ (shrunk[..., None] * (vectors.T @ cross))
         return solved / scale[:, None]
 
-    def intercept(self, left_out: Sequence[int], weights: Tensor) -> Tensor:
-        """Return the intercepts (…, T) that belong to weights (…, D, T) of `fit`."""
-        mean = self.moments.without(left_out)[1]
-        return mean[self.dim :] - mean[: self.dim] @ weights
-
     def pearson(self, part: int, weights: Tensor) -> Tensor:
         """Return the correlation of predicted and true targets on a slide, (…, T).
 

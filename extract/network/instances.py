@@ -14,7 +14,7 @@ from skimage.segmentation import watershed
 
 LIMITS = (-25.0, 10.0)  # steepest fall and rise, about the mean of tiles' extremes
 MIN_AREA = 80  # px (5 µm²)
-MIN_CHANCE = 0.7  # mean over a nucleus: the unsure are mostly none
+MIN_PROBABILITY = 0.7  # mean over a nucleus: the unsure are mostly none
 STEEP = 0.4  # from there on a pixel belongs to a border, not to a marker
 OPENING = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
 
@@ -33,8 +33,8 @@ def nuclei(odds: np.ndarray, maps: np.ndarray) -> np.ndarray:
     inside = np.flatnonzero(labels)
     of = labels.ravel()[inside]
     area = np.bincount(of, minlength=1)
-    chance = np.bincount(of, expit(odds.ravel()[inside]), len(area)) / np.maximum(area, 1)
-    none = (area < MIN_AREA) | (chance < MIN_CHANCE)
+    probability = np.bincount(of, expit(odds.ravel()[inside]), len(area)) / np.maximum(area, 1)
+    none = (area < MIN_AREA) | (probability < MIN_PROBABILITY)
     labels[none[labels]] = 0
     return labels
 

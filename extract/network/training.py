@@ -137,9 +137,9 @@ def segmentation_loss(
     entropy = nn.functional.cross_entropy(logits, nuclei, ignore_index=-100)
     counted = (nuclei >= 0).float()
     inside = (nuclei == 1).float()
-    chance = logits.softmax(1)[:, 1] * counted
-    overlap = (chance * inside).sum((1, 2))
-    size = chance.sum((1, 2)) + inside.sum((1, 2))
+    probability = logits.softmax(1)[:, 1] * counted
+    overlap = (probability * inside).sum((1, 2))
+    size = probability.sum((1, 2)) + inside.sum((1, 2))
     dice = (1 - (2 * overlap + 1) / (size + 1)).mean()
     weight = (known * (inside + 0.1 * (1 - inside) * counted))[:, None]
     total = weight.sum() * 2 + 1

@@ -91,15 +91,15 @@ def test_the_probe_is_scikit_learns():
     kinds, slides = batch_variables(samples)
     effect = measured(x, samples, "site")[0]
     rows = _draw(np.flatnonzero(samples.labels == "a"), kinds["site"], slides, 100, 0)
-    origins = kinds["site"][rows]
-    asked = Benchmark("x", samples.crops[rows], origins, ("X1", "Y1", "Z1"), slides[rows])
+    levels = kinds["site"][rows]
+    asked = Benchmark("x", samples.crops[rows], levels, ("X1", "Y1", "Z1"), slides[rows])
     scores = []
     for test in _slide_folds(asked, 0):
         train = np.setdiff1d(np.arange(len(rows)), test)
         assert not set(slides[rows[test]]) & set(slides[rows[train]])
         model = make_pipeline(StandardScaler(), LogisticRegression(tol=1e-6, max_iter=5000))
-        model.fit(x[rows[train]], origins[train])
-        scores.append(balanced_accuracy_score(origins[test], model.predict(x[rows[test]])))
+        model.fit(x[rows[train]], levels[train])
+        scores.append(balanced_accuracy_score(levels[test], model.predict(x[rows[test]])))
     assert effect.folds == len(scores) == SLIDES and effect.cells == len(rows)
     assert effect.probe == pytest.approx(np.mean(scores), abs=0.01)
 
@@ -107,17 +107,17 @@ def test_the_probe_is_scikit_learns():
 def test_purity_is_that_of_brute_force():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(150, 5)).astype(np.float32)
-    origins = np.array(["a", "b", "b"])[rng.integers(0, 3, 150)]
-    slides = np.char.add(origins, rng.integers(0, 3, 150).astype(str))
+    levels = np.array(["a", "b", "b"])[rng.integers(0, 3, 150)]
+    slides = np.char.add(levels, rng.integers(0, 3, 150).astype(str))
     distance = ((x[:, None].astype(np.float64) - x) ** 2).sum(axis=2)
     shares, chances = {"a": [], "b": []}, {"a": [], "b": []}
     for i in range(150):
         others = np.flatnonzero(slides != slides[i])
         near = others[np.argsort(distance[i, others])[:10]]
-        shares[origins[i]].append(np.mean(origins[near] == origins[i]))
-        chances[origins[i]].append(np.mean(origins[others] == origins[i]))
+        shares[levels[i]].append(np.mean(levels[near] == levels[i]))
+        chances[levels[i]].append(np.mean(levels[others] == levels[i]))
     expected = [np.mean([np.mean(part[name]) for name in "ab"]) for part in (shares, chances)]
-    np.testing.assert_allclose(knn_purity(x, origins, slides, 10), expected, atol=1e-6)
+    np.testing.assert_allclose(knn_purity(x, levels, slides, 10), expected, atol=1e-6)
 
 
 def test_neighbours_are_scikit_learns_whatever_the_block(monkeypatch):

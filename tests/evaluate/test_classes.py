@@ -54,7 +54,7 @@ def benchmark(labels, groups, side=40, seed=0):
     crops = np.random.default_rng(seed).integers(0, 255, (len(labels), side, side, 3), np.uint8)
     classes = tuple(dict.fromkeys(labels))
     return Benchmark("own", crops, np.array(labels), classes, np.array(groups), "slide",
-                     origins={"slide": np.array(groups)})  # fmt: skip
+                     batch_variables={"slide": np.array(groups)})  # fmt: skip
 
 
 def separable(classes=("a", "b", "c"), each=40, spread=1.0, seed=0):

@@ -34,9 +34,9 @@ def test_cells_of_one_slide(cells, shards_folder, read):
     source = cells if read is from_cells else shards_folder
     every = read(source, 10_000)
     one = read(source, 10_000, slide="PAINTED-0002")
-    assert set(one.origins["slide"]) == {"PAINTED-0002"}
-    assert len(one) == (every.origins["slide"] == "PAINTED-0002").sum()
-    of_all = every.take(np.flatnonzero(every.origins["slide"] == "PAINTED-0002"))
+    assert set(one.batch_variables["slide"]) == {"PAINTED-0002"}
+    assert len(one) == (every.batch_variables["slide"] == "PAINTED-0002").sum()
+    of_all = every.take(np.flatnonzero(every.batch_variables["slide"] == "PAINTED-0002"))
     order = np.argsort(of_all.nuclei)
     mine = np.argsort(one.nuclei)
     assert (of_all.nuclei[order] == one.nuclei[mine]).all()

@@ -90,12 +90,14 @@ def test_a_slide_differing_as_a_whole_counts_for_nothing():
 def samples_of(count):
     crops, none = np.zeros((count, 8, 8, 3), np.uint8), np.full(count, "")
     slides = {"slide": np.array(["S1", "S2"])[np.arange(count) % 2]}
-    return Benchmark("m", crops, none, (), np.full(count, "P"), "project", origins=slides)
+    return Benchmark("m", crops, none, (), np.full(count, "P"), "project", batch_variables=slides)
 
 
 def test_values_are_joined_by_key_and_by_slide_and_nucleus(tmp_path):
     samples, nuclei = samples_of(6), np.arange(6) * 10
-    keys = [key(s, n) for s, n in zip(samples.origins["slide"], nuclei.tolist(), strict=True)]
+    keys = [
+        key(s, n) for s, n in zip(samples.batch_variables["slide"], nuclei.tolist(), strict=True)
+    ]
     order = [4, 2, 0, 5, 1]  # another order, and one cell absent
     columns = {"EPCAM": [float(i) for i in order], "CD3E": [1, 2, None, 4, 5]}
     table = pa.table({"key": [keys[i] for i in order], "x": [0.0] * 5, **columns})
@@ -104,7 +106,9 @@ def test_values_are_joined_by_key_and_by_slide_and_nucleus(tmp_path):
         writer = csv.writer(file)
         writer.writerow(["slide", "nucleus", "EPCAM", "CD3E"])
         for i, e, c in zip(order, columns["EPCAM"], columns["CD3E"], strict=True):
-            writer.writerow([samples.origins["slide"][i], nuclei[i], e, "" if c is None else c])
+            writer.writerow(
+                [samples.batch_variables["slide"][i], nuclei[i], e, "" if c is None else c]
+            )
     for name in ("v.parquet", "v.csv"):
         found = from_file(tmp_path / name, samples, nuclei, log1p=False)
         assert found.names == ("EPCAM", "CD3E") and found.rows.tolist() == [1, 2, 4, 5]
@@ -170,7 +174,7 @@ def test_values_as_other_programs_write_them(tmp_path, caplog):
     path = tmp_path / "v.csv"
     path.write_text(";Slide;nucleus;CD3;site\n0;a;0;1,5;x\n1;a;1;NA;y\n2;a;2;2;x\n")
     samples = samples_of(3)
-    samples.origins["slide"] = np.array(["a"] * 3)
+    samples.batch_variables["slide"] = np.array(["a"] * 3)
     found = from_file(path, samples, np.arange(3), log1p=False)
     assert found.names == ("CD3",) and found.values.tolist() == [[1.5], [2.0]]
     assert found.rows.tolist() == [0, 2]

@@ -131,8 +131,8 @@ def test_a_folder_of_slides_and_patients(own, tmp_path):
     (tmp_path / "cells.csv").write_text("\n".join(lines))
     found = find_benchmark(tmp_path)
     assert (found.group_kind, set(found.groups.tolist())) == ("slide", {"0.png"})
-    assert sorted(found.origins) == ["patient", "scanner", "slide"]
-    assert found.origins["patient"].tolist()[:3] == ["p1", "p4", "p0"]
+    assert sorted(found.batch_variables) == ["patient", "scanner", "slide"]
+    assert found.batch_variables["patient"].tolist()[:3] == ["p1", "p4", "p0"]
     text = (tmp_path / "cells.csv").read_text()
     (tmp_path / "cells.csv").write_text(text.replace("slide,", "group,", 1))
     with pytest.raises(ValueError, match=r"no column 'image' \(or 'slide'\)"):

@@ -128,7 +128,7 @@ def test_monusac(monusac):
     found = find_benchmark(monusac)
     assert set(found.counts().values()) == {3} and len(found) == 12
     assert set(found.groups.tolist()) == {"TCGA-AA-0001", "TCGA-BB-0002"}
-    assert len(set(found.origins["field"].tolist())) == 3
+    assert len(set(found.batch_variables["field"].tolist())) == 3
     assert found.left_out == {
         "whose window leaves the field": 3, "without an outline": 3, "ambiguous": 3,
     }  # fmt: skip
@@ -194,7 +194,7 @@ def test_lizard(lizard):
     assert find_name(lizard) == "lizard"
     found = find_benchmark(lizard)
     assert set(found.counts().values()) == {2} and found.group_kind == "field"
-    assert set(found.origins["source"].tolist()) == {"consep", "glas"}
+    assert set(found.batch_variables["source"].tolist()) == {"consep", "glas"}
     assert found.labels[:2].tolist() == ["plasma", "epithelial"]  # as the ids say
     assert "0.5 µm/px" in found.notes[0]
     assert found.left_out == {"whose window leaves the field": 2}

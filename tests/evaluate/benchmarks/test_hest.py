@@ -169,7 +169,7 @@ def test_notes_count_what_is_left_out(bowel):
 def test_patients_are_not_slides(bowel):
     path, _ = bowel
     found = load("hest-bowel", path, genes=5)[0]
-    patient = {slide: set(found.origins["patient"][found.groups == slide]) for slide in IDS}
+    patient = {slide: set(found.batch_variables["patient"][found.groups == slide]) for slide in IDS}
     assert patient["TENX149"] == patient["TENX148"] == patient["TENX147"] == {"P1"}
     assert patient["TENX111"] == {"unknown (TENX111)"}  # one's own, not shared with other blanks
 
@@ -225,7 +225,7 @@ def test_the_sample_table_stands_in_for_metadata(bowel, tmp_path):
     text += "x,TENX147,0.27378,0.2497,P1\n"
     (tmp_path / "assets/HEST_v1_1_0.csv").write_text(text, encoding="utf-8-sig")  # a BOM
     found = load("hest-bowel", tmp_path, genes=5, slides=("TENX147",))[0]
-    assert set(found.origins["patient"].tolist()) == {"P1"}
+    assert set(found.batch_variables["patient"].tolist()) == {"P1"}
     assert "0.2497 µm/px" in found.notes[-1]
 
 

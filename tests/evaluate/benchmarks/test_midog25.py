@@ -54,11 +54,11 @@ def test_label_is_the_majority_column(midog25):
 def test_origins_and_the_misspelt_scanner(midog25):
     found = find_benchmark(midog25)
     assert found.groups.tolist()[:4] == ["201.tiff", "201.tiff", "007.tiff", "101.tiff"]
-    assert found.origins["scanner"].tolist()[2:5] == [
+    assert found.batch_variables["scanner"].tolist()[2:5] == [
         "Hamamatsu XR", "Aperio CS2", "Hamamatsu S360"
     ]  # fmt: skip
-    assert found.origins["species"].tolist()[:3] == ["Canine", "Canine", "Human"]
-    assert set(found.origins) == {"slide", "scanner", "tumor", "origin", "species"}
+    assert found.batch_variables["species"].tolist()[:3] == ["Canine", "Canine", "Human"]
+    assert set(found.batch_variables) == {"slide", "scanner", "tumor", "origin", "species"}
 
 
 def test_hamamatsu_is_resampled(midog25):
@@ -88,7 +88,7 @@ def test_table_8_leaves_hamamatsu_out(midog25, tmp_path, capsys):
     found = find_benchmark(out)
     assert found.name == "midog25-128px"
     assert found.counts() == {"NMF": 3, "AMF": 1}
-    assert not any("Hamamatsu" in scanner for scanner in found.origins["scanner"])
+    assert not any("Hamamatsu" in scanner for scanner in found.batch_variables["scanner"])
     np.testing.assert_array_equal(found.crops[0], patch(1))
     printed = capsys.readouterr().out
     assert "(paper, Table 8)" in printed
@@ -159,7 +159,7 @@ def test_facts_of_a_case_are_joined(midog25):
     found = find_benchmark(midog25)
     plain = TABLE.splitlines()[1:]
     for kind, column in (("tumor", 4), ("origin", 6), ("species", 7)):
-        assert found.origins[kind].tolist() == [row.split(",")[column] for row in plain]
+        assert found.batch_variables[kind].tolist() == [row.split(",")[column] for row in plain]
     assert "Scanner of 6 rows joined from datasets_xvalidation.csv" in found.notes
     assert any(note.startswith("6 of 6 rows are the middle of a box of") for note in found.notes)
 

@@ -103,13 +103,13 @@ def test_three_tasks_and_what_each_leaves_out(nucls):
 def test_origins_come_from_the_name(nucls):
     raw = find_benchmarks(nucls)[2]
     assert raw.group_kind == "slide"
-    last = {kind: words[-1] for kind, words in raw.origins.items()}
+    last = {kind: words[-1] for kind, words in raw.batch_variables.items()}
     assert last == {
         "slide": "TCGA-AR-A0TS-DX1", "patient": "TCGA-AR-A0TS", "hospital": "AR",
         "field": FIELDS[1],
     }  # fmt: skip
-    assert raw.origins["slide"][0] == "TCGA-AN-A0XU-DX1"
-    assert (raw.groups == raw.origins["slide"]).all()
+    assert raw.batch_variables["slide"][0] == "TCGA-AN-A0XU-DX1"
+    assert (raw.groups == raw.batch_variables["slide"]).all()
 
 
 def test_crops_are_resampled_from_a_fifth_of_a_micrometre(tmp_path):

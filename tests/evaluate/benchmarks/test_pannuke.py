@@ -128,9 +128,9 @@ def test_both_distributions_give_the_same_nuclei(pannuke):
     assert found.groups.tolist() == ["fold1/0"] * 2 + ["fold1/2"] * 2 + ["fold2/0"] * 2 + [
         "fold3/0"
     ]
-    assert found.origins["fold"].tolist() == ["fold1"] * 4 + ["fold2"] * 2 + ["fold3"]
+    assert found.batch_variables["fold"].tolist() == ["fold1"] * 4 + ["fold2"] * 2 + ["fold3"]
     tissues = ["Bile Duct"] * 2 + ["Ovarian"] * 2 + ["Adrenal Gland"] * 2 + ["Ovarian"]
-    assert found.origins["tissue"].tolist() == tissues
+    assert found.batch_variables["tissue"].tolist() == tissues
     assert found.notes[0].startswith("5 images, 1 of them without nuclei")
     assert found.notes[1].startswith("1 of 8 nuclei dropped")
     one = pixels("fold1")[0]
@@ -152,7 +152,7 @@ def test_sixty_pixels_within_the_image(tmp_path, monkeypatch, at, kept):
     always = (DEAD, disc(128, 128))
     monkeypatch.setitem(IMAGES, "fold2", [("Ovarian", [always, (EPITHELIAL, disc(at, 100, 4))])])
     found = load(write_npy(tmp_path))[0]
-    assert (found.labels[found.origins["fold"] == "fold2"] == "Epithelial").sum() == kept
+    assert (found.labels[found.batch_variables["fold"] == "fold2"] == "Epithelial").sum() == kept
 
 
 def test_every_rule_is_tried(pannuke):

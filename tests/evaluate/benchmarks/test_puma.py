@@ -62,7 +62,7 @@ def test_both_tracks(puma):
     assert (broad.name, fine.name) == ("puma-track1", "puma-track2")
     assert broad.counts() == {"tumor": 2, "lymphocyte": 4, "other": 18}
     assert fine.counts() == dict.fromkeys(CLASSES, 2) | {"stroma": 4, "apoptosis": 4}
-    assert set(fine.origins["stage"].tolist()) == {"primary", "metastatic"}
+    assert set(fine.batch_variables["stage"].tolist()) == {"primary", "metastatic"}
     assert fine.notes[1:] == (
         "2 of 26 nuclei dropped: their window leaves the region",
         "2 Features without an outline passed over",

@@ -108,7 +108,7 @@ def test_crops_are_where_the_alignment_says(tmp_path):
 def samples(count: int) -> Benchmark:
     words = np.full(count, "s", np.str_)
     crops = np.zeros((count, 8, 8, 3), np.uint8)
-    return Benchmark("x", crops, np.full(count, ""), (), words, origins={"slide": words})
+    return Benchmark("x", crops, np.full(count, ""), (), words, batch_variables={"slide": words})
 
 
 def test_values_join_nuclei_by_centroid(tmp_path, caplog):
@@ -313,10 +313,10 @@ def test_10x_own_matrix(data):
 
 def test_samples_know_their_places(cells, shards_folder):
     for found in (from_cells(cells, 60), from_shards(shards_folder, 60)):
-        for slide in set(found.origins["slide"].tolist()):
+        for slide in set(found.batch_variables["slide"].tolist()):
             table = pq.read_table(cells / f"{slide}.parquet", columns=["nucleus", "x", "y"])
             at = dict(zip(table["nucleus"].to_pylist(), range(len(table)), strict=True))
-            own = found.take(np.flatnonzero(found.origins["slide"] == slide))
+            own = found.take(np.flatnonzero(found.batch_variables["slide"] == slide))
             rows = [at[n] for n in own.nuclei.tolist()]
             np.testing.assert_array_equal(
                 own.xy, np.stack([table[axis].to_numpy()[rows] for axis in "xy"], axis=1)
