@@ -70,7 +70,7 @@ class Benchmark:
 
     @cached_property
     def sha256(self) -> str:
-        """The digest of crops, labels, groups, batch variables and targets: what results depend on."""
+        """The digest of what results depend on: of all but names and notes."""
         digest = hashlib.sha256(repr(self.crops.shape).encode())
         digest.update(np.ascontiguousarray(self.crops).data)
         for words in (self.labels, self.groups):

@@ -80,7 +80,7 @@ def load(
         seed: of the draw.
 
     Returns:
-        One benchmark with `targets`, transcripts as counted, and batch variables: slide and patient.
+        One benchmark with `targets`, transcripts as counted; batch variables slide and patient.
 
     Raises:
         FileNotFoundError: a slide's file is absent.

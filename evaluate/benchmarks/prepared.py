@@ -97,8 +97,8 @@ def _facts(path: Path) -> dict:
 def save(tasks: list[Benchmark], folder: Path) -> None:
     """Write a benchmark's files, each atomically, `benchmark.json` last.
 
-    `crops.npy` (N, P, P, 3) uint8; `cells.parquet` with `label`, `group` and a column per batch variable;
-    of several tasks also a column `label_<task>` each, where `label` is the first task's; where a
+    `crops.npy` (N, P, P, 3) uint8; `cells.parquet` with `label`, `group`, a column per batch
+    variable; of several tasks also a column `label_<task>` each, where `label` is the first task's; where a
     nucleus stands there several times, `twin`, equal for its rows; and `targets.npy` (N, T) float32
     where there are targets.
 
