@@ -98,9 +98,9 @@ def save(tasks: list[Benchmark], folder: Path) -> None:
     """Write a benchmark's files, each atomically, `benchmark.json` last.
 
     `crops.npy` (N, P, P, 3) uint8; `cells.parquet` with `label`, `group`, a column per batch
-    variable; of several tasks also a column `label_<task>` each, where `label` is the first task's; where a
-    nucleus stands there several times, `twin`, equal for its rows; and `targets.npy` (N, T) float32
-    where there are targets.
+    variable; of several tasks also a column `label_<task>` each, where `label` is the first task's;
+    where a nucleus stands there several times, `twin`, equal for its rows; and `targets.npy` (N, T)
+    float32 where there are targets.
 
     Args:
         tasks: one benchmark, or several that share `part_of`.
