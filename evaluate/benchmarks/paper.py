@@ -1,7 +1,5 @@
 """The paper's counts of nuclei, Tables 3, 4, 5 and 8, beside ours."""
 
-from evaluate.benchmark import Benchmark
-
 TABLES = {  # benchmark: the table, and its numbers
     "nucls-super": ("Table 3a", {"tumor_any": 16052, "sTIL": 13642, "nonTIL_stromal": 7613}),
     "nucls-main": (
@@ -55,12 +53,11 @@ def difference(name: str, counts: dict[str, int]) -> int | None:
     return sum(abs(counts.get(label, 0) - n) for label, n in TABLES[name][1].items())
 
 
-def compare(benchmark: Benchmark) -> list[str]:
+def compare(name: str, counts: dict[str, int]) -> list[str]:
     """Return lines of our count, the paper's and the difference per class; [] if it has none."""
-    if benchmark.name not in TABLES:
+    if name not in TABLES:
         return []
-    table, paper = TABLES[benchmark.name]
-    counts = benchmark.counts()
+    table, paper = TABLES[name]
     rows = [(label, counts.get(label, 0), n) for label, n in paper.items()]
     rows.append(("all", sum(ours for _, ours, _ in rows), sum(n for _, _, n in rows)))
     width = max(len(label) for label, _, _ in rows)

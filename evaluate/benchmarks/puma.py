@@ -97,6 +97,20 @@ def read(path: Path) -> Iterator[Region]:
         yield _region(file)
 
 
+def held(path: Path) -> list[str]:
+    """Say how many nuclei of each class the labels hold, without an image; errors as of `load`."""
+    lines, total = [], Counter[str]()
+    for region in read(path):
+        counts = Counter(region.labels.tolist())
+        total.update(counts)
+        lines.append(f"{region.name}: {len(region.labels):,} nuclei ({_listed(counts)})")
+    return [*lines, f"{len(lines)} regions: {total.total():,} nuclei ({_listed(total)})"]
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {counts[name]:,}" for name in CLASSES if counts[name])
+
+
 def _region(file: Path) -> Region:
     check_file(file)
     try:

@@ -73,6 +73,20 @@ def load(
     return [build("xenium", slides, view_px, cells, genes, seed, "image")]
 
 
+def held(path: Path) -> list[str]:
+    """Say what bundles hold, without an image; errors as of `read_bundle`."""
+    lines = []
+    for folder in _bundles(path):
+        bundle = read_bundle(folder)
+        cells, genes = bundle.counts.shape
+        lines.append(
+            f"{folder.resolve().name}: {cells:,} cells, {genes:,} genes, "
+            f"{int(bundle.counts.sum()):,} transcripts; Xenium image at {bundle.pixel_um} µm/px"
+        )
+        lines += [f"  {note}" for note in bundle.notes]
+    return lines
+
+
 def join(path: Path, slides: np.ndarray, xy: np.ndarray, radius_um: float = RADIUS_UM) -> Joined:
     """Give each nucleus of a slide the counts of the cell whose centroid is nearest.
 

@@ -24,7 +24,8 @@ def arguments(command: argparse.ArgumentParser) -> None:
         "--try",
         dest="tried",
         action="store_true",
-        help="nucls, pannuke, midog25: count by each rule the paper may have used; write nothing",
+        help="count and write nothing: nucls, pannuke, midog25 by each rule the paper may have "
+        "used; puma, xenium what is there, which needs no image",
     )
     rules = command.add_argument_group(
         "what the paper leaves open",
@@ -84,7 +85,7 @@ def run(options: argparse.Namespace) -> None:
         print(f"{where}: {len(benchmark):,} nuclei ({counts})")
         if any(benchmark.left_out.values()):
             print(f"  {benchmark.used()}")
-        for line in paper.compare(benchmark):
+        for line in paper.compare(benchmark.name, benchmark.counts()):
             print(line)
     for note in tasks[0].notes:
         print(f"  {note}")
@@ -159,17 +160,35 @@ def _task(benchmark) -> str:
 
 
 def _try(name: str, path: Path) -> None:
-    """Print how far from the paper's counts each rule leads, the nearest first."""
+    """Print what is there; or how far from the paper's counts each rule leads, the nearest first.
+
+    Then, for each of the paper's tables, the classes by the nearest rule.
+    """
     from evaluate.benchmarks import paper
     from evaluate.benchmarks.find import BENCHMARKS
 
-    if not hasattr(BENCHMARKS[name], "tried"):
-        raise ValueError(f"{name} has no rules to try; nucls, pannuke and midog25 have")
-    found = BENCHMARKS[name].tried(path)
+    module = BENCHMARKS[name]
+    if hasattr(module, "held"):
+        for line in module.held(path):
+            print(line)
+        return
+    if not hasattr(module, "tried"):
+        having = [n for n, m in BENCHMARKS.items() if hasattr(m, "tried") or hasattr(m, "held")]
+        raise ValueError(f"{name} has nothing to try; {', '.join(having)} have")
+    found = module.tried(path)
     sums = {
         rule: sum(paper.difference(task, counts) or 0 for task, counts in tasks.items())
         for rule, tasks in found.items()
     }
-    for rule in sorted(sums, key=lambda rule: sums[rule]):
+    nearest = sorted(sums, key=lambda rule: sums[rule])
+    for rule in nearest:
         totals = ", ".join(f"{task} {sum(c.values()):,}" for task, c in found[rule].items())
         print(f"off by {sums[rule]:,} (sum over classes): {rule}: {totals}")
+    by_task: dict[str, tuple[str, dict[str, int]]] = {}
+    for rule in nearest:
+        for task, counts in found[rule].items():
+            by_task.setdefault(task, (rule, counts))
+    for task, (rule, counts) in by_task.items():
+        print(f"{task}: {rule}")
+        for line in paper.compare(task, counts):
+            print(line)

@@ -258,5 +258,8 @@ def test_the_publishers_own_table(data, capsys):
     prepare.run(parser.parse_args(["midog25", "--raw", str(data / "midog25"), "--try"]))
     printed = capsys.readouterr().out
     assert printed.splitlines()[0] == "off by 0 (sum over classes): all rows: midog25 11,939"
+    tables = [line.split()[:3] for line in printed.splitlines()[4:]]
+    assert ["NMF", "10,191", "10,191"] in tables and ["AMF", "1,748", "1,748"] in tables
+    assert ["NMF", "7,955", "7,955"] in tables and ["AMF", "1,160", "1,160"] in tables
     with pytest.raises(FileNotFoundError, match=r"give their folder as --images"):
         load(data / "midog25")

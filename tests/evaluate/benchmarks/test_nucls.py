@@ -175,7 +175,11 @@ def test_every_rule_is_tried(capsys, nucls):
     one = next(rule for rule in counts if "40x40 px at 0.2 µm/px, centre of the box" in rule)
     assert counts[one]["nucls-super"]["tumor_any"] == 3
     run("nucls", "--raw", nucls, "--try")
-    assert capsys.readouterr().out.count("off by") == 12
+    printed = capsys.readouterr().out
+    assert printed.count("off by") == 12
+    for task, table in (("super", "3a"), ("main", "3b"), ("raw", "3c")):
+        nearest = printed.partition(f"\nnucls-{task}: ")[2].splitlines()
+        assert nearest[1].endswith(f"(paper, Table {table})")
 
 
 def test_a_wider_view_bears_its_side(nucls, tmp_path):

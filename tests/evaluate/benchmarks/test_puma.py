@@ -9,7 +9,7 @@ import shapely
 import tifffile
 
 from evaluate.benchmarks.find import find_benchmark, find_benchmarks, find_name
-from evaluate.benchmarks.puma import CLASSES, load, read
+from evaluate.benchmarks.puma import CLASSES, held, load, read
 
 IMAGES, NUCLEI = "01_training_dataset_tif_ROIs", "01_training_dataset_geojson_nuclei"
 NAMES = ("training_set_primary_roi_001", "training_set_metastatic_roi_002")
@@ -80,6 +80,16 @@ def test_crops_are_around_the_centroid(puma):
     np.testing.assert_array_equal(odd, pixels[120:160, 40:80])  # the larger part, (60, 140)
 
 
+def test_labels_are_counted_without_images(puma):
+    for file in (puma / IMAGES).iterdir():
+        file.unlink()
+    *regions, all_of_them = held(puma)
+    each = "tumor 2, lymphocyte 1, plasma_cell 1, histiocyte 1, melanophage 1, neutrophil 1, "
+    each += "stroma 2, endothelium 1, epithelium 1, apoptosis 2"
+    assert regions == [f"{name}: 13 nuclei ({each})" for name in sorted(NAMES)]
+    assert all_of_them.startswith("2 regions: 26 nuclei (tumor 4, lymphocyte 2, ")
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -136,3 +146,4 @@ def test_the_publishers_own_labels(data):
     xy = np.concatenate([region.xy for region in regions.values()])
     assert xy.min() > 0
     assert xy.max() < 1024
+    assert held(data / "exports")[-1].startswith("4 regions: 1,793 nuclei (tumor 837, ")

@@ -14,7 +14,7 @@ import tifffile
 from evaluate.analyses.molecules import from_xenium
 from evaluate.benchmark import Benchmark
 from evaluate.benchmarks.find import find_benchmark, find_name
-from evaluate.benchmarks.xenium import join, load
+from evaluate.benchmarks.xenium import held, join, load
 from evaluate.benchmarks.xenium_bundle import read_bundle
 from evaluate.commands import prepare
 from evaluate.commands.inputs import molecules_of
@@ -294,6 +294,20 @@ def test_an_alignment_that_stretches_is_refused(tmp_path):
     assert len(load(tmp_path, images=tmp_path / "he.tif", genes=3, mpp=0.25)[0])
 
 
+def test_a_bundle_says_what_it_holds_without_an_image(tmp_path, capsys):
+    counts, _ = write_bundle(tmp_path / "one")
+    parser = argparse.ArgumentParser()
+    prepare.arguments(parser)
+    prepare.run(parser.parse_args(["xenium", "--raw", str(tmp_path), "--try"]))
+    first, *notes = capsys.readouterr().out.splitlines()
+    total = counts.sum()  # of the genes
+    assert first == (
+        f"one: {CELLS} cells, {len(GENES)} genes, {total:,} transcripts; Xenium image at "
+        f"{PIXEL_UM} µm/px"
+    )
+    assert notes[0].startswith("  14 features: 10 genes; left out 1 ")
+
+
 def test_10x_own_matrix(data):
     """248 genes and 36,602 cells, as many transcripts of each cell as its table says."""
     if not (data / "xenium").is_dir():
@@ -309,6 +323,7 @@ def test_10x_own_matrix(data):
     said = {row.split(",")[0].strip('"'): int(row.split(",")[3]) for row in text[1:]}
     ours = np.asarray(bundle.counts.sum(axis=1)).ravel()
     assert [said[name] for name in bundle.ids.tolist()] == ours.tolist()
+    assert held(data / "xenium")[0].startswith("xenium: 36,602 cells, 248 genes, ")
 
 
 def test_samples_know_their_places(cells, shards_folder):
