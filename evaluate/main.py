@@ -92,10 +92,11 @@ def main(words: list[str]) -> int:
         name, options = read_command("evaluate/main.py", __doc__, COMMANDS, words)
         start = time.perf_counter()
         say_encoder(options)
-        COMMANDS[name].run(options)
-        if name not in UNRECORDED and not vars(options).get("check"):
-            from evaluate.results import record
+        from evaluate.results import record, running
 
+        with running(words):
+            COMMANDS[name].run(options)
+        if name not in UNRECORDED and not vars(options).get("check"):
             record(options.out, words, time.perf_counter() - start)
             page = "report.html"
             say_next(["python", "evaluate/main.py", "report", options.out, "--out", page])

@@ -7,6 +7,8 @@ import json
 import secrets
 import shlex
 import subprocess
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +22,8 @@ PAIR = ("encoder", "benchmark", "facts", "manifest", "rows", "details")
 DECISIVE = ("sha256", "protocol")  # of a benchmark's facts: what a table must have in common
 FIRST = ("pixels", "morphology", "untrained")  # baselines lead each table, as in the paper
 PACKAGES = ("numpy", "scikit-learn", "torch", "timm", "openTSNE", "opencv-python-headless")
+
+_running: ContextVar[tuple[str, ...]] = ContextVar("_running", default=())
 
 
 def read_rows(out: Path) -> list[dict]:
@@ -248,6 +252,26 @@ def is_baseline(encoder: str) -> bool:
     return encoder.partition("+")[0] in FIRST
 
 
+@contextlib.contextmanager
+def running(argv: list[str]) -> Iterator[None]:
+    """Name the command that runs, so that what it leaves in a results folder can say it."""
+    token = _running.set(tuple(argv))
+    try:
+        yield
+    finally:
+        _running.reset(token)
+
+
+def running_line(command: str) -> str:
+    """Return the line of the command that runs, '' if that is another one, or none."""
+    argv = _running.get()
+    return _line(argv) if argv[:1] == (command,) else ""
+
+
+def _line(argv: Iterable[str]) -> str:
+    return shlex.join(["python", "evaluate/main.py", *argv])
+
+
 def record(out: Path, argv: list[str], seconds: float) -> None:
     """Add a finished command to `commands/`, with versions and the commit it ran at."""
     git = subprocess.run(
@@ -257,7 +281,7 @@ def record(out: Path, argv: list[str], seconds: float) -> None:
         check=False,  # a copy without .git runs as well
     )
     entry = {
-        "command": shlex.join(["python", "evaluate/main.py", *argv]),
+        "command": _line(argv),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
         "commit": git.stdout.strip() or None,

@@ -14,8 +14,18 @@ from evaluate.slides.extraction import Nuclei
 from shards.schema import MPP, VIEW_PX
 
 
-def save_counts(classifier: Classifier, counts: list[Count], least: float, out: Path) -> Path:
+def save_counts(
+    classifier: Classifier, counts: list[Count], least: float, out: Path, shards: str = ""
+) -> Path:
     """Write the tables of counts and densities by slide and class, and the classifier's scores.
+
+    Args:
+        classifier: that was applied.
+        counts: a slide each.
+        least: probability below which a nucleus stays without a class.
+        out: the results folder.
+        shards: name of the data set that they are of, whose table stands beside the cells'; '':
+            of cells.
 
     Returns:
         The CSV of the counts.
@@ -28,15 +38,16 @@ def save_counts(classifier: Classifier, counts: list[Count], least: float, out: 
         [one.slide, one.project, one.total, *(one.nuclei[kind] for kind in kinds)] for one in counts
     ]
     below = f" Below a probability of {least:g} a nucleus stays unclassified." if least else ""
+    where = f" in {shards}" if shards else ""
     path = save_table(
         out,
-        f"classes--{name}--counts",
+        f"classes--{name}--counts" + (f"--{shards}" if shards else ""),
         ["slide", "project", "nuclei", *kinds],
         rows,
         section=SECTION,
-        title="Nuclei of each class",
+        title=f"Nuclei of each class{where}",
         caption=f"Classifier {name}, fitted on {classifier.facts['training']['benchmark']}.{below}",
-        headline=f"{total:,} nuclei of {len(counts)} slides by {name}: {shares}.",
+        headline=f"{total:,} nuclei of {len(counts)} slides{where} by {name}: {shares}.",
         command="apply",
     )
     known = [one for one in counts if one.tissue_mm2]

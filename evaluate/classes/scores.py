@@ -41,7 +41,7 @@ def save_scores(name: str, facts: dict, out: Path) -> None:
         header,
         rows,
         section=SECTION,
-        title=f"How good {name} is on the nuclei it was fitted on",
+        title=f"How good {name} is on nuclei that it has not seen",
         caption=f"{_split(split, facts)} of {sum(training['nuclei'].values()):,} nuclei of "
         f"{training['benchmark']}: {METRICS[0]} {own['pooled'][METRICS[0]]:.3f}, calibration error "
         f"{facts['calibration_error']['tempered']:.3f}; each fold by a model that had not seen it.",

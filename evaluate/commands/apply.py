@@ -110,4 +110,5 @@ def _shards(options: argparse.Namespace, classifier, encoder) -> None:
         options.overwrite,
     )  # fmt: skip
     print(f"{path}: {sum(one.total for one in counts):,} nuclei of {len(counts)} slides")
-    print(save_counts(classifier, counts, options.min_probability, options.out))
+    name = path.stem.removeprefix("shards--")
+    print(save_counts(classifier, counts, options.min_probability, options.out, name))

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluate.results import is_baseline
+from evaluate.results import is_baseline, running_line
 from shards.write import atomic, write_text
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ FIELDS = {
     "caption": "what is to be seen, how it was computed, in a sentence or two",
     "headline": "one sentence for the head of the report: the finding, with its figures",
     "command": "of evaluate/main.py that made it, in a word; the report prints its command line",
+    "line": "the whole of that command, written down by itself while it runs",
     "colours": "of a picture: {what: '#rrggbb'}, its legend",
     "best": "of a table: {column: 'max' or 'min'}, whose best value is set in bold",
 }
@@ -48,6 +49,7 @@ class Entry:
     caption: str = ""
     headline: str = ""
     command: str = ""
+    line: str = ""
     colours: dict[str, str] = field(default_factory=dict)
     best: dict[str, str] = field(default_factory=dict)
 
@@ -190,6 +192,8 @@ def _describe(out: Path, kind: str, name: str, facts: dict) -> Path:
         raise ValueError(f"{name!r} names no file: letters, digits and _+=@.- only")
     if unknown := sorted(set(facts) - set(FIELDS)):
         raise ValueError(f"{name}: no field {unknown[0]!r}; there are {', '.join(FIELDS)}")
+    if line := running_line(facts.get("command", "")):
+        facts = facts | {"line": line}
     path = Path(out) / kind / f"{name}.json"
     write_text(path, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     return path

@@ -37,12 +37,17 @@ def command_line(commands: list[dict], command: str, stem: str = "") -> str:
     ran = [e["command"] for e in commands if e["command"].split()[2:3] == [command]]
     named = [line for line in ran if stem and stem.split("--")[-1] in line]
     line = (named or ran or [""])[-1]
-    return f'<code class="command">{escape(line)}</code>' if line else ""
+    return _command(line) if line else ""
+
+
+def _command(line: str) -> str:
+    return f'<code class="command">{escape(line)}</code>'
 
 
 def entry(one: Entry, commands: list[dict]) -> str:
     """Return a figure or table that a command left in the results folder."""
-    command = command_line(commands, one.command, one.path.stem)
+    line = one.line
+    command = _command(line) if line else command_line(commands, one.command, one.path.stem)
     title = f"<h3>{escape(one.title)}</h3>" if one.title else ""
     caption = f"<span>{escape(one.caption)}</span>" if one.caption else ""
     if one.kind == "figures":

@@ -349,3 +349,5 @@ def test_shards_are_classified_in_the_order_of_their_index(fitted, shards_folder
     assert all(one.tissue_mm2 is None for one in counts)
     called = [kind for kind in table["class"].to_pylist() if kind]
     assert len(called) == sum(sum(one.nuclei.values()) - one.nuclei[NONE] for one in counts)
+    rows = save_counts(classifier, counts, 0.7, tmp_path, "mine")
+    assert rows.name == "classes--kinds--counts--mine.csv"  # beside those of cells

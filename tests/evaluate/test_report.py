@@ -16,7 +16,7 @@ from evaluate.maps.page import Keys, write_page
 from evaluate.report.figures import headline, read_entries, read_table, save_figure, save_table
 from evaluate.report.panels import command_line, plain_table
 from evaluate.report.report import write_report
-from evaluate.results import record
+from evaluate.results import record, running
 
 HOSTILE = "<script>alert('x')</script>"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -195,6 +195,22 @@ def test_the_command_that_names_what_it_made():
     assert "b/two" in command_line(ran, "map", "first--two")
     assert "c/six" in command_line(ran, "map", "first--none")
     assert command_line(ran, "probe") == ""
+
+
+def test_a_table_says_the_command_that_made_it_not_the_last_one(tmp_path):
+    """A classifier applied to cells, then to shards: the slides' pictures are of the first."""
+    with running(["apply", "cells/", "--out", "r/"]):
+        save_table(tmp_path, "slides", ["a"], [["1"]], section="Slides", command="apply")
+        save_table(tmp_path, "scores", ["a"], [["1"]], section="Slides", command="fit")
+    record(tmp_path, ["apply", "cells/", "--out", "r/"], 1)
+    record(tmp_path, ["apply", "shards/", "--out", "r/"], 1)
+    scores, slides = read_entries(tmp_path)
+    assert slides.line == "python evaluate/main.py apply cells/ --out r/" and scores.line == ""
+    write_report(tmp_path, tmp_path / "report.html")
+    html = (tmp_path / "report.html").read_text()
+    html, _, provenance = html.partition(">Provenance</h2>")
+    assert html.count("apply cells/") == 1 and "apply shards/" not in html
+    assert "apply shards/" in provenance
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium here (apt-get install chromium)")
