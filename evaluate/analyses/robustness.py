@@ -50,12 +50,12 @@ def slide_stains(samples: Benchmark, slides: np.ndarray) -> tuple[dict[str, Stai
 
     from train.stain_transform import fit as fit_stain
 
-    images = torch.from_numpy(samples.crops).permute(0, 3, 1, 2)
-    spread = images[:: max(1, len(images) // POOLED)]
-    together = fit_stain(spread)
+    def images(rows: slice | np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.array(samples.crops[rows])).permute(0, 3, 1, 2)
+
+    together = fit_stain(images(slice(None, None, max(1, len(slides) // POOLED))))
     stains = {
-        slide: fit_stain(images[torch.from_numpy(slides == slide)], together.matrix)
-        for slide in np.unique(slides)
+        slide: fit_stain(images(slides == slide), together.matrix) for slide in np.unique(slides)
     }
     count = sum(stain.fallback for stain in stains.values())
     taken = "the reference's" if together.fallback else "those of all crops together"

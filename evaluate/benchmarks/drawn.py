@@ -76,7 +76,8 @@ def _points(file: Path) -> list[tuple[float, float, str]]:
 
 def _objects(file: Path, keep: bool, left_out: Counter[str]) -> list[tuple[float, float, str]]:
     """Return QuPath's classed nuclei: (x, y, label) in its own frame."""
-    found: list[tuple[float, float, str]] = []
+    points: list[tuple[float, float, str]] = []
+    outlines: list[tuple[shapely.Geometry, str]] = []
     try:
         whole = orjson.loads(file.read_bytes())
         features = whole["features"] if isinstance(whole, dict) else whole
@@ -91,14 +92,42 @@ def _objects(file: Path, keep: bool, left_out: Counter[str]) -> list[tuple[float
                 shape = feature.get("nucleusGeometry") or feature["geometry"]
                 shape = shapely.from_geojson(orjson.dumps(shape))
                 if shape.geom_type in ("Point", "MultiPoint"):
-                    found += [(x, y, label) for x, y in shapely.get_coordinates(shape).tolist()]
+                    points += [(x, y, label) for x, y in shapely.get_coordinates(shape).tolist()]
                 elif known.get("objectType") == "annotation" and shape.area > LARGEST_PX2:
                     left_out["a region, larger than a nucleus: class its detections"] += 1
                 else:
-                    found.append((shape.centroid.x, shape.centroid.y, label))
+                    outlines.append((shape, label))
     except (ValueError, KeyError, TypeError, AttributeError, shapely.errors.ShapelyError) as error:
         raise ValueError(f"{file} is no GeoJSON of QuPath: {error!r}") from error
-    return found
+    alone = _outside(file, points, outlines)
+    if len(alone) < len(points):
+        left_out["a point in an outline of its class, the same nucleus"] += len(points) - len(alone)
+    return alone + [(shape.centroid.x, shape.centroid.y, label) for shape, label in outlines]
+
+
+def _outside(
+    file: Path,
+    points: list[tuple[float, float, str]],
+    outlines: list[tuple[shapely.Geometry, str]],
+) -> list[tuple[float, float, str]]:
+    """Return the points that lie in no outline; a nucleus that is drawn and corrected counts once.
+
+    Raises:
+        ValueError: a point lies in an outline of another class.
+    """
+    if not points or not outlines:
+        return points
+    tree = shapely.STRtree([shape for shape, _ in outlines])
+    rows, inside = tree.query(shapely.points([p[:2] for p in points]), predicate="intersects")
+    for row, outline in zip(rows.tolist(), inside.tolist(), strict=True):
+        x, y, label = points[row]
+        if label != outlines[outline][1]:
+            raise ValueError(
+                f"{file}: the point at {x:g}, {y:g} is {label!r}, the outline around it "
+                f"{outlines[outline][1]!r}: delete one of them in QuPath, and export again"
+            )
+    seen = set(rows.tolist())
+    return [point for row, point in enumerate(points) if row not in seen]
 
 
 def _likeliest(measured: dict | None) -> str | None:

@@ -2,15 +2,16 @@
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from evaluate.classes.calls import NONE, Calls
 from evaluate.classes.tissue import View
-from evaluate.report.class_sheet import COLUMNS, ROWS, headed
+from evaluate.report.class_sheet import COLUMNS, ROWS, font, headed
 from evaluate.slides.annotations import xy
 from evaluate.slides.extraction import Nuclei
 from shards.schema import VIEW_PX
 
+LINE_PX = 28  # of a legend
 LONGEST_PX = 1600  # of a slide's picture
 FADED = 0.45  # share of white over the slide, below the nuclei
 NUCLEUS_UM = 3.5  # radius at which a nucleus is drawn, within
@@ -39,6 +40,23 @@ def overview(nuclei: Nuclei, calls: Calls, view: View) -> Image.Image:
         for x, y in np.round(places[labels == name] * 2**shift).astype(int).tolist():
             cv2.circle(image, (x, y), round(radius * 2**shift), colour, -1, cv2.LINE_AA, shift)
     return Image.fromarray(image)
+
+
+def with_legend(picture: Image.Image, calls: Calls) -> Image.Image:
+    """Return a picture above the colour, name, number and share of each class that was found."""
+    numbers = {name: number for name, number in calls.counts().items() if number}
+    total, text = sum(numbers.values()), font(LINE_PX // 2)
+    lines = [f"{name}  ·  {n:,}  ·  {n / total:.0%}" for name, n in numbers.items()]
+    widest = LINE_PX + 4 + max(round(text.getlength(line)) for line in lines)
+    size = (max(picture.width, widest), picture.height + LINE_PX * len(lines))
+    whole = Image.new("RGB", size, "white")
+    whole.paste(picture)
+    draw = ImageDraw.Draw(whole)
+    for place, (name, line) in enumerate(zip(numbers, lines, strict=True)):
+        x, y = LINE_PX // 2, picture.height + LINE_PX * place + LINE_PX // 2
+        draw.circle((x, y), DOT_PX[1], calls.classifier.colours.get(name, GREY))
+        draw.text((LINE_PX, y), line, "#333", text, anchor="lm")
+    return whole
 
 
 def grid(nuclei: Nuclei, calls: Calls, seed: int = 0) -> Image.Image:

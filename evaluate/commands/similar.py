@@ -42,7 +42,10 @@ def run(options: argparse.Namespace) -> None:
         crops = crops_of(shown, options.cells, options.shards)
         others = len(set(near.slides) - {slide})
         blocks.append((f"{slide}:{nucleus}  ·  itself, then its {options.k} nearest", crops))
-        print(f"{slide}:{nucleus}: nearest {near.slides[0]}:{near.nuclei[0]}, of {others} others")
+        print(
+            f"{slide}:{nucleus}: nearest {near.slides[0]}:{near.nuclei[0]}; "
+            f"{others} other slides among its {options.k} nearest"
+        )
     facts = {"section": "Similar cells", "command": "similar"}
     total = sum(len(part.embeddings) for part in parts)
     caption = f"Of {total:,} cells of {options.folder.name}, by Euclidean distance of standardised "

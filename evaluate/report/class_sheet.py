@@ -92,9 +92,12 @@ def save_sheet(samples: Benchmark, path: Path, seed: int = 0, whole: bool = True
 
 def _head(text: str) -> np.ndarray:
     """Return a line of text as wide as a sheet, (HEAD_PX, W, 3) uint8."""
-    # matplotlib's font: it comes along everywhere and knows more than Latin
-    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    font = ImageFont.truetype(str(fonts / "DejaVuSans.ttf"), 24)
     line = Image.new("RGB", (COLUMNS * (TILE_PX + GAP_PX) + GAP_PX, HEAD_PX), "white")
-    ImageDraw.Draw(line).text((GAP_PX, HEAD_PX // 2), text[:60], "#333", font, anchor="lm")
+    ImageDraw.Draw(line).text((GAP_PX, HEAD_PX // 2), text[:60], "#333", font(24), anchor="lm")
     return np.asarray(line)
+
+
+def font(px: int) -> ImageFont.FreeTypeFont:
+    """Return the font of all pictures: matplotlib's, which is there and knows more than Latin."""
+    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    return ImageFont.truetype(str(fonts / "DejaVuSans.ttf"), px)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluate.classes.calls import Calls
-from evaluate.classes.picture import LONGEST_PX, overview
+from evaluate.classes.picture import LONGEST_PX, overview, with_legend
 from evaluate.classes.tissue import view
 from evaluate.endings import Encoder
 from evaluate.principal import components as principal_components
@@ -124,8 +124,9 @@ def _png(path: Path, encoder, nuclei, embeddings, calls: Calls | None, detail: D
     from shards.write import atomic
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    picture = overview(nuclei, calls, view(nuclei.record, LONGEST_PX))
     with atomic(path) as file:
-        overview(nuclei, calls, view(nuclei.record, LONGEST_PX)).save(file, "PNG")
+        with_legend(picture, calls).save(file, "PNG")
 
 
 WRITERS: dict[str, Callable] = {

@@ -20,6 +20,7 @@ from evaluate.classes.calls import NONE, Calls, call
 from evaluate.classes.classifier import load, save
 from evaluate.classes.counts import Count
 from evaluate.classes.fit import cool, fit, without
+from evaluate.classes.picture import GREY, rgb
 from evaluate.classes.report import save_confusion, save_counts, save_slide
 from evaluate.probes.assess import Settings
 from evaluate.report.figures import read_entries, read_table
@@ -256,7 +257,12 @@ def test_files_hold_classes_that_others_open(fitted, tmp_path):
     assert colours[classifier.classes[0]] == [0, 114, 178]
     assert features[0]["properties"]["measurements"]["probability"] > 0.4
     with Image.open(tmp_path / "my.png") as picture:
-        assert picture.size == (nuclei.record["width"], nuclei.record["height"])
+        width, height = nuclei.record["width"], nuclei.record["height"]
+        found = [name for name, number in calls.counts().items() if number]
+        assert picture.size[0] >= width and picture.size[1] == height + 28 * len(found)
+        for line, name in enumerate(found):  # its colour beside its name
+            shown = picture.getpixel((14, height + 28 * line + 14))
+            assert shown == rgb(classifier.colours.get(name, GREY))
 
 
 def test_a_cohort_is_classified_counted_and_reported(fitted, cells, tmp_path):

@@ -215,6 +215,19 @@ def test_a_checkpoint_gives_the_network_that_is_exported(runs, crops, name, seed
     assert manifest != opened(str(runs / name)).manifest()
 
 
+def test_crops_that_are_a_files_are_embedded_without_a_warning(runs, crops, tmp_path):
+    """As of a prepared benchmark: mapped, and not to be written to."""
+    np.save(tmp_path / "crops.npy", crops)
+    mapped = np.load(tmp_path / "crops.npy", mmap_mode="r")
+    encoder = opened(str(runs / "moco"))
+    torch.set_warn_always(True)  # else once a process
+    try:
+        found = encoder.embed(mapped)  # a warning is an error here
+    finally:
+        torch.set_warn_always(False)
+    np.testing.assert_array_equal(found, encoder.embed(crops))
+
+
 def test_a_checkpoint_needs_its_run(runs, tmp_path):
     torch.save({"step": 1, "model": {}}, tmp_path / "step-0000001.pt")
     with pytest.raises(FileNotFoundError, match=r"no config.json in .*encoder; give a run's"):

@@ -50,7 +50,7 @@ def test_classed_objects_are_placed_and_the_rest_is_counted(qupath):
     columns, notes = drawn.read(qupath)
     places = list(zip(columns["x"], columns["y"], columns["label"], strict=True))
     assert places == [
-        (100, 120, "A"), (50, 60, "B"), (70, 80, "B"), (302, 302, "B"), (220, 100, "B"),
+        (50, 60, "B"), (70, 80, "B"), (100, 120, "A"), (302, 302, "B"), (220, 100, "B"),
         (150, 150, "B: Positive"),
     ]  # fmt: skip
     assert (
@@ -65,10 +65,28 @@ def test_the_folder_is_a_benchmark_of_the_pixels_there(qupath):
     (own,) = folder.load(qupath, 40, mpp=0.25)
     assert own.counts() == {"A": 1, "B": 4, "B: Positive": 1}
     pixels = np.asarray(Image.open(qupath / "a.png"))
-    np.testing.assert_array_equal(own.crops[0], pixels[100:140, 80:120])
+    np.testing.assert_array_equal(own.crops[2], pixels[100:140, 80:120])
     assert set(own.groups.tolist()) == {own.groups[0]}
     with pytest.raises(ValueError, match="no scale of its own"):
         find_benchmark(qupath)
+
+
+def test_a_nucleus_that_is_pointed_at_and_corrected_counts_once(qupath):
+    whole = json.loads((qupath / "a.geojson").read_text())
+    spot = {"type": "Point", "coordinates": [222, 99]}  # in the outline that was corrected to B
+    whole["features"].append(feature(spot, "annotation", {"name": "B"}))
+    on_unchanged = {"type": "Point", "coordinates": [200, 101]}  # the user's word, not a repeat
+    whole["features"].append(feature(on_unchanged, "annotation", {"name": "B"}))
+    (qupath / "a.geojson").write_text(json.dumps(whole))
+    columns, notes = drawn.read(qupath)
+    assert len(columns["label"]) == 7 and (200, 101) in zip(columns["x"], columns["y"], strict=True)
+    assert any(
+        note.endswith("a point in an outline of its class, the same nucleus") for note in notes
+    )
+    whole["features"][-2]["properties"]["classification"] = {"name": "A"}
+    (qupath / "a.geojson").write_text(json.dumps(whole))
+    with pytest.raises(ValueError, match="point at 222, 99 is 'A', the outline around it 'B'"):
+        drawn.read(qupath)
 
 
 def test_naparis_points_have_y_first(tmp_path):
