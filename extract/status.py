@@ -23,6 +23,7 @@ from shards.write import BLOCK, atomic
 # stale: made from a slide, mask or segmentation that has changed since; broken: the files differ
 OUTCOMES = ("done", "skipped", "failed", "stale", "broken", "missing")
 AGAIN = ("failed", "stale", "broken", "missing")  # what `resubmit.csv` lists
+NUMBER = re.compile(r"\b(\d+(?:[.,]\d+)*(?:e[+-]?\d+)?)\b")
 PROBED = 16  # members of a tar whose headers are read
 RESUBMIT_COLUMNS = ("slide_id", "path", "project", "mpp", "case", "size", "md5")
 
@@ -189,7 +190,7 @@ def write_status(rows: list[dict], out: Path) -> None:
 
 
 def describe(rows: list[dict]) -> str:
-    """Return the table to print: outcomes, reasons with numbers and names left out, and sums."""
+    """Return the table to print: outcomes, reasons without what differs among slides, and sums."""
     lines = [f"{'':9} {'slides':>7} {'nuclei':>12} {'crops':>12} {'hours':>8}"]
     for outcome in OUTCOMES:
         group = [row for row in rows if row["outcome"] == outcome]
@@ -198,8 +199,7 @@ def describe(rows: list[dict]) -> str:
         nuclei, crops = (sum(row[name] or 0 for row in group) for name in ("detected", "kept"))
         hours = sum(row["seconds"] or 0 for row in group) / 3600
         lines.append(f"{outcome:9} {len(group):7,} {nuclei:12,} {crops:12,} {hours:8.2f}")
-        reasons = Counter(_kind(row) for row in group if row["reason"])
-        lines += [f"{'':9} {count:7,}   {reason}" for reason, count in reasons.most_common()]
+        lines += [f"{'':9} {count:7,}   {reason}" for reason, count in _reasons(group)]
     done = [row for row in rows if row["outcome"] == "done"]
     fates = {fate: sum(row[fate.replace(" ", "_")] for row in done) for fate in FATES}
     shown = ", ".join(f"{count:,} {fate}" for fate, count in fates.items() if count)
@@ -211,11 +211,26 @@ def describe(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def _kind(row: dict) -> str:
-    """Return a reason without what is the slide's own, so that like reasons are counted as one."""
+def _reasons(group: list[dict]) -> list[tuple[str, int]]:
+    """Return reasons, with # for numbers that differ among slides, and how many have each."""
+    kinds: dict[tuple[str, ...], list[list[str]]] = {}
+    for row in group:
+        if row["reason"]:
+            words = NUMBER.split(_unnamed(row))  # text, number, text, …
+            kinds.setdefault(tuple(words[::2]), []).append(words[1::2])
+    found = []
+    for texts, numbers in kinds.items():
+        same = [own[0] if len(set(own)) == 1 else "#" for own in zip(*numbers, strict=True)]
+        said = "".join(text + number for text, number in zip(texts, [*same, ""], strict=True))
+        found.append((said, len(numbers)))
+    return sorted(found, key=lambda one: -one[1])
+
+
+def _unnamed(row: dict) -> str:
+    """Return a slide's reason without its names."""
     reason = row["reason"]
     if row["path"]:
         for own in (row["path"], str(row["entry"].path), Path(row["path"]).name):
             reason = reason.replace(own, "<slide>")
-    reason = reason.replace(row["slide"], "<slide>")
-    return re.sub(r"\b\d+([.,]\d+)*\b", "#", reason)
+    # whole: a slide may be called `dicom`, which is no part of its `dicom.mpp-x`
+    return re.sub(rf"(?<![\w-]){re.escape(row['slide'])}(?!\.?[\w-])", "<slide>", reason)

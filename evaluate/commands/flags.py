@@ -165,9 +165,7 @@ def classifier(command: argparse.ArgumentParser, required: bool = False) -> None
         metavar="P",
         help="below it a nucleus stays without a class",
     )
-    group.add_argument(
-        "--any-scale", action="store_true", help="classify slides that are not 40X, too"
-    )
+    group.add_argument("--any-scale", action="store_true", help="take slides that are not 40X, too")
 
 
 def open_classifier(options: argparse.Namespace):

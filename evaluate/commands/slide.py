@@ -72,7 +72,8 @@ def run(options: argparse.Namespace) -> None:
     if options.cells:
         record = find(cells, options.slide_id)
     else:
-        record = extract(options.slide, cells, options.extract)
+        scale = ["--any-scale"] if options.any_scale else []  # of slides: extract skips them, too
+        record = extract(options.slide, cells, scale + options.extract)
     nuclei = open_nuclei(cells, record)
     (encoder,) = open_encoders([options.encoder], options.seed, options.batch, options.precision)
     side = None

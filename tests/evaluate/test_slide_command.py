@@ -12,6 +12,7 @@ import shapely
 from sklearn.decomposition import PCA
 
 from evaluate.encoders import open_encoders
+from evaluate.main import main
 from evaluate.principal import components
 from evaluate.slides.extraction import MORPHOLOGY, find, open_nuclei
 from evaluate.slides.h5ad import write_h5ad
@@ -175,6 +176,21 @@ def test_embeddings_of_another_encoder_or_tar_are_not_taken(cells, tmp_path):
     before = manifest.stat().st_mtime_ns
     embed_slide(other, nuclei, tmp_path)
     assert manifest.stat().st_mtime_ns == before
+
+
+def test_any_scale_is_extracts_too(tmp_path, monkeypatch):
+    """One flag, not one of the classifier's and another behind --extract."""
+    said = []
+
+    def extract(slide, cells, flags):
+        said.append(flags)
+        raise ValueError("enough")
+
+    monkeypatch.setattr("evaluate.slides.extraction.extract", extract)
+    words = ["slide", "a.svs", "--encoder", "untrained", "--out", str(tmp_path / "my.h5ad")]
+    assert main(words) == 2
+    assert main([*words, "--any-scale", "--extract", "--mpp", "0.5"]) == 2
+    assert said == [[], ["--any-scale", "--mpp", "0.5"]]
 
 
 def test_bad_input_is_named(run_stage, cells, painted, tmp_path):

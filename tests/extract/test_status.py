@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from extract.status import survey
+from extract.status import _reasons, survey
 from shards.schema import FATES
 
 NAME = "PAINTED-0001"
@@ -32,6 +32,21 @@ def edit_record(cells: Path, **changes) -> dict:
     return record
 
 
+def test_like_reasons_are_one_line_that_keeps_what_they_share():
+    reasons = {
+        "a": "slide a has no mpp; pass --mpp 0.25",
+        "b": "slide b has no mpp; pass --mpp 0.25",
+        "dicom": "dicom: 4.5e+06 px by dicom.mpp-x; pass --mpp 0.25",
+        "c": "c: 3,000 px by dicom.mpp-x; pass --mpp 0.25",
+        "none": None,
+    }
+    group = [{"slide": name, "path": None, "reason": said} for name, said in reasons.items()]
+    assert _reasons(group) == [
+        ("slide <slide> has no mpp; pass --mpp 0.25", 2),
+        ("<slide>: # px by dicom.mpp-x; pass --mpp 0.25", 2),
+    ]
+
+
 def test_the_table_is_printed_and_written(run_stage, copy, painted):
     edit_record(copy, outcome="skipped", reason="not 40X: 0.501 µm/px", slide="TWENTY")
     (copy / f"{NAME}.json").rename(copy / "TWENTY.json")
@@ -47,7 +62,7 @@ def test_the_table_is_printed_and_written(run_stage, copy, painted):
     lines = [line.split() for line in done.stdout.splitlines()]
     record = json.loads((copy / "PAINTED-0002.json").read_text())
     assert ["done", "1", str(record["detected"]), str(record["fates"]["kept"]), "0.00"] in lines
-    assert "1   not 40X: # µm/px" in done.stdout
+    assert "1   not 40X: 0.501 µm/px" in done.stdout
     assert ["missing", "2", "0", "0", "0.00"] in lines
     table = pq.read_table(copy.parent / "cells-status/slides.parquet").to_pylist()
     assert [row["outcome"] for row in table] == ["missing", "missing", "done", "skipped"]
