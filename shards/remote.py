@@ -163,8 +163,8 @@ def _begins(path: Path) -> str:
         head = file.read(4096)
         file.seek(max(0, size - TAIL))
         kind = placeholder(head, size) or cut_short(head, file.read(), size)
-    start = head[:60].decode("ascii", "replace").replace("\ufffd", "?")
-    said = f"{size} bytes came that begin {start!r}"
+    start = head[:60].split(b"\0")[0].decode("ascii", "replace").replace("\ufffd", "?")
+    said = f"{size} bytes came that begin {start!r}"  # of a tar the first member's name
     return f"{said}, which is {kind}" if kind else said
 
 

@@ -174,6 +174,7 @@ def test_what_is_no_data_set_is_named_and_not_kept(served, tmp_path, place, said
     assert said.replace("HTTP", served) in message
     assert why in message
     assert url[:30] in message
+    assert "\\x00" not in message  # what no terminal should be filled with
     assert "mix again" not in message  # that would cost days, and help nothing
     kept = {p.name for p in tmp_path.rglob("*") if p.is_file()}
     assert not {n for n in kept if n.endswith((".parquet", ".tmp", ".tar"))}, kept
