@@ -11,7 +11,10 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
+TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how they begin; the latter two: BigTIFF
+DIRECTORIES = 1000  # of a TIFF, that are looked at
 HEAD = 4096  # bytes that tell
 TAIL = 66_000  # bytes in which a zip archive must end (22 and a comment of up to 65,535)
 
@@ -65,6 +68,8 @@ def check_file(path: Path) -> None:
         head = file.read(HEAD)
         file.seek(max(size - TAIL, 0))
         fault = placeholder(head, size) or cut_short(head, file.read(), size)
+        if not fault and head[:4] in TIFFS and _ends_early(file, head, size):
+            fault = f"a TIFF cut short at {size:,} bytes; {AGAIN}"
     if fault:
         raise ValueError(f"{path} is {fault}")
 
@@ -155,6 +160,30 @@ def placeholder(head: bytes, size: int) -> str | None:
     return None
 
 
+def _ends_early(file: BinaryIO, head: bytes, size: int) -> bool:
+    """Tell whether one of a TIFF's directories, each of which names the next, lies beyond its end.
+
+    A slide's levels and labels have one each: cut behind the first, it may open as a small image.
+    """
+    big, order = b"+" in head[:4], "<" if head[:1] == b"I" else ">"
+    if not big and size > 1 << 32:  # Hamamatsu's, which keeps the upper half elsewhere
+        return False
+    count, entry, link = ("Q", 20, "Q") if big else ("H", 12, "I")
+    place = slice(8, 16) if big else slice(4, 8)
+    (at,) = struct.unpack(order + link, head[place])
+    seen = set()
+    while at and at not in seen and len(seen) < DIRECTORIES:
+        seen.add(at)
+        file.seek(at)
+        if len(number := file.read(struct.calcsize(count))) < struct.calcsize(count):
+            return True
+        file.seek(struct.unpack(order + count, number)[0] * entry, 1)
+        if len(following := file.read(struct.calcsize(link))) < struct.calcsize(link):
+            return True
+        (at,) = struct.unpack(order + link, following)
+    return False
+
+
 def cut_short(head: bytes, tail: bytes, size: int) -> str | None:
     """Say that a file ends before its own end; None: it does not, or its kind does not tell.
 
@@ -168,8 +197,8 @@ def cut_short(head: bytes, tail: bytes, size: int) -> str | None:
         return f"a Parquet file {short}"
     if head.startswith(b"PK\x03\x04") and b"PK\x05\x06" not in tail:
         return f"a zip archive {short}"
-    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        big, order = head[2:3] == b"+" or head[3:4] == b"+", "<" if head[:1] == b"I" else ">"
+    if head[:4] in TIFFS:
+        big, order = b"+" in head[:4], "<" if head[:1] == b"I" else ">"
         where = slice(8, 16) if big else slice(4, 8)
         if len(head) < where.stop:
             return f"a TIFF {short}"

@@ -4,9 +4,11 @@ import io
 import struct
 import zipfile
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tifffile
 
 from shards.filetype import check_file, describe
 
@@ -21,6 +23,15 @@ def archive() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
         file.writestr(zipfile.ZipInfo("data.pkl"), b"x" * 100)  # of one date, and so a test's id
+    return buffer.getvalue()
+
+
+def pages(big: bool, order: str) -> bytes:
+    """Return a TIFF of three small pages, the directory of the last at its end."""
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer, bigtiff=big, byteorder=order) as file:
+        for number in range(3):
+            file.write(np.full((16, 16), number, np.uint8), contiguous=False, metadata=None)
     return buffer.getvalue()
 
 
@@ -56,6 +67,21 @@ def test_what_stands_in_the_place_of_data_is_named(tmp_path, content, message):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message):
         check_file(path)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("big", [False, True])
+def test_a_tiff_cut_behind_its_first_page_is_cut_short(tmp_path, big, order):
+    path, whole = tmp_path / "slide.svs", pages(big, order)
+    path.write_bytes(whole)
+    check_file(path)
+    with tifffile.TiffFile(path) as file:
+        offsets = [page.offset for page in file.pages]
+    assert len(offsets) == 3
+    for end in (offsets[1], offsets[1] + 9, offsets[2] + 1, offsets[2] + 30):
+        path.write_bytes(whole[:end])
+        with pytest.raises(ValueError, match=f"is a TIFF cut short at {end:,} bytes"):
+            check_file(path)
 
 
 @pytest.mark.parametrize(
