@@ -73,7 +73,7 @@ def unchecked(s: Settings, known: list[str] | None) -> list[str]:
     """
     remarks = [
         f"{name}={getattr(s, name)}: sinfo shows no partition {partition!r} (it shows "
-        f"{', '.join(sorted(set(known)))}); sbatch decides"
+        f"{', '.join(sorted(set(known))) or 'none'}); sbatch decides"
         for name in ("GPU_PARTITION", "CPU_PARTITION")
         for partition in filter(None, map(str.strip, getattr(s, name).split(",")))
         if known is not None and partition not in known

@@ -200,7 +200,7 @@ def _paths(s: Settings) -> list[str]:
     parent = next(p for p in (s.OUT, *s.OUT.parents) if p.exists())
     if not parent.is_dir():
         errors.append(f"OUT={s.OUT}: {parent} is no folder")
-    for benchmark in s.BENCHMARKS.split():
+    for benchmark in s.BENCHMARKS.split() if "evaluate" in s.STAGES.split() else ():
         if not Path(benchmark).is_dir():
             errors.append(f"BENCHMARKS holds {benchmark}: no such folder")
     return errors

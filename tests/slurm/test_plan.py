@@ -243,6 +243,12 @@ def test_what_cannot_be_meant_is_named(tmp_path, name, value, said):
     assert said in "\n".join(errors)
 
 
+def test_benchmarks_are_not_looked_for_where_none_is_evaluated(tmp_path):
+    given = example() | {"OUT": str(tmp_path / "out"), "SLIDES": str(tmp_path)}
+    assert "BENCHMARKS holds" in "\n".join(check_settings(read_settings(given)))
+    assert not check_settings(read_settings(given | {"STAGES": "extract mix train"}))
+
+
 @pytest.mark.parametrize(
     ("baselines", "flags", "said"),
     [
