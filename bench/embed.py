@@ -7,7 +7,6 @@ Ours without --compile is measured beside them. Last line: the ratio, and the le
 the two embeddings of a nucleus.
 """
 
-import argparse
 import os
 import sys
 import time
@@ -22,6 +21,7 @@ import torch
 from bench.alternate import last_line
 from evaluate.benchmarks.find import find_benchmark
 from evaluate.network import Network
+from shards.command_line import program_parser
 
 DATA = Path(os.environ.get("LEMON_TEST_DATA", Path(sys.path[0]).parent / "shared" / "data"))
 
@@ -38,10 +38,10 @@ def module_of(path: str | None) -> tuple[torch.nn.Module, dict]:
 
 def main() -> None:
     """Alternate, and print ratios."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
+    parser = program_parser("bench/embed.py", __doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer repeats or less data")
     parser.add_argument("--encoder", help="a run's folder; else a ViT-S/8 as initialised")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="of torch")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     crops = find_benchmark(DATA / "consep").crops[: 256 if options.quick else 1024]

@@ -6,7 +6,6 @@ is OpenSlide's `read_region` per nucleus in random order, Pillow's PNG, tarfile.
 each crop once, with nothing between. The targets: 20 times plain, half of the limit, under 1 GB.
 """
 
-import argparse
 import csv
 import io
 import multiprocessing
@@ -33,6 +32,7 @@ from demo.paint import write_slide
 from extract.crops import assign_fates, write_crops
 from extract.slide import Slide
 from extract.tiff import JpegTiles
+from shards.command_line import program_parser
 from shards.crop import cut, encode
 from shards.schema import CROP_PX, MPP
 from shards.stain import REFERENCE, REFERENCE_MAX, Stain
@@ -130,8 +130,10 @@ def _peak(slide: Path, xy: np.ndarray, out: Path, queue) -> None:
 
 def main() -> None:
     """Build the slide, measure in turn, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[1])
-    parser.add_argument("--data", type=Path, default=ROOT / "../shared/data/tcga-mini")
+    parser = program_parser("bench/extract.py", __doc__)
+    parser.add_argument(
+        "--data", type=Path, default=ROOT / "../shared/data/tcga-mini", help="fields to cut from"
+    )
     parser.add_argument("--quick", action="store_true", help="a quarter of the slide, 3 repeats")
     args = parser.parse_args()
     side, count, few, repeats = QUICK if args.quick else (SIDE, NUCLEI, PLAIN, REPEATS)

@@ -9,7 +9,6 @@ views by torchvision v2). Exit code 1: something is wrong or failed.
     python bench/gpu.py --train 10 --shards shards/ --out results/    trains ViT-S/8 for 10 minutes
 """
 
-import argparse
 import json
 import math
 import sys
@@ -29,6 +28,7 @@ from bench.card.longrun import long_run
 from bench.card.right import right
 from bench.card.smooth import smooth
 from bench.card.work import Card
+from shards.command_line import program_parser
 from train.distributed import start, stop
 
 DINO = ("dinov2-no-local-kde", "dinov2-no-local", "dinov2")
@@ -119,9 +119,7 @@ def sound(report: dict[str, Any]) -> bool:
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, or train."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = program_parser("bench/gpu.py", __doc__)
     parser.add_argument("--quick", action="store_true", help="fewer parts and turns")
     parser.add_argument("--cpu", action="store_true", help="tiny sizes on the CPU: no figures")
     parser.add_argument("--minutes", type=float, default=4.5, help="after which no part begins")
@@ -129,16 +127,13 @@ def main(arguments: list[str] | None = None) -> int:
         "--out", type=Path, default=Path("gpu.json"), help="JSON, or --train's folder"
     )
     parser.add_argument("--train", type=float, metavar="MINUTES", help="train ViT-S/8 on --shards")
-    parser.add_argument("--shards", type=Path)
+    parser.add_argument("--shards", type=Path, help="of --train")
     parser.add_argument("--batch", type=int, default=1024, help="of --train")
     options = parser.parse_args(arguments)
     if options.train and not options.shards:
         parser.error("--train needs --shards")
     if not (options.cpu or torch.cuda.is_available()):
-        print(
-            "no CUDA device here: nothing is measured; --cpu shows that all runs", file=sys.stderr
-        )
-        return 2
+        parser.error("no CUDA device here; --cpu shows that all runs")
     world = start()
     device = torch.device("cpu") if options.cpu else world.device
     card = Card(device, tiny=options.cpu, quick=options.quick)

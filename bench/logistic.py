@@ -10,7 +10,6 @@ The nuclei are CoNSeP's, once as they are and then again in a window shifted by 
 12 classes: CoNSeP's four times the third of the fields a nucleus lies in.
 """
 
-import argparse
 import os
 import statistics
 import sys
@@ -31,6 +30,7 @@ from bench.embed import DATA, module_of
 from evaluate.benchmarks.find import find_benchmark
 from evaluate.network import Network
 from evaluate.probes.logistic import Problem, Regressions
+from shards.command_line import program_parser
 
 
 def embeddings(path: str | None, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -77,10 +77,10 @@ def objective(found: tuple, x: np.ndarray, y: np.ndarray, parts: np.ndarray) -> 
 
 def main() -> None:
     """Alternate, and print the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = program_parser("bench/logistic.py", __doc__)
     parser.add_argument("--quick", action="store_true", help="8,000 nuclei")
     parser.add_argument("--encoder", help="a run's folder; else a ViT-S/8 as initialised")
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=2, help="turns")
     options = parser.parse_args()
     torch.set_num_threads(1)
     x, *tasks = embeddings(options.encoder, 8000 if options.quick else 37_000)

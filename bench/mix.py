@@ -8,7 +8,6 @@ cp, under 1.5 GB at any size. It needs 15 GB of disk for the largest. `--parts` 
 parts in turn, one at a time.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -30,6 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.alternate import alternate, last_line, ratio
+from shards.command_line import program_parser
 from shards.crop import encode
 from shards.schema import CELL_COLUMNS, CROP_PX, FATES, key
 from shards.write import TarWriter
@@ -147,8 +147,10 @@ def copy(cells: Path, out: Path, sync: bool) -> tuple[float, float, float]:
 
 def main() -> None:
     """Time each size, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[1])
-    parser.add_argument("--data", type=Path, default=ROOT / "../shared/data/tcga-mini")
+    parser = program_parser("bench/mix.py", __doc__)
+    parser.add_argument(
+        "--data", type=Path, default=ROOT / "../shared/data/tcga-mini", help="fields to cut from"
+    )
     parser.add_argument("--folder", type=Path, help="where to write (default: temporary)")
     parser.add_argument("--quick", action="store_true", help="the small sizes only")
     args = parser.parse_args()

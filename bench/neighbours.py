@@ -5,7 +5,6 @@ scikit-learn's brute force, in turn on the same vectors: processor seconds of on
 faiss-cpu's IndexFlatL2 takes part where it is installed; it is no dependency.
 """
 
-import argparse
 import os
 import sys
 import time
@@ -21,6 +20,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from bench.alternate import last_line
 from evaluate.analyses.neighbours import nearest
+from shards.command_line import program_parser
 
 SIZE, QUICK, WIDTH, K, REPEATS = 22_000, 5_000, 384, 100, 3
 
@@ -42,7 +42,7 @@ def faiss_flat(x: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     """Alternate the ways, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[1])
+    parser = program_parser("bench/neighbours.py", __doc__)
     parser.add_argument("--quick", action="store_true", help="fewer vectors")
     count = QUICK if parser.parse_args().quick else SIZE
     torch.set_num_threads(1)

@@ -8,7 +8,6 @@ machine does not blur it; the clock's are beside. webdataset's array decoder wit
 is shown too, for who would tune it. The target: 5 times plain at 0 and at 2 workers.
 """
 
-import argparse
 import os
 import resource
 import sys
@@ -29,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from bench.alternate import alternate, last_line, ratio
 from bench.mix import crops_of, write_cells
+from shards.command_line import program_parser
 from shards.mix.mix import mix
 from shards.read import Shards
 from shards.stream import Stream
@@ -91,8 +91,10 @@ def rates(way: Callable, folder: Path, workers: int) -> tuple[float, float]:
 
 def main() -> None:
     """Alternate the ways, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[1])
-    parser.add_argument("--data", type=Path, default=ROOT / "../shared/data/tcga-mini")
+    parser = program_parser("bench/read.py", __doc__)
+    parser.add_argument(
+        "--data", type=Path, default=ROOT / "../shared/data/tcga-mini", help="fields to cut from"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer crops and repeats")
     args = parser.parse_args()
     count, repeats = QUICK if args.quick else (CELLS, REPEATS)

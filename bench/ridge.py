@@ -7,7 +7,6 @@ CPU seconds. Features are correlated Gaussians with an offset a slide, targets l
 time does not depend on the values. Correlations must agree to 1e-6.
 """
 
-import argparse
 import os
 import statistics
 import sys
@@ -24,6 +23,7 @@ from sklearn.preprocessing import StandardScaler
 
 from bench.alternate import ratio
 from evaluate.probes.ridge import Ridge
+from shards.command_line import program_parser
 
 ALPHA = 1.0
 
@@ -64,7 +64,7 @@ def plain(x: np.ndarray, y: np.ndarray, parts: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     """Alternate, and print the ratio."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = program_parser("bench/ridge.py", __doc__)
     parser.add_argument("--quick", action="store_true", help="2,000 cells a slide")
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -6,7 +6,6 @@ A folder of fields is one that `extract/main.py train-segmenter` takes; `FOLDER:
 only the fields so named.
 """
 
-import argparse
 import csv
 import subprocess
 import sys
@@ -25,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 from extract.network.fields import Field, read_fields
 from extract.network.scores import rates, scores
+from shards.command_line import program_parser
 
 SHARED = ROOT / "../shared/data"
 QUICK = 3  # fields of a folder
@@ -72,11 +72,14 @@ def label_image(table: Path, shape: tuple[int, int]) -> np.ndarray:
 
 def main() -> None:
     """Extract, score, and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[1])
+    parser = program_parser("bench/segment.py", __doc__)
     parser.add_argument(
-        "--data", nargs="+", default=[str(SHARED / "tcga-mini"), str(SHARED / "consep") + ":test_*"]
+        "--data",
+        nargs="+",
+        default=[str(SHARED / "tcga-mini"), str(SHARED / "consep") + ":test_*"],
+        help="folders of fields; FOLDER:PATTERN takes some",
     )
-    parser.add_argument("--segmenter", nargs="+", default=["rays", "hoverfast"])
+    parser.add_argument("--segmenter", nargs="+", default=["rays", "hoverfast"], help="of extract")
     parser.add_argument("--hoverfast-model", help="weights other than those of the clone")
     parser.add_argument("--quick", action="store_true", help=f"only {QUICK} fields of each folder")
     args = parser.parse_args()

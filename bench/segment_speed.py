@@ -5,7 +5,6 @@ turn: megapixels a second from slide to tar and table, and where the network's t
 --hoverfast, the real program too, on one field of that slide, with the same weights.
 """
 
-import argparse
 import os
 import resource
 import shlex
@@ -24,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from extract.network.fields import read_fields
+from shards.command_line import program_parser
 
 REPEATS = 3
 SIDE = 4  # fields of 1000x1000 px along the slide's side
@@ -115,8 +115,10 @@ def shares(slide: Path, out: Path, model: str | None) -> dict[str, float]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[1])
-    parser.add_argument("--data", type=Path, default=ROOT / "../shared/data/tcga-mini")
+    parser = program_parser("bench/segment_speed.py", __doc__)
+    parser.add_argument(
+        "--data", type=Path, default=ROOT / "../shared/data/tcga-mini", help="fields to cut from"
+    )
     parser.add_argument("--weights", help="other than those of the clone")
     parser.add_argument("--hoverfast", help="how the real program is called")
     parser.add_argument("--model", help="its checkpoint, .pth, of the same weights")

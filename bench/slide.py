@@ -10,7 +10,6 @@ number of nuclei by more than their table. Then a real field, from slide to file
 time of Python's start, imports, segmentation and all are in it).
 """
 
-import argparse
 import json
 import os
 import sys
@@ -28,6 +27,7 @@ import shapely
 
 from bench.alternate import last_line
 from bench.mix import crops_of, timed
+from shards.command_line import program_parser
 from shards.schema import CELL_COLUMNS, FATES, key
 from shards.write import TarWriter
 
@@ -110,8 +110,10 @@ def ours(*words: object) -> tuple[float, float, float]:
 
 def main() -> None:
     """Time each size, ours and the plain way in turn on the smallest."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[1])
-    parser.add_argument("--data", type=Path, default=ROOT / "../shared/data/tcga-mini")
+    parser = program_parser("bench/slide.py", __doc__)
+    parser.add_argument(
+        "--data", type=Path, default=ROOT / "../shared/data/tcga-mini", help="fields to cut from"
+    )
     parser.add_argument("--folder", type=Path, help="where to write (default: temporary)")
     parser.add_argument("--quick", action="store_true", help="20,000 nuclei, once")
     args = parser.parse_args()

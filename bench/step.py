@@ -6,7 +6,6 @@ backbone, unfused attention on CPU, fused AdamW, foreach EMA). The plain way has
 code's shape: fp32, one forward a view and network, default AdamW, an EMA parameter by parameter.
 """
 
-import argparse
 import os
 import sys
 import time
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from bench.alternate import alternate, last_line
+from shards.command_line import program_parser
 from train.config import MocoConfig
 from train.distributed import World, start, stop
 from train.moco import MoCo, contrast
@@ -73,11 +73,11 @@ def ours(model: MoCo, config: MocoConfig, world: World) -> Callable[[Tensor], No
 
 def main() -> None:
     """Alternate, and print ratios."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--threads", type=int, default=1)
+    parser = program_parser("bench/step.py", __doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer repeats or less data")
+    parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument("--batch", type=int, default=32, help="images")
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--compile", action="store_true", help="ours, compiled")
     options = parser.parse_args()
     world = start()
     torch.set_num_threads(options.threads)

@@ -5,7 +5,6 @@ ours in batches, the plain way (torchvision v1 transforms on PIL images, one by 
 they are installed, albumentations one by one and kornia in batches. Alternating in one process.
 """
 
-import argparse
 import importlib.util
 import os
 import sys
@@ -24,6 +23,7 @@ from PIL import Image
 from torchvision import transforms as T
 
 from bench.alternate import alternate, last_line, ratio
+from shards.command_line import program_parser
 from shards.schema import VIEW_PX
 from train import augment
 from train.batches import Batch
@@ -134,8 +134,8 @@ def kornia() -> Callable[[np.ndarray], torch.Tensor]:
 
 def main() -> None:
     """Alternate, and print ratios."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
+    parser = program_parser("bench/views.py", __doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer repeats or less data")
     quick = parser.parse_args().quick
     torch.set_num_threads(1)
     crops = np.random.default_rng(0).integers(0, 256, (512, 60, 60, 3), dtype=np.uint8)
