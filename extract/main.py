@@ -48,6 +48,7 @@ SEGMENTERS = (
     "torchscript",
     "import",
 )  # keys of extract.job.SEGMENTERS, whose import takes a second
+log = logging.getLogger(__name__)
 CURE_FLAG = "it is not the objective's power: 40X is --mpp 0.25"
 
 
@@ -167,7 +168,7 @@ def status(options: argparse.Namespace) -> int:
     counts = Counter(row["outcome"] for row in rows)
     again = sum(counts[outcome] for outcome in AGAIN)
     if entries is None:
-        print("slides that left no record are not known here: name the list of slides as well")
+        log.warning("slides that left no record are not known here: name the list of slides, too")
     if again:
         print(f"to resubmit: python extract/main.py {out}/resubmit.csv --out {options.cells}")
     if counts["broken"]:

@@ -1,7 +1,10 @@
 """A run's encoder and its model card, put on the Hugging Face hub in timm's layout."""
 
 import argparse
+import logging
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -57,5 +60,7 @@ def run(options: argparse.Namespace) -> None:
         folder, options.repository, card, options.private, options.overwrite or bool(options.card)
     )
     if not written:
-        print(f"the model card of {options.repository} stays as it is; --overwrite replaces it")
+        log.warning(
+            "the model card of %s stays as it is; --overwrite replaces it", options.repository
+        )
     print(f"{page}\nopen it with --encoder hf-hub:{options.repository}")

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from extract.segment.naming import barcodes, names_of, stripped
 from extract.segment.options import Import
-from extract.segment.table import names_slides
 from extract.slides import Entry
 from shards.folder import list_folder, visible
 
@@ -103,6 +102,8 @@ def with_files(entries: Sequence[Entry], masks: str | None, imported: Import | N
 
 def _each(entries: Sequence[Entry], source: str, flag: str) -> dict[str, Path | str]:
     """Return by id what is a slide's own, or why there is none."""
+    from extract.segment.table import names_slides  # shapely and scipy take a third of a second
+
     path = Path(source)
     if path.is_file():
         if len(entries) > 1 and not (flag == "--from" and names_slides(path)):

@@ -124,11 +124,11 @@ def test_a_revision_is_taken_whole(run, hub, tmp_path):
     assert now.facts == opened(str(tmp_path / "other")).facts
 
 
-def test_an_edited_card_stays_unless_it_is_replaced(run, hub, tmp_path, capsys):
+def test_an_edited_card_stays_unless_it_is_replaced(run, hub, tmp_path, caplog):
     assert push(run, "me/nuclei") == 0
     (hub.commits("me/nuclei")[-1] / "README.md").write_text("by hand")
     assert push(run, "me/nuclei") == 0
-    assert "the model card of me/nuclei stays as it is" in capsys.readouterr().out
+    assert "the model card of me/nuclei stays as it is" in caplog.text
     assert (hub.commits("me/nuclei")[-1] / "README.md").read_text() == "by hand"
     assert push(run, "me/nuclei", "--overwrite") == 0
     assert "# nuclei" in (hub.commits("me/nuclei")[-1] / "README.md").read_text()
