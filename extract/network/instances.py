@@ -3,8 +3,10 @@
 The rule is HoverFast's (utils_wsi.py, pre_watershed and watershed_object): a nucleus' inside is
 where both maps rise; a piece of foreground with several insides is divided among them. HoverFast
 measures slopes against the steepest of each tile, so that a nucleus depends on what else its tile
-holds; here they are measured against LIMITS everywhere.
+holds; OURS measures them against fixed limits everywhere.
 """
+
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -12,11 +14,32 @@ from scipy.ndimage import find_objects
 from scipy.special import expit
 from skimage.segmentation import watershed
 
-LIMITS = (-25.0, 10.0)  # steepest fall and rise, about the mean of tiles' extremes
 MIN_AREA = 80  # px (5 µm²)
 MIN_PROBABILITY = 0.7  # mean over a nucleus: the unsure are mostly none
-STEEP = 0.4  # from there on a pixel belongs to a border, not to a marker
 OPENING = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How pieces of foreground are divided.
+
+    Attributes:
+        limits: slopes (Sobel 5x5 of maps halved) that count as steepest fall and rise; None: the
+            tile's own extremes.
+        steep: from there on a pixel belongs to a border, not to a marker.
+        openings: of the foreground in a row, before it is divided.
+        marker_px: smaller markers divide nothing.
+    """
+
+    limits: tuple[float, float] | None
+    steep: float
+    openings: int
+    marker_px: int
+
+
+HOVERFAST = Rule(None, 0.4, 2, 1)
+# Limits about the mean of tiles' extremes; all chosen on fields left out of training.
+OURS = Rule((-25.0, 10.0), 0.38, 1, 25)
 
 
 def nuclei(odds: np.ndarray, maps: np.ndarray) -> np.ndarray:
@@ -29,7 +52,7 @@ def nuclei(odds: np.ndarray, maps: np.ndarray) -> np.ndarray:
     Returns:
         (H, W) int32, 0 is background.
     """
-    labels = instances(odds > 0, maps, LIMITS)
+    labels = instances(odds > 0, maps)
     inside = np.flatnonzero(labels)
     of = labels.ravel()[inside]
     area = np.bincount(of, minlength=1)
@@ -39,16 +62,13 @@ def nuclei(odds: np.ndarray, maps: np.ndarray) -> np.ndarray:
     return labels
 
 
-def instances(
-    mask: np.ndarray, maps: np.ndarray, limits: tuple[float, float] | None = None
-) -> np.ndarray:
+def instances(mask: np.ndarray, maps: np.ndarray, rule: Rule = OURS) -> np.ndarray:
     """Label the nuclei of a tile.
 
     Args:
         mask: (H, W) bool, where nuclei are.
         maps: (2, H, W) float32, along x and along y.
-        limits: slopes (Sobel 5x5 of maps halved) that count as steepest fall and rise; None: the
-            tile's own extremes, as HoverFast has it.
+        rule: by which they are told apart.
 
     Returns:
         (H, W) int32, 0 is background, nuclei are 1 to n.
@@ -58,12 +78,15 @@ def instances(
     labels = np.asarray(found, np.int32)
     if pieces == 1:
         return labels
-    opened = cv2.morphologyEx(mask, cv2.MORPH_OPEN, OPENING, iterations=2)
-    border = np.hypot(_steepness(maps[0], 1, 0, limits), _steepness(maps[1], 0, 1, limits))
+    opened = cv2.morphologyEx(mask, cv2.MORPH_OPEN, OPENING, iterations=rule.openings)
+    border = np.hypot(
+        _steepness(maps[0], 1, 0, rule.limits), _steepness(maps[1], 0, 1, rule.limits)
+    )
     border = np.maximum(border - (1 - opened), 0)
-    marked = opened.astype(bool) & (border < STEEP)
-    count, found = cv2.connectedComponents(_fill_holes(marked), connectivity=4)
-    markers = np.asarray(found, np.int32)
+    marked = opened.astype(bool) & (border < rule.steep)
+    found = cv2.connectedComponentsWithStats(_fill_holes(marked), connectivity=4)
+    count, markers, sizes = found[0], np.asarray(found[1], np.int32), found[2][:, cv2.CC_STAT_AREA]
+    markers[(sizes < rule.marker_px)[markers]] = 0
     # Which piece each marker lies in, and so which pieces hold several.
     at = np.flatnonzero(markers)
     held = np.zeros(count, np.int32)

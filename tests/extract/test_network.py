@@ -20,7 +20,7 @@ from extract.network.bands import BandedNetwork
 from extract.network.fields import UNKNOWN, Field, read_fields
 from extract.network.folding import fold
 from extract.network.inference import Predictor
-from extract.network.instances import LIMITS, instances, nuclei
+from extract.network.instances import HOVERFAST, OURS, instances, nuclei
 from extract.network.patches import draw_patch, targets
 from extract.network.scores import rates, scores
 from extract.network.training import Training as TrainingSettings
@@ -139,7 +139,7 @@ def test_touching_nuclei_come_apart_by_their_maps():
     labels = discs((30, 40, 12), (53, 40, 12), (75, 70, 10))
     _, maps, _ = targets(labels, has_instances=True)
     odds = np.where(labels > 0, 5.0, -5.0).astype(np.float32)
-    for found in (nuclei(odds, maps), instances(labels > 0, maps)):
+    for found in (nuclei(odds, maps), instances(labels > 0, maps, HOVERFAST)):
         rate = rates([scores(found, labels)])
         assert rate["f1"] == 1 and rate["pq"] > 0.9
     assert nuclei(odds, np.zeros_like(maps)).max() == 2, "without maps the touching two are one"
@@ -160,17 +160,26 @@ def test_what_is_far_does_not_change_a_nucleus():
 def test_a_piece_is_divided_as_it_is_alone():
     clusters = [discs((30, 40, 12), (53, 40, 12)), discs((20, 20, 9), (36, 24, 9), (28, 38, 9))]
     maps = [targets(labels, has_instances=True)[1] for labels in clusters]
-    alone = [instances(c > 0, m, LIMITS) for c, m in zip(clusters, maps, strict=True)]
-    side_by_side = instances(np.hstack(clusters) > 0, np.concatenate(maps, axis=2), LIMITS)
+    alone = [instances(c > 0, m) for c, m in zip(clusters, maps, strict=True)]
+    side_by_side = instances(np.hstack(clusters) > 0, np.concatenate(maps, axis=2))
     assert side_by_side.max() == 5
     for number, found in enumerate(alone):
         part = side_by_side[:, 96 * number : 96 * (number + 1)]
         assert len(np.unique(np.stack([part, found]).reshape(2, -1), axis=1).T) == found.max() + 1
 
 
+def test_a_speck_of_a_marker_divides_no_nucleus():
+    labels = discs((48, 48, 20))
+    _, maps, _ = targets(labels, has_instances=True)
+    ring = np.cumsum(np.repeat([-0.5, 0.05, -0.5], [7, 5, 7]))  # falls on all sides of a speck
+    maps[0, 39:58, 54:73], maps[1, 39:58, 54:73] = ring, ring[:, None]
+    assert instances(labels > 0, maps, replace(OURS, marker_px=1)).max() == 2
+    assert instances(labels > 0, maps).max() == 1
+
+
 def test_a_tile_without_background_is_one_piece():
     flat = np.zeros((2, 40, 40), np.float32)
-    assert (instances(np.ones((40, 40), bool), flat, LIMITS) == 1).all()
+    assert (instances(np.ones((40, 40), bool), flat) == 1).all()
 
 
 def test_an_empty_tile_has_no_nuclei():
