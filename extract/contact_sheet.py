@@ -81,7 +81,8 @@ def _cohort(records: list[dict], done: list[dict], shown: list[dict]) -> str:
         fates.update(record["fates"])
     outcomes = Counter(record["outcome"] for record in records)
     counts = ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.items())
-    parts = [f"<p>{len(records):,} slides: {counts}. {sum(fates.values()):,} nuclei.</p>"]
+    slides = "1 slide" if len(records) == 1 else f"{len(records):,} slides"
+    parts = [f"<p>{slides}: {counts}. {sum(fates.values()):,} nuclei.</p>"]
     parts.append(_bar(fates))
     if len(shown) < len(done):
         parts.append(f"<p>Shown below: {len(shown)} of them, drawn at random.</p>")

@@ -262,6 +262,7 @@ def _draw(out: Path, costs: dict[str, Cost | None], scores: dict) -> None:
     """Draw mean score over multiply-adds, a panel per metric, if anything was probed."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
+    from matplotlib.ticker import LogLocator
 
     if not any(costs.get(name) for _, values in scores.values() for name in values):
         return
@@ -289,7 +290,9 @@ def _draw(out: Path, costs: dict[str, Cost | None], scores: dict) -> None:
                               xycoords=("data", "axes fraction"), textcoords="offset points",
                               ha="right", color="#8a949e")  # fmt: skip
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
         axes.margins(x=0.25, y=0.18)
         axes.set_xlabel("multiply-adds for one image, G")
         axes.set_ylabel(f"mean {metric}")

@@ -12,6 +12,7 @@ FOLDERS = "extract shards train evaluate slurm demo bench tests docs encoders".s
 # What commands write into folders that bear a stage's name, and what may come with a later clone.
 MADE = ("shards/train-", "shards/.mix", "shards/contact.png", "demo/out", "encoders/lemon-NAME")
 LARGEST = 300_000  # bytes of a picture
+WIDEST = 97  # characters of a code line that GitHub shows without scrolling
 
 
 def anchors(page: Path) -> set[str]:
@@ -55,6 +56,36 @@ def test_pages_name_what_a_clone_has(page):
     for word in re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]+)`", prose(page)):
         if not word.startswith(MADE):
             assert (ROOT / word).exists(), f"{page.name} names {word}"
+
+
+def faults_of_setting(text: str) -> list[str]:
+    """Return the lines of a page that GitHub would show badly."""
+    lines, code, faults = ["", *text.splitlines(), ""], False, []
+    for before, line, behind in zip(lines, lines[1:], lines[2:], strict=False):
+        if line.startswith("```"):
+            faults += [f"no empty line at {line}: {n}" for n in [behind if code else before] if n]
+            code = not code
+        elif code and len(line) > WIDEST:
+            faults.append(f"wider than {WIDEST}: {line}")
+        elif not code and re.match(r" \w", line):
+            faults.append(f"begins with a blank: {line}")
+    return faults
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_pages_are_set_well(page):
+    assert faults_of_setting(page.read_text()) == []
+
+
+def test_bad_setting_is_seen():
+    wide = "x" * (WIDEST + 1)
+    page = f"a\n```\n{wide}\n```\n b\n\n```bash\nmake demo\n```\n"
+    assert [fault.split(":")[0] for fault in faults_of_setting(page)] == [
+        "no empty line at ```",
+        f"wider than {WIDEST}",
+        "no empty line at ```",
+        "begins with a blank",
+    ]
 
 
 def test_the_tree_names_what_is_there():
