@@ -1,6 +1,7 @@
 """One slide's work: from the slide to its three files in the cells folder."""
 
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -82,7 +83,7 @@ def extract_slide(entry: Entry, out: Path, settings: Settings) -> dict:
         seconds=round(time.perf_counter() - start, 2),
         versions={"segmenter": about["version"]}
         | {p: version(p) for p in ("openslide-python", "openslide-bin", "scikit-image", "numpy")},
-        command=" ".join(sys.argv),
+        command=shlex.join(sys.argv),
     )
 
 

@@ -27,8 +27,11 @@ if __name__ == "__main__":  # import from the clone's root, not from this folder
     say_what_is_missing()
 
 import argparse
+import io
 import logging
+import shlex
 from collections import Counter
+from contextlib import redirect_stderr
 from pathlib import Path
 
 from extract.cohort import extract_cohort
@@ -49,6 +52,9 @@ SEGMENTERS = (
     "import",
 )  # keys of extract.job.SEGMENTERS, whose import takes a second
 log = logging.getLogger(__name__)
+# Flags of `extract` that a list of its own, or another machine, does without.
+WHICH = {"slides", "slides_root", "sample_sheet", "frozen", "verify_md5", "mpp", "out", "part"}
+WHICH |= {"parts", "overwrite", "workers"}
 CURE_FLAG = "it is not the objective's power: 40X is --mpp 0.25"
 
 
@@ -170,10 +176,37 @@ def status(options: argparse.Namespace) -> int:
     if entries is None:
         log.warning("slides that left no record are not known here: name the list of slides, too")
     if again:
-        print(f"to resubmit: python extract/main.py {out}/resubmit.csv --out {options.cells}")
+        words = [f"{out}/resubmit.csv", "--out", str(options.cells), *flags_before(rows)]
+        print(f"to resubmit: python extract/main.py {shlex.join(words)}")
     if counts["broken"]:
         print("broken ones are done anew with --overwrite")
     return 1 if again else 0
+
+
+def flags_before(rows: list[dict]) -> list[str]:
+    """Return the flags that most slides were extracted with, but for those that say which slides.
+
+    Without them the same slides would be segmented otherwise, or not at all.
+
+    Args:
+        rows: of `survey`.
+    """
+    commands = Counter(row["command"] for row in rows if row["command"])
+    parser = argparse.ArgumentParser()
+    extract_flags(parser)
+    try:
+        words = shlex.split(commands.most_common(1)[0][0])[1:] if commands else []
+        with redirect_stderr(io.StringIO()):
+            options = vars(parser.parse_args(words[words[:1] == ["extract"] :]))
+    except (ValueError, SystemExit):  # an earlier version's, which did not quote, or had others
+        return []
+    kept = []
+    for action in parser._actions:
+        value = options.get(action.dest)
+        if action.dest in WHICH or not action.option_strings or value in (None, action.default):
+            continue
+        kept += [action.option_strings[-1], *([] if action.nargs == 0 else [str(value)])]
+    return kept
 
 
 def sheet_flags(parser: argparse.ArgumentParser) -> None:

@@ -53,7 +53,7 @@ def survey(cells: Path, entries: list[Entry] | None, digests: bool = False) -> l
         digests: read the tars whole and compare their SHA-256.
 
     Returns:
-        A row a slide with the keys of COLUMNS, and `entry`.
+        A row a slide with the keys of COLUMNS, `entry`, and `command`, which its record names.
 
     Raises:
         FileNotFoundError: no such folder, or nothing in it and no list of slides.
@@ -102,6 +102,7 @@ def _row(cells: Path, slide: str, entry: Entry | None, digests: bool) -> dict:
         "seconds": record.get("seconds"),
         "path": entry and str(entry.path.absolute()),
         "entry": entry,
+        "command": record.get("command", ""),
     }
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from extract.main import flags_before
 from extract.status import _reasons, survey
 from shards.schema import FATES
 
@@ -70,10 +71,38 @@ def test_the_table_is_printed_and_written(run_stage, copy, painted):
     assert len((copy.parent / "cells-status/slides.csv").read_text().splitlines()) == 5
     with open(copy.parent / "cells-status/resubmit.csv", newline="") as file:
         again = [*csv.DictReader(file)]
+    assert (
+        f"to resubmit: python extract/main.py {copy.parent}/cells-status/resubmit.csv "
+        in done.stdout
+    )
+    assert "--segmenter rays" in done.stdout
     assert [(row["slide_id"], row["project"]) for row in again] == [
         ("NEVER", "P"),
         (NAME, "PAINT-1"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("commands", "flags"),
+    [
+        ([], []),
+        (["extract/main.py slides.csv --out cells --part 2 --parts 9 --workers 4"], []),
+        (
+            ["extract/main.py extract '/a b/x.csv' --out c --any-scale --masks 'my masks/*.png'"],
+            ["--any-scale", "--masks", "my masks/*.png"],
+        ),
+        (
+            ["extract/main.py s --out c --segmenter import --from=seg --seed 3 --overwrite"] * 2
+            + ["extract/main.py s --out c"],
+            ["--segmenter", "import", "--seed", "3", "--from", "seg"],
+        ),
+        (["extract/main.py s --out c --flag-of-old 3"] * 2 + [""], []),
+        (["extract/main.py it's --out c"], []),
+    ],
+)
+def test_resubmitting_takes_the_flags_of_most_slides(commands, flags, capsys):
+    assert flags_before([{"command": c} for c in commands]) == flags
+    assert not capsys.readouterr().err
 
 
 def test_all_done_is_exit_code_0(run_stage, copy, painted):
