@@ -123,7 +123,7 @@ def add_slides(parser: argparse.ArgumentParser, needed: bool = True) -> None:
         "slides",
         type=Path,
         nargs=None if needed else "?",
-        help="folder, CSV (path[,slide_id,project,mpp,case]), GDC manifest or slide",
+        help="slide, image, folder, CSV (path[,slide_id,project,mpp,case]) or GDC manifest",
     )
     group.add_argument("--slides-root", type=Path, help="where gdc-client put a manifest's files")
     group.add_argument("--sample-sheet", type=Path, help="of the GDC: gives project and case")

@@ -77,7 +77,8 @@ def command_parser(
     if name == default:
         parser = program_parser(program, f"{doc}\ncommands:\n{listing}")
     else:
-        parser = program_parser(f"{program} {name}", command.purpose)
+        purpose = command.purpose[0].upper() + command.purpose[1:] + "."
+        parser = program_parser(f"{program} {name}", purpose)
     command.add_flags(parser)
     return parser
 

@@ -82,12 +82,12 @@ def _groups() -> Iterator[tuple[str, list[Field]]]:
     for title, kind in every:
         yield title, [f for f in fields(kind) if f.name in both - seen]
         seen |= {f.name for f in fields(kind)} & both
-    for title, kind in (("moco alone", MocoConfig), ("the dinov2 methods alone", DinoConfig)):
+    for title, kind in (("moco only", MocoConfig), ("the dinov2 methods only", DinoConfig)):
         yield title, [f for f in fields(kind) if f.name not in both]
 
 
 def _default(one: Field) -> str:
-    """Say what a setting is by default, for --help."""
+    """Say what a setting is by default, for --help; the methods where their group does not."""
     methods = owners(one.name)
     values = {}
     for method in methods:
@@ -98,9 +98,17 @@ def _default(one: Field) -> str:
     if MISSING in values.values():
         return "; needed"
     if one.name == "method":
-        return "; default moco"
-    first, *others = values.values()
+        return " (default: moco)"
+    first, *others = map(_shown, values.values())
     if len(values) == len(RECIPES) and first not in others:  # those of DINOv2 are alike
-        return f"; default {first} (moco), {others[0]} (dinov2)"
-    which = "" if len(values) == len(RECIPES) else f" ({', '.join(methods)})"
-    return f"; default {first!r}{which}" if first == "" else f"; default {first}{which}"
+        return f" (default: {first} with moco, {others[0]} with dinov2)"
+    whole = len(methods) >= len(RECIPES) - 1 or methods == ["moco"]
+    of_some = "" if whole else f"; {' and '.join(methods)} only"
+    return f"{of_some} (default: {first})"
+
+
+def _shown(value: object) -> str:
+    """Write a default as a user would type it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value) or "none"

@@ -78,8 +78,8 @@ class Model:
 
     encoder: str = setting(
         "vit_s8",
-        "architecture: vit_ti8, vit_s8 or vit_b8, or of moco alone resnet18s, a slim ResNet-18 for "
-        "small machines; paper, 3.5: ViT-S/8",
+        "architecture; resnet18s, a slim ResNet-18 for small machines, with moco only; paper, 3.5: "
+        "ViT-S/8",
         choices=ENCODERS,
     )
     init: str = setting(

@@ -80,10 +80,13 @@ def test_settings_are_written_and_read_back(method, tmp_path):
 def test_flags_are_grouped_and_say_the_default_of_each_method():
     parser = command_parser("train/main.py", "", COMMANDS, "train", "train")
     titles = {group.title for group in parser._action_groups if group._group_actions}
-    assert {"data", "model", "optimisation", "run", "moco alone"} <= titles
+    assert {"data", "model", "optimisation", "run", "moco only"} <= titles
+    text = " ".join(parser.format_help().split())
+    assert "(default: 0.99 with moco, 0.992 with dinov2)" in text
+    assert "A.2; dinov2-no-local-kde only (default: 5)" in text
     for action in parser._actions:
         if action.default == "==SUPPRESS==" and action.dest not in ("help", "data", "out"):
-            assert "default " in action.help, action.dest
+            assert "default: " in action.help, action.dest
 
 
 # ---- what the official code does -----------------------------------------------------------------
