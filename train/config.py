@@ -92,7 +92,7 @@ class Config(Data, Model, Optimisation, Run):
 class MocoConfig(Config):
     """moco"""
 
-    lr: float = setting(1.5e-4, "times batch / 256 (moco), or sqrt(batch / 1024) (dinov2)", POSITIVE)
+    lr: float = setting(1.5e-4, "times batch / 256 (moco) or sqrt(batch / 1024) (dinov2)", POSITIVE)
     weight_decay: float = setting(0.1, "of all weights", NOT_NEGATIVE)
     momentum: float = setting(0.99, "of the teacher, to 1 by a cosine", SHARE)
     hidden: int = setting(4096, "width of the heads' hidden layers", AT_LEAST_1)
