@@ -10,6 +10,7 @@ corrects some cells of a slide fits on those. `predicted="keep"` takes them, too
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -77,7 +78,7 @@ def _points(file: Path) -> list[tuple[float, float, str]]:
 def _objects(file: Path, keep: bool, left_out: Counter[str]) -> list[tuple[float, float, str]]:
     """Return QuPath's classed nuclei: (x, y, label) in its own frame."""
     points: list[tuple[float, float, str]] = []
-    outlines: list[tuple[shapely.Geometry, str]] = []
+    outlines: list[tuple[Any, str]] = []
     try:
         whole = orjson.loads(file.read_bytes())
         features = whole["features"] if isinstance(whole, dict) else whole
@@ -108,7 +109,7 @@ def _objects(file: Path, keep: bool, left_out: Counter[str]) -> list[tuple[float
 def _outside(
     file: Path,
     points: list[tuple[float, float, str]],
-    outlines: list[tuple[shapely.Geometry, str]],
+    outlines: list[tuple[Any, str]],
 ) -> list[tuple[float, float, str]]:
     """Return the points that lie in no outline; a nucleus that is drawn and corrected counts once.
 

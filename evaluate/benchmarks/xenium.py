@@ -78,9 +78,8 @@ def held(path: Path) -> list[str]:
     lines = []
     for folder in _bundles(path):
         bundle = read_bundle(folder)
-        cells, genes = bundle.counts.shape
         lines.append(
-            f"{folder.resolve().name}: {cells:,} cells, {genes:,} genes, "
+            f"{folder.resolve().name}: {len(bundle.ids):,} cells, {len(bundle.genes):,} genes, "
             f"{int(bundle.counts.sum()):,} transcripts; Xenium image at {bundle.pixel_um} µm/px"
         )
         lines += [f"  {note}" for note in bundle.notes]
