@@ -8,7 +8,7 @@
 #                                            # composition report
 #
 # Run it again after a stop: embeddings and probes that are there are kept. BASELINES names what
-# stands beside the run, FLAGS what a network is told (on a GPU leave it empty), BESIDE further
+# stands beside the run, FLAGS how networks embed (on a GPU leave it empty), BESIDE further
 # results folders that the report shows. Composition trains GRID, small networks by TRAIN, on CELLS:
 # the defaults are for 30 slides and two cores, and take most of the time; GRID="" leaves it out.
 # shellcheck disable=SC2086 # lists of words

@@ -59,7 +59,7 @@ def extract_cohort(
     _say_changed(out, waiting)
     lost: dict[str, dict] = {}  # records that could not be written
     running: dict[Any, tuple[BaseProcess, Entry]] = {}  # by sentinel
-    context, lent = _context(settings)
+    context, server_only = _context(settings)
     threads = max(workers // max(len(waiting), 1), 1)  # of a network: few slides, many cores
     ready = len(entries) - len(waiting)
     progress = Bar(None, "extract", "slides", total=len(entries), done=ready)
@@ -71,7 +71,9 @@ def extract_cohort(
                     progress.update()  # by another process that was given the same part
                     continue
                 (out / f"{entry.slide}.json").unlink(missing_ok=True)
-                process = context.Process(target=_work, args=(entry, out, settings, lent, threads))
+                process = context.Process(
+                    target=_work, args=(entry, out, settings, server_only, threads)
+                )
                 process.start()
                 running[process.sentinel] = (process, entry)
             for sentinel in wait(list(running), SECONDS):
@@ -109,8 +111,8 @@ def _context(
     Returns:
         The context, and the variables that programs started by a child should not inherit.
     """
-    lent = [name for name in THREADS if name not in os.environ]
-    os.environ.update(dict.fromkeys(lent, "1"))
+    server_only = [name for name in THREADS if name not in os.environ]
+    os.environ.update(dict.fromkeys(server_only, "1"))
     # Python 3.11 does not hand its path on to the server, which would then preload another clone's
     # modules where that is the one installed.
     elsewhere = os.environ.get("PYTHONPATH")
@@ -121,16 +123,18 @@ def _context(
     extra = [module for asked, module in needed.items() if asked]  # torch takes two seconds
     context.set_forkserver_preload(["extract.job", *extra])
     forkserver.ensure_running()
-    for name in lent:
+    for name in server_only:
         del os.environ[name]
     if elsewhere is None:
         del os.environ["PYTHONPATH"]
     else:
         os.environ["PYTHONPATH"] = elsewhere
-    return context, lent
+    return context, server_only
 
 
-def _work(entry: Entry, out: Path, settings: Settings, lent: list[str], threads: int) -> None:
+def _work(
+    entry: Entry, out: Path, settings: Settings, server_only: list[str], threads: int
+) -> None:
     """Extract one slide, in the child."""
     import cv2
     import pyarrow as pa
@@ -139,7 +143,7 @@ def _work(entry: Entry, out: Path, settings: Settings, lent: list[str], threads:
 
     if sys.platform == "linux":  # if the run is killed the server ends, and with it this child
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    for name in lent:
+    for name in server_only:
         os.environ.pop(name, None)
     cv2.setNumThreads(1)
     pa.set_cpu_count(1)

@@ -81,7 +81,7 @@ class Shards:
 
         Args:
             rows: (N,) integers.
-            skipped: None refuses a broken crop. A list is told of each, its row and what was
+            skipped: None refuses a broken crop. A list gets of each its row and what was
                 found, and the crop is replaced by the next whole one of its shard: still a
                 function of the rows alone, and no rank gets fewer samples.
 

@@ -56,7 +56,7 @@ class Mirror:
             raise ValueError(f"{root} belongs to another user; give another cache folder")
         address = self._address("dataset.json")
         latest = root / f"dataset-{hashlib.sha256(address.encode()).hexdigest()[:16]}.json"
-        # The first contact: a wrong address is told soon.
+        # The first request: a wrong address is reported at once.
         self._fetch(
             "dataset.json",
             latest,

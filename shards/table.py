@@ -1,8 +1,8 @@
 """Tables that users give, read and checked: CSV as Excel, R, pandas and portals write it.
 
-Separators are told by the header: comma, semicolon, tab, or the blank of R's write.table. Names of
-columns are compared without regard to case and blanks. Values are kept as text until a caller asks
-for numbers. What is wrong is an error with the file, the line and the cure.
+Separators are recognised by the header: comma, semicolon, tab, or the blank of R's write.table.
+Names of columns are compared without regard to case and blanks. Values are kept as text until a
+caller asks for numbers. What is wrong is an error with the file, the line and the cure.
 """
 
 import functools
@@ -184,7 +184,7 @@ def read_header(path: Path, wanted: Sequence[str]) -> set[str]:
 
     Args:
         path: the file.
-        wanted: names by which its separator is told.
+        wanted: names by which its separator is recognised.
 
     Raises:
         ValueError: it is no text.

@@ -121,7 +121,7 @@ def _piped(address: str) -> Iterator[IO[bytes]]:
 
 
 def _options(address: str) -> dict:
-    """Return what fsspec is told of a URL's kind."""
+    """Return fsspec's options for a URL's kind."""
     if not address.startswith(("http://", "https://")):
         return {}
     from aiohttp import ClientTimeout

@@ -15,7 +15,7 @@ def read_state(path: Path) -> dict:
     """Read tensors and plain Python of a file; nothing else is unpickled.
 
     Args:
-        path: safetensors, or what torch.save wrote; told by content.
+        path: safetensors, or what torch.save wrote; recognised by content.
 
     Returns:
         What the file holds, without the `module.` or `_orig_mod.` that wrappers put before every

@@ -155,7 +155,7 @@ def strays(used: Iterable[Path], by_stem: bool = False) -> list[str]:
 
 
 def fingerprint(path: Path) -> str:
-    """Return a digest by which two files of one image are told: of all bytes, or of its ends."""
+    """Return a digest equal for two files of one image: of all bytes, or of its ends."""
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with open(path, "rb") as file:

@@ -1,4 +1,4 @@
-"""Annotations in the formats of programs that are not read here, told by how they begin."""
+"""Annotations in the formats of programs that are not read here, recognised by how they begin."""
 
 import re
 

@@ -65,7 +65,7 @@ def read_csv(path: Path, text: bytes) -> pa.Table:
     if pair is None:
         raise ValueError(_no_places(table.header))
     refuse_boxes(table.columns, table.header)
-    # QuPath's rows of whole images have no place; they are told by these columns.
+    # QuPath's rows of whole images have no place; they are recognised by these columns.
     missing = ("",) if not table.columns.keys().isdisjoint((*OWNERS, *OBJECTS)) else ()
     return pa.table(
         {

@@ -76,7 +76,7 @@ def check_sixteen(
         )
     if bits not in (None, depth) and not scaled:
         raise ValueError(
-            f"{path} uses {bits} of its {depth} bits, which OpenSlide cannot be told; save 8 bits: "
+            f"{path} uses {bits} of its {depth} bits, which OpenSlide ignores; save 8 bits: "
             + SAVE_8_BITS.format(path)
         )
     return top
