@@ -42,7 +42,7 @@ class Task:
 def read_queue(text: str, campaign: str) -> list[Task]:
     """Return a campaign's tasks out of `squeue -h -r -o FORMAT`.
 
-    Jobs are recognised by their name, `lemon-<campaign>-<stage>`, which is there as soon as the job.
+    Jobs are recognised by name, `lemon-<campaign>-<stage>`, which is there as soon as the job is.
 
     Args:
         text: what squeue printed; array tasks one a line (-r).
