@@ -136,7 +136,8 @@ def _section(cells: Path, record: dict, anchor: str, seed: int) -> str:
     xy = np.stack([table["x"].to_numpy(), table["y"].to_numpy()], 1).astype(np.float64)
     fate = np.array(table["fate"].cast(pa.string()).to_pylist(), object)
     facts = [record.get("project"), record.get("case"), f"{record['mpp']:.4g} µm/px"]
-    facts += [f"{record['width']:,}x{record['height']:,} px", record["settings"]["segmenter"]]
+    by = record.get("versions", {}).get("segmenter")  # with the hash of its weights
+    facts += [f"{record['width']:,}x{record['height']:,} px", by or record["settings"]["segmenter"]]
     if record.get("damaged"):
         facts.append(f"{len(record['damaged'])} damaged tiles")
     parts = [

@@ -103,6 +103,7 @@ def _row(cells: Path, slide: str, entry: Entry | None, digests: bool) -> dict:
         "path": entry and str(entry.path.absolute()),
         "entry": entry,
         "command": record.get("command", ""),
+        "version": record.get("versions", {}).get("segmenter"),
     }
 
 
@@ -205,6 +206,8 @@ def describe(rows: list[dict]) -> str:
     fates = {fate: sum(row[fate.replace(" ", "_")] for row in done) for fate in FATES}
     shown = ", ".join(f"{count:,} {fate}" for fate, count in fates.items() if count)
     lines.append(f"detected {sum(fates.values()):,}" + (f" = {shown}" if shown else ""))
+    versions = Counter(row["version"] for row in done if row.get("version"))
+    lines += [f"{count:,} by {version}" for version, count in sorted(versions.items())]
     damaged = [row for row in done if row["damaged_tiles"]]
     if damaged:
         tiles = sum(row["damaged_tiles"] for row in damaged)

@@ -48,6 +48,7 @@ def test_the_page_shows_every_slide_and_count(page, cells):
     for name in ("PAINTED-0001", "PAINTED-0002"):
         record = json.loads((cells / f"{name}.json").read_text())
         assert f"<h2>{name}</h2>" in text
+        assert f" · {record['versions']['segmenter']}</p>" in text
         for fate, count in record["fates"].items():
             assert not count or f"{count:,} {fate}" in text
     assert text.count(">field 2:") == 2
