@@ -73,9 +73,9 @@ def main() -> int:
         accounts = ask_accounting(campaign.id, campaign.chain)
         found = outcomes(campaign)
         states = job_states(campaign, found, read_queue(queue or "", campaign.id), accounts)
+        print(describe(campaign, found, states))
     except (OSError, ValueError) as error:
         return report(error)
-    print(describe(campaign, found, states))
     return 1 if any(s.failed or s.missing for s in states.values()) else 0
 
 
