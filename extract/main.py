@@ -174,7 +174,7 @@ def status(options: argparse.Namespace) -> int:
     counts = Counter(row["outcome"] for row in rows)
     again = sum(counts[outcome] for outcome in AGAIN)
     if entries is None:
-        log.warning("slides that left no record are not known here: name the list of slides, too")
+        log.warning("only slides with a record are counted; name the list of slides, too")
     if again:
         words = [f"{out}/resubmit.csv", "--out", str(options.cells), *flags_before(rows)]
         print(f"to resubmit: python extract/main.py {shlex.join(words)}")

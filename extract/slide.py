@@ -195,7 +195,7 @@ class Slide:
 
 
 def not_40x(slide: Slide) -> str | None:
-    """Say why a slide does not count as 40X, or nothing if it does (DESIGN, section 2)."""
+    """Say why a slide does not count as 40X, or nothing if it does (docs/slides-and-scale.md)."""
     low, high = MPP_40X
     if low <= slide.mpp <= high:
         return None

@@ -17,7 +17,7 @@ JPEG_QUALITY = 95  # with 4:4:4 about 40 dB and 3.2 kB a crop of 60 px
 def window_px(mpp: float, out_px: int, out_mpp: float = MPP) -> float:
     """Return the side, in the image's px, of a window of `out_px` pixels at `out_mpp` µm/px.
 
-    Within ±3 % of `out_mpp` the image is taken as it is (DESIGN, section 2).
+    Within ±3 % of `out_mpp` the image is taken as it is (docs/slides-and-scale.md).
 
     Raises:
         ValueError: `mpp` is no microscope's.
