@@ -219,14 +219,14 @@ def _network(
     slide: Slide, entry: Entry, settings: Settings, work: Path
 ) -> tuple[Detections, Stain | None, dict]:
     """Find nuclei with HoverFast's network."""
-    from extract.network.instances import RULE
     from extract.network.segmenter import CORE_PX, NetworkSegmenter  # torch takes two seconds
 
     assert settings.network and settings.model
     mask, marked = _mask(slide, entry, settings)
     segmenter = NetworkSegmenter(Path(settings.model))
     found = segment_by_tiles(slide, segmenter, settings.seed, mask, CORE_PX)
-    version = f"HoverFast's network, rule {RULE}, weights {settings.network.weights[:16]}"
+    rule, weights = settings.network.rule, settings.network.weights[:16]
+    version = f"HoverFast's network, rule {rule}, weights {weights}"
     return *found, {"version": version, "file": str(Path(settings.model).absolute())} | marked
 
 

@@ -14,7 +14,6 @@ from scipy.ndimage import find_objects
 from scipy.special import expit
 from skimage.segmentation import watershed
 
-RULE = 2  # its number, kept with what it found: another finds other nuclei
 MIN_AREA = 80  # px (5 µm²)
 MIN_PROBABILITY = 0.7  # mean over a nucleus: the unsure are mostly none
 OPENING = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))

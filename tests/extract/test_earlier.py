@@ -2,12 +2,13 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from extract.ledger import Settings, is_finished
-from extract.segment.options import Import
+from extract.segment.options import Import, Network
 from extract.slides import Entry, list_slides
 from extract.status import survey
 from shards.cells import finished_slides, kept_cells
@@ -51,6 +52,20 @@ def test_its_cells_are_those_that_are_mixed(earlier, cells):
     names = [slide["slide"] for slide in finished_slides(earlier)]
     assert names == [slide["slide"] for slide in finished_slides(cells)]
     assert kept_cells(earlier)[1] == kept_cells(cells)[1]
+
+
+def test_nuclei_told_apart_by_an_earlier_rule_are_not_mixed_with_others(earlier, painted):
+    first = entries(painted)[0]
+    now = Settings("hoverfast", "jpeg", 0, None, False, network=Network("0"))
+    path = earlier / f"{first.slide}.json"
+    record = json.loads(path.read_text())
+    record["settings"] |= {"segmenter": "hoverfast", "network": asdict(Network("0"))}
+    path.write_text(json.dumps(record))
+    assert is_finished(earlier, first, now)
+    del record["settings"]["network"]["rule"]
+    path.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"'weights': '0'\} is now .*'rule': 2.* --overwrite"):
+        is_finished(earlier, first, now)
 
 
 def test_other_settings_are_told_apart_still(earlier, painted):
