@@ -10,11 +10,11 @@ corrects some cells of a slide fits on those. `predicted="keep"` takes them, too
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import orjson
 import shapely
+from shapely.geometry.base import BaseGeometry
 
 from evaluate.benchmarks.picture import IMAGES
 from evaluate.slides.qupath import scanned_part
@@ -76,9 +76,13 @@ def _points(file: Path) -> list[tuple[float, float, str]]:
 
 
 def _objects(file: Path, keep: bool, left_out: Counter[str]) -> list[tuple[float, float, str]]:
-    """Return QuPath's classed nuclei: (x, y, label) in its own frame."""
-    points: list[tuple[float, float, str]] = []
-    outlines: list[tuple[Any, str]] = []
+    """Return QuPath's classed nuclei: (x, y, label) in its own frame, in the order of the file.
+
+    Raises:
+        ValueError: it is no GeoJSON, or a point lies in an outline of another class.
+    """
+    shapes: list[BaseGeometry] = []
+    labels: list[str] = []
     try:
         whole = orjson.loads(file.read_bytes())
         features = whole["features"] if isinstance(whole, dict) else whole
@@ -92,43 +96,49 @@ def _objects(file: Path, keep: bool, left_out: Counter[str]) -> list[tuple[float
             else:
                 shape = feature.get("nucleusGeometry") or feature["geometry"]
                 shape = shapely.from_geojson(orjson.dumps(shape))
-                if shape.geom_type in ("Point", "MultiPoint"):
-                    points += [(x, y, label) for x, y in shapely.get_coordinates(shape).tolist()]
+                if shape.is_empty:
+                    left_out["no outline"] += 1
                 elif known.get("objectType") == "annotation" and shape.area > LARGEST_PX2:
                     left_out["a region, larger than a nucleus: class its detections"] += 1
                 else:
-                    outlines.append((shape, label))
+                    many = shape.geom_type == "MultiPoint"
+                    parts = shapely.get_parts(shape).tolist() if many else [shape]
+                    shapes += parts
+                    labels += [label] * len(parts)
     except (ValueError, KeyError, TypeError, AttributeError, shapely.errors.ShapelyError) as error:
         raise ValueError(f"{file} is no GeoJSON of QuPath: {error!r}") from error
-    alone = _outside(file, points, outlines)
-    if len(alone) < len(points):
-        left_out["a point in an outline of its class, the same nucleus"] += len(points) - len(alone)
-    return alone + [(shape.centroid.x, shape.centroid.y, label) for shape, label in outlines]
+    repeated = _repeated(file, shapes, labels)
+    if repeated:
+        left_out["a point in an outline of its class, the same nucleus"] += len(repeated)
+    return [
+        (shape.centroid.x, shape.centroid.y, label)
+        for row, (shape, label) in enumerate(zip(shapes, labels, strict=True))
+        if row not in repeated
+    ]
 
 
-def _outside(
-    file: Path,
-    points: list[tuple[float, float, str]],
-    outlines: list[tuple[Any, str]],
-) -> list[tuple[float, float, str]]:
-    """Return the points that lie in no outline; a nucleus that is drawn and corrected counts once.
+def _repeated(file: Path, shapes: list[BaseGeometry], labels: list[str]) -> set[int]:
+    """Return the rows of points in an outline: a nucleus drawn and pointed at counts once.
 
     Raises:
         ValueError: a point lies in an outline of another class.
     """
-    if not points or not outlines:
-        return points
-    tree = shapely.STRtree([shape for shape, _ in outlines])
-    rows, inside = tree.query(shapely.points([p[:2] for p in points]), predicate="intersects")
-    for row, outline in zip(rows.tolist(), inside.tolist(), strict=True):
-        x, y, label = points[row]
-        if label != outlines[outline][1]:
+    points = [row for row, shape in enumerate(shapes) if shape.geom_type == "Point"]
+    outlines = [row for row, shape in enumerate(shapes) if shape.geom_type != "Point"]
+    tree = shapely.STRtree([shapes[row] for row in outlines])
+    asked = np.array([shapes[row] for row in points], object)
+    found = tree.query(asked, predicate="intersects")
+    repeated = set()
+    for point, outline in zip(*found.tolist(), strict=True):
+        row, around = points[point], outlines[outline]
+        if labels[row] != labels[around]:
+            x, y = shapes[row].x, shapes[row].y
             raise ValueError(
-                f"{file}: the point at {x:g}, {y:g} is {label!r}, the outline around it "
-                f"{outlines[outline][1]!r}: delete one of them in QuPath, and export again"
+                f"{file}: the point at {x:g}, {y:g} is {labels[row]!r}, the outline around it "
+                f"{labels[around]!r}: delete one of them in QuPath, and export again"
             )
-    seen = set(rows.tolist())
-    return [point for row, point in enumerate(points) if row not in seen]
+        repeated.add(row)
+    return repeated
 
 
 def _likeliest(measured: dict | None) -> str | None:

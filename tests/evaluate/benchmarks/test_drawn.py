@@ -39,6 +39,7 @@ def qupath(tmp_path):
         feature(box(220, 100, 5), label={"name": "B"}, measurements=measured),  # corrected
         feature(box(200, 200, 150), "annotation", {"name": "A"}),  # a region
         feature(box(90, 90, 5)),
+        feature({"type": "Polygon", "coordinates": []}, label={"name": "A"}),
         feature(box(150, 150, 5), label={"names": ["B", "Positive"]}),
     ]  # fmt: skip
     text = json.dumps({"type": "FeatureCollection", "features": features})
@@ -50,11 +51,11 @@ def test_classed_objects_are_placed_and_the_rest_is_counted(qupath):
     columns, notes = drawn.read(qupath)
     places = list(zip(columns["x"], columns["y"], columns["label"], strict=True))
     assert places == [
-        (50, 60, "B"), (70, 80, "B"), (100, 120, "A"), (302, 302, "B"), (220, 100, "B"),
+        (100, 120, "A"), (50, 60, "B"), (70, 80, "B"), (302, 302, "B"), (220, 100, "B"),
         (150, 150, "B: Positive"),
     ]  # fmt: skip
     assert (
-        sorted(note.partition(":")[0] for note in notes) == ["1 objects of QuPath passed over"] * 3
+        sorted(note.partition(":")[0] for note in notes) == ["1 objects of QuPath passed over"] * 4
     )
     assert "unchanged" in "".join(notes) and "region" in "".join(notes)
     kept, _ = drawn.read(qupath, "keep")
@@ -65,7 +66,7 @@ def test_the_folder_is_a_benchmark_of_the_pixels_there(qupath):
     (own,) = folder.load(qupath, 40, mpp=0.25)
     assert own.counts() == {"A": 1, "B": 4, "B: Positive": 1}
     pixels = np.asarray(Image.open(qupath / "a.png"))
-    np.testing.assert_array_equal(own.crops[2], pixels[100:140, 80:120])
+    np.testing.assert_array_equal(own.crops[0], pixels[100:140, 80:120])
     assert set(own.groups.tolist()) == {own.groups[0]}
     with pytest.raises(ValueError, match="no scale of its own"):
         find_benchmark(qupath)
