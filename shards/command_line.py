@@ -26,7 +26,9 @@ class Help(argparse.RawDescriptionHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
         default = action.default
-        if action.option_strings and default not in (None, False, "", [], argparse.SUPPRESS):
+        # Not `in (None, False, …)`, which 0 would be in, too.
+        unsaid = default is None or default is False or default in ("", [], argparse.SUPPRESS)
+        if action.option_strings and not unsaid:
             shown = " ".join(map(str, default)) if isinstance(default, list) else "%(default)s"
             text += f" (default: {shown})"
         return text

@@ -42,8 +42,8 @@ def check(parser: argparse.ArgumentParser) -> None:
     text = " ".join(parser.format_help().split())
     for action in parser._actions:
         assert action.help, action.dest
-        if action.option_strings and action.default not in (None, False, "", []):
-            default = action.default
+        default = action.default
+        if action.option_strings and (default or default == 0) and default is not False:
             shown = " ".join(map(str, default)) if isinstance(default, list) else default
             assert shown == argparse.SUPPRESS or f"(default: {shown})" in text, action.dest
     loose = [a for a in parser._optionals._group_actions if a.dest != "help"]
