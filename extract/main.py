@@ -27,11 +27,9 @@ if __name__ == "__main__":  # import from the clone's root, not from this folder
     say_what_is_missing()
 
 import argparse
-import io
 import logging
 import shlex
 from collections import Counter
-from contextlib import redirect_stderr
 from pathlib import Path
 
 from extract.cohort import extract_cohort
@@ -40,7 +38,7 @@ from extract.segment.flags import add_flags, read_flags
 from extract.segment.matching import with_files
 from extract.slides import Entry, list_slides
 from extract.summary import summarise
-from shards.command_line import Command, read_command
+from shards.command_line import Command, command_parser, read_command
 from shards.errors import report
 from shards.scale import check_mpp
 from shards.schema import CODECS
@@ -52,9 +50,6 @@ SEGMENTERS = (
     "import",
 )  # keys of extract.job.SEGMENTERS, whose import takes a second
 log = logging.getLogger(__name__)
-# Flags of `extract` that a list of its own, or another machine, does without.
-WHICH = {"slides", "slides_root", "sample_sheet", "frozen", "verify_md5", "mpp", "out", "part"}
-WHICH |= {"parts", "overwrite", "workers"}
 CURE_FLAG = "it is not the objective's power: 40X is --mpp 0.25"
 
 
@@ -163,6 +158,7 @@ def status_flags(parser: argparse.ArgumentParser) -> None:
 
 def status(options: argparse.Namespace) -> int:
     """Say what became of every slide; return 1 if any is to be submitted again."""
+    from extract.resubmission import flags_before
     from extract.status import AGAIN, describe, survey, write_status
 
     out = options.out or options.cells.with_name(f"{options.cells.resolve().name}-status")
@@ -176,37 +172,13 @@ def status(options: argparse.Namespace) -> int:
     if entries is None:
         log.warning("only slides with a record are counted; name the list of slides, too")
     if again:
-        words = [f"{out}/resubmit.csv", "--out", str(options.cells), *flags_before(rows)]
+        parser = command_parser("extract/main.py", None, COMMANDS, "extract")
+        flags = flags_before([row["command"] for row in rows], parser)
+        words = [f"{out}/resubmit.csv", "--out", str(options.cells), *flags]
         print(f"to resubmit: python extract/main.py {shlex.join(words)}")
     if counts["broken"]:
         print("broken ones are done anew with --overwrite")
     return 1 if again else 0
-
-
-def flags_before(rows: list[dict]) -> list[str]:
-    """Return the flags that most slides were extracted with, but for those that say which slides.
-
-    Without them the same slides would be segmented otherwise, or not at all.
-
-    Args:
-        rows: of `survey`.
-    """
-    commands = Counter(row["command"] for row in rows if row["command"])
-    parser = argparse.ArgumentParser()
-    extract_flags(parser)
-    try:
-        words = shlex.split(commands.most_common(1)[0][0])[1:] if commands else []
-        with redirect_stderr(io.StringIO()):
-            options = vars(parser.parse_args(words[words[:1] == ["extract"] :]))
-    except (ValueError, SystemExit):  # an earlier version's, which did not quote, or had others
-        return []
-    kept = []
-    for action in parser._actions:
-        value = options.get(action.dest)
-        if action.dest in WHICH or not action.option_strings or value in (None, action.default):
-            continue
-        kept += [action.option_strings[-1], *([] if action.nargs == 0 else [str(value)])]
-    return kept
 
 
 def sheet_flags(parser: argparse.ArgumentParser) -> None:

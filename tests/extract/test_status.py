@@ -9,8 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from extract.main import flags_before
+from extract.main import COMMANDS
+from extract.resubmission import flags_before
 from extract.status import _reasons, survey
+from shards.command_line import command_parser
 from shards.schema import FATES
 
 NAME = "PAINTED-0001"
@@ -99,10 +101,17 @@ def test_the_table_is_printed_and_written(run_stage, copy, painted):
         ),
         (["extract/main.py s --out c --flag-of-old 3"] * 2 + [""], []),
         (["extract/main.py it's --out c"], []),
+        (
+            ["extract/main.py s --out c"] * 2
+            + [f"extract/main.py s --out c --segmenter rays --part {i} --parts 3" for i in range(3)]
+            + ["extract/main.py s --out c --flag-of-old 3"] * 4,
+            ["--segmenter", "rays"],
+        ),
     ],
 )
 def test_resubmitting_takes_the_flags_of_most_slides(commands, flags, capsys):
-    assert flags_before([{"command": c} for c in commands]) == flags
+    parser = command_parser("extract/main.py", None, COMMANDS, "extract")
+    assert flags_before(commands, parser) == flags
     assert not capsys.readouterr().err
 
 
