@@ -26,7 +26,7 @@ def parse(words: list[str]) -> tuple[MocoConfig | DinoConfig, argparse.Namespace
 
 
 def read(options: argparse.Namespace) -> tuple[MocoConfig | DinoConfig, argparse.Namespace]:
-    """Tell the settings by flags and, with --config, by an earlier run's config.json.
+    """Return the settings that flags give and, with --config, an earlier run's config.json.
 
     Args:
         options: what a parser with `add_flags` has read.

@@ -65,7 +65,7 @@ def _read(path: Path, mpp: float | None, notes: list[str]) -> Iterator[Field]:
             batch_variables = {"slide": about["slide_name"], "organ": about["organ"]}
             if not batch_variables["slide"]:  # null: the folds need to know
                 raise KeyError("slide_name")
-            batch_variables = {kind: str(word) for kind, word in batch_variables.items()}
+            batch_variables = {kind: str(word or "") for kind, word in batch_variables.items()}
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}/metadata.json: sample {table.stem} lacks {error}") from error
         if mpp is None:

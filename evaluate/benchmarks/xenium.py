@@ -79,7 +79,7 @@ def held(path: Path) -> list[str]:
     for folder in _bundles(path):
         bundle = read_bundle(folder)
         lines.append(
-            f"{folder.resolve().name}: {len(bundle.ids):,} cells, {len(bundle.genes):,} genes, "
+            f"{_name(folder)}: {len(bundle.ids):,} cells, {len(bundle.genes):,} genes, "
             f"{int(bundle.counts.sum()):,} transcripts; Xenium image at {bundle.pixel_um} µm/px"
         )
         lines += [f"  {note}" for note in bundle.notes]
@@ -143,6 +143,11 @@ def _bundles(path: Path) -> list[Path]:
     return [p for p in visible(path.iterdir()) if p.is_dir() and is_bundle(p)]
 
 
+def _name(folder: Path) -> str:
+    """Return the name of a folder or link; links often lead to folders of one name, `outs/`."""
+    return Path(os.path.abspath(folder)).name
+
+
 def _slides(path: Path, mpp: float | None, images: Path | None) -> Iterator[Slide]:
     bundles = _bundles(path)
     if images is not None and images.is_file() and len(bundles) > 1:
@@ -151,8 +156,7 @@ def _slides(path: Path, mpp: float | None, images: Path | None) -> Iterator[Slid
             "folder with an image of each one's name"
         )
     for folder in bundles:
-        name = Path(os.path.abspath(folder)).name  # of a link, not of where it leads: 10x's outs/
-        bundle = read_bundle(folder)
+        name, bundle = _name(folder), read_bundle(folder)
         largest, least = bundle.sides
         if mpp is None and largest / least - 1 > SQUARE:
             raise ValueError(

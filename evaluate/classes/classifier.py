@@ -195,11 +195,12 @@ def _fault(facts: dict[str, Any]) -> str | None:
     words = isinstance(classes, list) and all(isinstance(n, str) and n for n in classes)
     if not words or len(set(classes)) < max(len(classes), 2):
         return f"classes {classes!r} are no names of two or more"
-    fitted = training.get("nuclei") if isinstance(training, dict) else None
-    if not isinstance(fitted, dict) or list(fitted) != classes:  # the order of the weights' rows
+    nuclei = training.get("nuclei") if isinstance(training, dict) else None
+    fitted = list(nuclei) if isinstance(nuclei, dict) else []
+    if fitted != classes:  # the order of the weights' rows
         return (
             f"classes {', '.join(classes)} are not those of training.nuclei "
-            f"({', '.join(fitted or ['none'])}), in their order: rename a class wherever it stands"
+            f"({', '.join(fitted) or 'none'}), in their order: rename a class wherever it stands"
         )
     colours = facts["colours"]
     for name in classes:

@@ -47,14 +47,15 @@ def with_legend(picture: Image.Image, calls: Calls) -> Image.Image:
     numbers = {name: number for name, number in calls.counts().items() if number}
     total, text = sum(numbers.values()), font(LINE_PX // 2)
     lines = [f"{name}  ·  {n:,}  ·  {n / total:.0%}" for name, n in numbers.items()]
-    widest = LINE_PX + 4 + max(round(text.getlength(line)) for line in lines)
+    widest = LINE_PX + 4 + max((round(text.getlength(line)) for line in lines), default=0)
     size = (max(picture.width, widest), picture.height + LINE_PX * len(lines))
     whole = Image.new("RGB", size, "white")
     whole.paste(picture)
     draw = ImageDraw.Draw(whole)
     for place, (name, line) in enumerate(zip(numbers, lines, strict=True)):
-        x, y = LINE_PX // 2, picture.height + LINE_PX * place + LINE_PX // 2
-        draw.circle((x, y), DOT_PX[1], calls.classifier.colours.get(name, GREY))
+        x, y, dot = LINE_PX // 2, picture.height + LINE_PX * place + LINE_PX // 2, DOT_PX[1]
+        colour = calls.classifier.colours.get(name, GREY)
+        draw.ellipse((x - dot, y - dot, x + dot, y + dot), colour)
         draw.text((LINE_PX, y), line, "#333", text, anchor="lm")
     return whole
 

@@ -18,7 +18,10 @@ def arguments(command: argparse.ArgumentParser) -> None:
     )
     data.add_argument("--raw", metavar="DIR", help="the publisher's folder")
     data.add_argument(
-        "--out", type=Path, metavar="DIR", help="the folder to write to; needed but with --try"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="the folder to write to; needed unless --try is given",
     )
     data.add_argument(
         "--try",

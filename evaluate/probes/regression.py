@@ -67,7 +67,7 @@ def regress(
             that of the highest mean correlation.
 
     Raises:
-        ValueError: see `batch_variables`, or an inner split of two slides.
+        ValueError: see `slides_and_owners`, or an inner split of two slides.
     """
     from evaluate.probes.ridge import Ridge
 

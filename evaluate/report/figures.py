@@ -29,7 +29,7 @@ FIELDS = {
     "caption": "what is to be seen, how it was computed, in a sentence or two",
     "headline": "one sentence for the head of the report: the finding, with its figures",
     "command": "of evaluate/main.py that made it, in a word; the report prints its command line",
-    "line": "the whole of that command, written down by itself while it runs",
+    "line": "its whole command line, filled in here while it runs",
     "colours": "of a picture: {what: '#rrggbb'}, its legend",
     "best": "of a table: {column: 'max' or 'min'}, whose best value is set in bold",
 }

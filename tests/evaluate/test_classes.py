@@ -200,6 +200,7 @@ def kept(tmp_path_factory):
         ("classifier.json", fact(classes="abc"), "no names of two or more"),
         ("classifier.json", fact(classes=None), "no names of two or more"),
         ("classifier.json", fact(training=[]), r"training.nuclei \(none\)"),
+        ("classifier.json", fact(training={"nuclei": 7}), r"training.nuclei \(none\)"),
         ("classifier.json", fact(colours={"a": "#ff0000"}), "the colour of class 'b' is None"),
         ("classifier.json", fact(colours=["#ff0000"] * 3), "the colour of class 'a' is None"),
         ("classifier.json", lambda t: t.replace(b'"#', b'"'), "not #rrggbb"),
