@@ -94,12 +94,13 @@ def load(
         whole[rows[found]] = True
         identity[rows] = seen.setdefault(fingerprint(file), name)
         resampled += abs(scale / MPP - 1) > MPP_TOLERANCE
-    notes = [
-        *said,
-        f"{(~whole & (labels != '')).sum()} of {len(whole)} nuclei dropped: "
-        f"their {view_px}x{view_px}-px window leaves the image",
-    ]
-    left_out = {f"whose {view_px}-px window leaves the image": int((~whole & (labels != "")).sum())}
+    notes, cut = [*said], int((~whole & (labels != "")).sum())
+    if cut:
+        notes.append(
+            f"{cut} of {len(whole)} nuclei dropped: "
+            f"their {view_px}x{view_px}-px window leaves the image"
+        )
+    left_out = {f"whose {view_px}-px window leaves the image": cut}
     if none:
         words = f" ({counted(none)})" if set(none) != {"empty"} else ""
         notes.append(f"{none.total()} of {len(whole)} rows passed over: no label{words}")
