@@ -19,11 +19,10 @@ import numpy as np
 import torch
 
 from bench.alternate import last_line
+from bench.fields import add_nuclei
 from evaluate.benchmarks.find import find_benchmark
 from evaluate.network import Network
 from shards.command_line import program_parser
-
-DATA = Path(os.environ.get("LEMON_TEST_DATA", Path(sys.path[0]).parent / "shared" / "data"))
 
 
 def module_of(path: str | None) -> tuple[torch.nn.Module, dict]:
@@ -42,9 +41,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer repeats or less data")
     parser.add_argument("--encoder", help="a run's folder; else a ViT-S/8 as initialised")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
+    add_nuclei(parser)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    crops = find_benchmark(DATA / "consep").crops[: 256 if options.quick else 1024]
+    crops = find_benchmark(options.benchmark).crops[: 256 if options.quick else 1024]
 
     def network(batch: int | None, precision: str, compiled: bool) -> Network:
         module, config = module_of(options.encoder)

@@ -1,4 +1,4 @@
-"""python bench/extract.py [--quick] [--data ../shared/data/tcga-mini]
+"""python bench/extract.py [--quick] [--data FIELDS]
 
 Cut 50,000 nuclei out of a slide into a tar, in one process, ours and the plain way in turn: plain
 is OpenSlide's `read_region` per nucleus in random order, Pillow's PNG, tarfile. The slide is
@@ -28,6 +28,7 @@ import openslide
 import shapely
 
 from bench.alternate import alternate, last_line
+from bench.fields import add_fields
 from demo.paint import write_slide
 from extract.crops import assign_fates, write_crops
 from extract.slide import Slide
@@ -39,16 +40,16 @@ from shards.stain import REFERENCE, REFERENCE_MAX, Stain
 
 SIDE, NUCLEI, PLAIN, REPEATS = 8192, 50_000, 4_000, 5
 QUICK = (4096, 12_000, 1_000, 3)
-FIELD = 1000  # px, side of a field of tcga-mini
+FIELD = 1000  # px, side of a field
 JITTER = 8  # px about an annotated nucleus, so that no two windows are one
 RADIUS = 14.0  # px of the circles that stand for outlines
 
 
 def build_slide(data: Path, path: Path, side: int, rng: np.random.Generator) -> np.ndarray:
-    """Lay the annotated fields of tcga-mini side by side as one slide.
+    """Lay the annotated fields side by side as one slide.
 
     Args:
-        data: the folder of tcga-mini.
+        data: the folder of fields.
         path: of the slide.
         side: px.
         rng: which field lies where.
@@ -131,9 +132,7 @@ def _peak(slide: Path, xy: np.ndarray, out: Path, queue) -> None:
 def main() -> None:
     """Build the slide, measure in turn, print the table."""
     parser = program_parser("bench/extract.py", __doc__)
-    parser.add_argument(
-        "--data", type=Path, default=ROOT / "../shared/data/tcga-mini", help="fields to cut from"
-    )
+    add_fields(parser)
     parser.add_argument("--quick", action="store_true", help="a quarter of the slide, 3 repeats")
     args = parser.parse_args()
     side, count, few, repeats = QUICK if args.quick else (SIDE, NUCLEI, PLAIN, REPEATS)
@@ -141,7 +140,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         slide, tar = Path(folder) / "slide.tiff", Path(folder) / "out.tar"
-        nuclei = build_slide(args.data.resolve(), slide, side, rng)
+        nuclei = build_slide(args.data, slide, side, rng)
         xy = rng.choice(nuclei, count) + rng.uniform(-JITTER, JITTER, (count, 2))
         xy = np.clip(xy, CROP_PX, side - CROP_PX)
         outlines = shapely.buffer(shapely.points(xy), RADIUS)

@@ -26,16 +26,19 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
 from bench.alternate import ratio
-from bench.embed import DATA, module_of
+from bench.embed import module_of
+from bench.fields import add_nuclei
 from evaluate.benchmarks.find import find_benchmark
 from evaluate.network import Network
 from evaluate.probes.logistic import Problem, Regressions
 from shards.command_line import program_parser
 
 
-def embeddings(path: str | None, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def embeddings(
+    benchmark: Path, path: str | None, count: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (count, 384) float32 and the labels of the two tasks, ints."""
-    data = find_benchmark(DATA / "consep", view_px=48)
+    data = find_benchmark(benchmark, view_px=48)
     order = np.random.default_rng(0).permutation(len(data))
     rows = np.concatenate([order, order])[:count]
     crops = np.ascontiguousarray(data.crops[rows][:, 4:44, 4:44])
@@ -81,9 +84,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="8,000 nuclei")
     parser.add_argument("--encoder", help="a run's folder; else a ViT-S/8 as initialised")
     parser.add_argument("--repeats", type=int, default=2, help="turns")
+    add_nuclei(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    x, *tasks = embeddings(options.encoder, 8000 if options.quick else 37_000)
+    x, *tasks = embeddings(options.benchmark, options.encoder, 8000 if options.quick else 37_000)
     for y in tasks:
         parts = np.empty(len(y), np.int64)
         for fold, (_, test) in enumerate(

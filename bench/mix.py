@@ -1,4 +1,4 @@
-"""python bench/mix.py [--quick] [--data ../shared/data/tcga-mini] [--folder /tmp]
+"""python bench/mix.py [--quick] [--data FIELDS] [--folder /tmp]
 
 Mix 10,000, 100,000 and 1,000,000 crops (3.8 GB) of real fields, through the stage's own command,
 beside `cp` of the same files on the same disk, in turn: seconds of the clock and of the processor,
@@ -29,6 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.alternate import alternate, last_line, ratio
+from bench.fields import add_fields
 from shards.command_line import program_parser
 from shards.crop import encode
 from shards.schema import CELL_COLUMNS, CROP_PX, FATES, key
@@ -39,11 +40,11 @@ QUICK = (10_000, 50_000)
 PER_SLIDE = 10_000
 PARTS = 4
 POOL = 4_000  # different crops; more cells show them again under other names
-FIELD = 1000  # px, side of a field of tcga-mini
+FIELD = 1000  # px, side of a field
 
 
 def crops_of(data: Path, count: int) -> list[bytes]:
-    """Cut crops at random out of the fields of tcga-mini, as JPEG."""
+    """Cut crops at random out of the slides of fields, as JPEG."""
     rng = np.random.default_rng(0)
     crops = []
     slides = sorted((data / "slides").glob("*.svs"))
@@ -148,13 +149,11 @@ def copy(cells: Path, out: Path, sync: bool) -> tuple[float, float, float]:
 def main() -> None:
     """Time each size, and print the table."""
     parser = program_parser("bench/mix.py", __doc__)
-    parser.add_argument(
-        "--data", type=Path, default=ROOT / "../shared/data/tcga-mini", help="fields to cut from"
-    )
+    add_fields(parser)
     parser.add_argument("--folder", type=Path, help="where to write (default: temporary)")
     parser.add_argument("--quick", action="store_true", help="the small sizes only")
     args = parser.parse_args()
-    crops = crops_of(args.data.resolve(), POOL)
+    crops = crops_of(args.data, POOL)
     print(
         "    cells     GB  mix: s (range)           cpu s  memory GB   MB/s  cp+fsync MB/s  cp MB/s"
     )

@@ -1,4 +1,4 @@
-"""python bench/read.py [--quick] [--data ../shared/data/tcga-mini]
+"""python bench/read.py [--quick] [--data FIELDS]
 
 Read shards as decoded 60x60 crops, ours and the plain way in turn on the same tars: ours is the
 stream in shuffled order, batches of 1024 as one uint8 tensor; plain is webdataset's
@@ -27,6 +27,7 @@ import webdataset
 from torch.utils.data import DataLoader, Dataset
 
 from bench.alternate import alternate, last_line, ratio
+from bench.fields import add_fields
 from bench.mix import crops_of, write_cells
 from shards.command_line import program_parser
 from shards.mix.mix import mix
@@ -92,15 +93,13 @@ def rates(way: Callable, folder: Path, workers: int) -> tuple[float, float]:
 def main() -> None:
     """Alternate the ways, and print the table."""
     parser = program_parser("bench/read.py", __doc__)
-    parser.add_argument(
-        "--data", type=Path, default=ROOT / "../shared/data/tcga-mini", help="fields to cut from"
-    )
+    add_fields(parser)
     parser.add_argument("--quick", action="store_true", help="fewer crops and repeats")
     args = parser.parse_args()
     count, repeats = QUICK if args.quick else (CELLS, REPEATS)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
-        write_cells(Path(name) / "cells", count, crops_of(args.data.resolve(), 4_000))
+        write_cells(Path(name) / "cells", count, crops_of(args.data, 4_000))
         folder = Path(name) / "shards"
         mix(Path(name) / "cells", folder, 10_000, 0)
         ways = {

@@ -6,6 +6,7 @@ A folder of fields is one that `extract/main.py train-segmenter` takes; `FOLDER:
 only the fields so named.
 """
 
+import argparse
 import csv
 import subprocess
 import sys
@@ -22,11 +23,11 @@ import tifffile
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from bench.fields import DATA, FIELDS, existing
 from extract.network.fields import Field, read_fields
 from extract.network.scores import rates, scores
 from shards.command_line import program_parser
 
-SHARED = ROOT / "../shared/data"
 QUICK = 3  # fields of a folder
 NOT_COUNTED = ("duplicate", "size")  # fates that are no detections
 SHIFT = 4  # bits of fraction in what OpenCV fills
@@ -76,7 +77,7 @@ def main() -> None:
     parser.add_argument(
         "--data",
         nargs="+",
-        default=[str(SHARED / "tcga-mini"), str(SHARED / "consep") + ":test_*"],
+        default=[str(FIELDS), f"{DATA}/consep:test_*"],
         help="folders of fields; FOLDER:PATTERN takes some",
     )
     parser.add_argument("--segmenter", nargs="+", default=["rays", "hoverfast"], help="of extract")
@@ -85,12 +86,16 @@ def main() -> None:
     args = parser.parse_args()
     lines = []
     for word in args.data:
-        folder, _, pattern = word.partition(":")
-        fields = [f for f in read_fields(Path(folder).resolve()) if f.has_instances]
+        name, _, pattern = word.partition(":")
+        try:
+            folder = existing(name)
+        except argparse.ArgumentTypeError as error:
+            parser.error(str(error))
+        fields = [f for f in read_fields(folder) if f.has_instances]
         wanted = (pattern or "*").split(",")
         fields = [f for f in fields if any(fnmatchcase(f.name, name) for name in wanted)]
         fields = fields[:: -(-len(fields) // QUICK)] if args.quick else fields
-        lines += _compare(Path(folder).name, fields, args.segmenter, args.hoverfast_model)
+        lines += _compare(folder.name, fields, args.segmenter, args.hoverfast_model)
     print(*lines, sep="\n")
 
 

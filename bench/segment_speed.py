@@ -22,6 +22,7 @@ import tifffile
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from bench.fields import add_fields
 from extract.network.fields import read_fields
 from shards.command_line import program_parser
 
@@ -116,9 +117,7 @@ def shares(slide: Path, out: Path, model: str | None) -> dict[str, float]:
 def main() -> None:
     """Measure and print."""
     parser = program_parser("bench/segment_speed.py", __doc__)
-    parser.add_argument(
-        "--data", type=Path, default=ROOT / "../shared/data/tcga-mini", help="fields to cut from"
-    )
+    add_fields(parser)
     parser.add_argument("--weights", help="other than those of the clone")
     parser.add_argument("--hoverfast", help="how the real program is called")
     parser.add_argument("--model", help="its checkpoint, .pth, of the same weights")
@@ -126,7 +125,7 @@ def main() -> None:
     args = parser.parse_args()
     side = 2 if args.quick else SIDE
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    images = [field.image for field in read_fields(args.data.resolve())][: side * side]
+    images = [field.image for field in read_fields(args.data)][: side * side]
     mosaic = np.vstack([np.hstack(images[row * side :][:side]) for row in range(side)])
     megapixels = mosaic.shape[0] * mosaic.shape[1] / 1e6
     with tempfile.TemporaryDirectory() as folder:

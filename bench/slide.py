@@ -1,4 +1,4 @@
-"""python bench/slide.py [--quick] [--data ../shared/data/tcga-mini] [--folder /tmp]
+"""python bench/slide.py [--quick] [--data FIELDS] [--folder /tmp]
 
 Embed a slide of many nuclei for downstream work, through `evaluate/main.py slide` as a user runs
 it: seconds and peak memory from its cells to .h5ad, .parquet and .geojson. The slide is simulated:
@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 import shapely
 
 from bench.alternate import last_line
+from bench.fields import add_fields
 from bench.mix import crops_of, timed
 from shards.command_line import program_parser
 from shards.schema import CELL_COLUMNS, FATES, key
@@ -111,14 +112,12 @@ def ours(*words: object) -> tuple[float, float, float]:
 def main() -> None:
     """Time each size, ours and the plain way in turn on the smallest."""
     parser = program_parser("bench/slide.py", __doc__)
-    parser.add_argument(
-        "--data", type=Path, default=ROOT / "../shared/data/tcga-mini", help="fields to cut from"
-    )
+    add_fields(parser)
     parser.add_argument("--folder", type=Path, help="where to write (default: temporary)")
     parser.add_argument("--quick", action="store_true", help="20,000 nuclei, once")
     args = parser.parse_args()
     sizes, repeats = (QUICK, 1) if args.quick else (SIZES, REPEATS)
-    crops = crops_of(args.data.resolve(), POOL)
+    crops = crops_of(args.data, POOL)
     tiny = {"patch_size": 8, "depth": 1, "embed_dim": 64, "num_heads": 2}
     shared = {"img_size": 40, "num_classes": 0, "global_pool": "token"}
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
@@ -154,7 +153,7 @@ def main() -> None:
                 path.unlink()
             (folder / "cells").rmdir()
         small = write_encoder(folder / "small", "vit_small_patch8_224", num_heads=12, **shared)
-        slide = sorted((args.data.resolve() / "slides").glob("*.svs"))[0]
+        slide = sorted((args.data / "slides").glob("*.svs"))[0]
         seconds, _, memory = ours(slide, "--encoder", small, "--out", folder / "real.h5ad")
         n = pq.read_table(next((folder / "real.work/cells").glob("*.parquet")), columns=["fate"])
         n = n["fate"].to_pylist().count("kept")
