@@ -19,7 +19,7 @@ REACH = 6  # rows on either side that a block's two convolutions of 7x7 depend o
 
 
 class BandedNetwork:
-    """A folded network that keeps what it needs of a tile, and its memory, from tile to tile."""
+    """A folded network whose memory serves one tile after the other; one call at a time."""
 
     def __init__(self, network: HoverFast, dtype: torch.dtype, rows: int = ROWS):
         """Take a network over.

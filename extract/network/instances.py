@@ -38,7 +38,8 @@ class Rule:
 
 
 HOVERFAST = Rule(None, 0.4, 2, 1)
-# Limits about the mean of tiles' extremes; all chosen on fields left out of training.
+# Limits about the mean of tiles' extremes; all chosen on fields left out of training. A change here
+# finds other nuclei: count up `Network.rule` (extract/segment/options.py) with it.
 OURS = Rule((-25.0, 10.0), 0.38, 1, 25)
 
 

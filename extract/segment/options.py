@@ -20,7 +20,7 @@ class Network:
     """What determines the nuclei that HoverFast's network finds in process."""
 
     weights: str  # sha256 of their file
-    rule: int = 2  # by which nuclei are told apart (extract/network/instances.py); 1 was not kept
+    rule: int = 2  # OURS of extract/network/instances.py, counted; records lack it where it was 1
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,15 @@ from extract.network.bands import BandedNetwork
 from extract.network.fields import UNKNOWN, Field, read_fields
 from extract.network.folding import fold
 from extract.network.inference import Predictor
-from extract.network.instances import HOVERFAST, OURS, instances, nuclei
+from extract.network.instances import (
+    HOVERFAST,
+    MIN_AREA,
+    MIN_PROBABILITY,
+    OURS,
+    Rule,
+    instances,
+    nuclei,
+)
 from extract.network.patches import draw_patch, targets
 from extract.network.scores import rates, scores
 from extract.network.training import Training as TrainingSettings
@@ -175,6 +183,12 @@ def test_a_speck_of_a_marker_divides_no_nucleus():
     maps[0, 39:58, 54:73], maps[1, 39:58, 54:73] = ring, ring[:, None]
     assert instances(labels > 0, maps, replace(OURS, marker_px=1)).max() == 2
     assert instances(labels > 0, maps).max() == 1
+
+
+def test_another_rule_has_another_number():
+    """Else a rerun would add nuclei of one rule to those of another."""
+    of_2 = (Rule((-25.0, 10.0), 0.38, 1, 25), 80, 0.7)
+    assert Network("").rule == 2 and of_2 == (OURS, MIN_AREA, MIN_PROBABILITY)
 
 
 def test_a_tile_without_background_is_one_piece():
