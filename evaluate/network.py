@@ -86,9 +86,8 @@ class Network:
             torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"),
         ):
             for i in range(0, len(crops), self.batch):
-                part = torch.from_numpy(
-                    np.array(crops[i : i + self.batch])
-                )  # torch warns of read-only memory
+                # Copied, since torch warns of memory that is read-only, as a mapped file's is.
+                part = torch.from_numpy(np.array(crops[i : i + self.batch]))
                 size = len(part)
                 if self._compiled and size < self.batch:  # one shape, so that it compiles once
                     part = torch.cat([part, part[:1].expand(self.batch - size, *part.shape[1:])])

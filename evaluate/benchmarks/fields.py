@@ -75,7 +75,8 @@ def build(
         if bad := np.flatnonzero(~np.isfinite(one.xy).all(axis=1)).tolist():
             x, y = one.xy[bad[0]]
             raise ValueError(
-                f"{source}: nucleus {bad[0] + 1} of {one.name} has no place ({x}, {y})"
+                f"{source}: nucleus {bad[0] + 1} of {one.name} has no place ({x}, {y}); give it "
+                "one, or leave it out"
             )
         files += [one.image] if isinstance(one.image, Path) else []
         count, total = count + 1, total + len(one.xy)

@@ -78,10 +78,10 @@ def _fields(path: Path, mpp: float, left_out: Counter[str]) -> Iterator[Field]:
         if instances.shape != (height, width):
             raise ValueError(
                 f"{mat}: inst_map is {instances.shape}, its image {images[mat.stem].name} "
-                f"{(height, width)}"
+                f"{(height, width)}; take both from one download"
             )
         if not np.isfinite(xy).all():
-            raise ValueError(f"{mat}: a centroid is nan or infinite")
+            raise ValueError(f"{mat}: a centroid is nan or infinite; download it again")
         x, y = np.rint(xy).astype(int).T
         there = instances[y.clip(0, height - 1), x.clip(0, width - 1)]
         if (there == ids).sum() < len(ids) / 2:  # the middle of a bent nucleus may lie outside it

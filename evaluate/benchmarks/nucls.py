@@ -87,7 +87,8 @@ class View:
             (x0, y0), (x1, y1) = low[wide[0]], high[wide[0]]
             raise ValueError(
                 f"{self.image.stem}.csv: the box of nucleus {wide[0] + 1}, from {x0:g}, {y0:g} to "
-                f"{x1:g}, {y1:g}, is larger than its field of {self.size[0]}x{self.size[1]} px"
+                f"{x1:g}, {y1:g}, is larger than its field of {self.size[0]}x{self.size[1]} px; "
+                "correct it"
             )
         box = (low + high) / 2
         if kind == "box":

@@ -93,7 +93,9 @@ def read_bundle(path: Path, alignment: Path | None = None) -> Bundle:
     check_file(file)
     barcodes, names, kinds, counts = (_h5 if file.suffix == ".h5" else _zarr)(file)
     if len(kinds) != len(names):
-        raise ValueError(f"{file}: {len(names)} names of features, {len(kinds)} feature types")
+        raise ValueError(
+            f"{file}: {len(names)} names of features, {len(kinds)} feature types; download it again"
+        )
     if not (np.isfinite(counts.data) & (counts.data >= 0)).all():
         raise ValueError(f"{file}: a count is negative or no number; 10x's own are wanted")
     gene = np.array([kind.lower() in GENES for kind in kinds], bool)
@@ -112,9 +114,12 @@ def read_bundle(path: Path, alignment: Path | None = None) -> Bundle:
         raise ValueError(f"{file}: gene {genes[times > 1][0]} stands there {times.max()} times")
     ids, xy = _cells(_one(folder, CELLS))
     if not counts[:, columns].sum():
-        raise ValueError(f"{file}: {len(barcodes)} cells, and not one transcript of a gene")
+        raise ValueError(
+            f"{file}: {len(barcodes)} cells, and not one transcript of a gene; "
+            "10x's own matrix is wanted"
+        )
     if again := len(barcodes) - len(np.unique(barcodes)):
-        raise ValueError(f"{file}: {again} cells stand there twice")
+        raise ValueError(f"{file}: {again} cells stand there twice; download it again")
     order = np.argsort(barcodes)
     place = np.searchsorted(barcodes, ids, sorter=order).clip(max=len(barcodes) - 1)
     joined = barcodes[order[place]] == ids
