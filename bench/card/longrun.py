@@ -16,6 +16,7 @@ from bench.card.fast import Steps
 from bench.card.work import Card, seconds
 from train.config import Config, configure
 from train.distributed import World
+from train.encoder import OWN
 from train.loop import train
 from train.methods import build_model
 
@@ -60,7 +61,10 @@ def leave(config: Config, out: Path) -> dict[str, float]:
     there.mkdir(parents=True, exist_ok=True)
     shutil.copy(run / "log.jsonl", out)
     shutil.copy(run / "config.json", out)
-    shutil.copy(run / "encoder/config.json", there)
+    about = json.loads((run / "encoder/config.json").read_text())
+    about[OWN] |= {"weights": "float16"}
+    del about[OWN]["sha256"]  # of the float32 file
+    (there / "config.json").write_text(json.dumps(about, indent=1) + "\n")
     files = write_shards(load_file(run / "encoder/model.safetensors"), there)
     last = json.loads((out / "log.jsonl").read_text().splitlines()[-1])
     return {"steps": last["step"], "loss": last["loss"], "files": files}

@@ -8,8 +8,10 @@ from safetensors.torch import load_file
 
 from bench import gpu
 from bench.card import right
-from bench.card.longrun import write_shards
+from bench.card.longrun import leave, write_shards
 from bench.card.work import Card
+from train.config import configure
+from train.encoder import build_encoder, load_encoder, save_encoder
 
 
 def test_a_part_that_fails_says_why_and_the_others_go_on(monkeypatch, tmp_path, capsys):
@@ -55,6 +57,20 @@ def test_an_encoder_is_left_in_small_files(tmp_path):
     for name, tensor in state.items():
         assert torch.equal(load_file(tmp_path / index["weight_map"][name])[name], tensor.half())
     assert all(p.stat().st_size < 300_000 for p in tmp_path.glob("*.safetensors"))
+
+
+def test_what_is_left_of_a_run_opens_as_any_encoder(tmp_path):
+    run, out = tmp_path / "run", tmp_path / "out"
+    model = build_encoder("vit_ti8")
+    save_encoder(model, run / "encoder", [0.5] * 3, [0.25] * 3, 0.25, step=7)
+    (run / "log.jsonl").write_text('{"step": 7, "loss": 2.5}\n')
+    (run / "config.json").write_text("{}\n")
+    config = configure(data="shards", out=str(run), encoder="vit_ti8")
+    assert leave(config, out) == {"steps": 7, "loss": 2.5, "files": 1}
+    found, about = load_encoder(out / "encoder")
+    assert about["weights"] == "float16" and about["step"] == 7 and "sha256" not in about
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(found.state_dict()[name], tensor.half().float())
 
 
 @pytest.mark.soak
