@@ -104,17 +104,20 @@ def read_command(
         paths: the default takes paths, so that a first word may be one.
 
     Raises:
-        ValueError: no such command.
+        ValueError: no command, or none of that name.
         SystemExit: --help, or flags that the command has not.
     """
     first = words[0] if words else ""
+    flags = not first or first.startswith("-")
     near = difflib.get_close_matches(first, commands, 1)
     if first in commands:
         name, words = first, words[1:]
-    elif not first or first.startswith("-") or (paths and (Path(first).exists() or not near)):
+    elif default and (flags or (paths and (Path(first).exists() or not near))):
         name = default
+    elif first in ("-h", "--help"):
+        name = ""
     else:
+        what = "no command is given" if flags else f"no command {first!r}"
         meant = f"; did you mean {near[0]}?" if near else "."
-        raise ValueError(f"no command {first!r}{meant} There are {', '.join(commands)}")
-    parser = command_parser(program, doc, commands, name, default)
-    return name, parser.parse_args(words if name else words[:1])
+        raise ValueError(f"{what}{meant} There are {', '.join(commands)}")
+    return name, command_parser(program, doc, commands, name, default).parse_args(words)

@@ -102,8 +102,9 @@ def _default(one: Field) -> str:
     first, *others = map(_shown, values.values())
     if len(values) == len(RECIPES) and first not in others:  # those of DINOv2 are alike
         return f" (default: {first} with moco, {others[0]} with dinov2)"
-    whole = len(methods) >= len(RECIPES) - 1 or methods == ["moco"]
-    of_some = "" if whole else f"; {' and '.join(methods)} only"
+    dinov2 = [name for name in RECIPES if name != "moco"]
+    said = methods in (list(RECIPES), ["moco"], dinov2)  # by the title of the group
+    of_some = "" if said else f"; {' and '.join(methods)} only"
     return f"{of_some} (default: {first})"
 
 

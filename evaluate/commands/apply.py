@@ -63,7 +63,8 @@ def _cells(options: argparse.Namespace, classifier, encoder) -> None:
     records, empty = slides_of(options.folder, classifier)
     slides = {record["slide"] for record in records}
     if known is not None:
-        truth.remarks(known, slides, classifier.classes, {})  # before hours of work
+        # Here for its error alone: a truth of other slides is refused before hours of work.
+        truth.remarks(known, slides, classifier.classes, {})
     formats = tuple(f".{ending}" for ending in options.formats)
     mine = records[options.part :: options.parts]
     for record in mine:
