@@ -11,7 +11,12 @@ FORMATS = (".h5ad", ".zarr", ".parquet", ".geojson", ".png")
 def arguments(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     data = command.add_argument_group("data")
-    data.add_argument("slide", nargs="?", type=Path, help="a slide's file")
+    data.add_argument("slide", nargs="?", type=Path, help="a slide's file, or an image's")
+    data.add_argument(
+        "--mpp",
+        type=flags.positive,
+        help="µm/px of a slide that does not say it, such as a PNG; 0.25 at 40X",
+    )
     data.add_argument("--cells", type=Path, metavar="DIR", help="take what is extracted already")
     data.add_argument("--slide", dest="slide_id", metavar="ID", help="which one of --cells")
     flags.encoder(command, several=False, needed=False)
@@ -61,6 +66,8 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError("--whole-image is of a .zarr, and --out names none")
     if (options.slide is None) == (options.cells is None):
         raise ValueError("give a slide, or --cells with a folder that extract/main.py wrote")
+    if options.cells and options.mpp:
+        raise ValueError("--mpp is of a slide to extract, and --cells are extracted already")
     from evaluate.encoders import check_encoders, open_encoders
     from evaluate.slides.extraction import extract, find, open_nuclei
     from evaluate.slides.nuclei_embeddings import embed_slide
@@ -73,6 +80,7 @@ def run(options: argparse.Namespace) -> None:
         record = find(cells, options.slide_id)
     else:
         scale = ["--any-scale"] if options.any_scale else []  # of slides: extract skips them, too
+        scale += ["--mpp", str(options.mpp)] if options.mpp else []
         record = extract(options.slide, cells, scale + options.extract)
     nuclei = open_nuclei(cells, record)
     (encoder,) = open_encoders([options.encoder], options.seed, options.batch, options.precision)

@@ -190,7 +190,8 @@ def test_any_scale_is_extracts_too(tmp_path, monkeypatch):
     words = ["slide", "a.svs", "--encoder", "untrained", "--out", str(tmp_path / "my.h5ad")]
     assert main(words) == 2
     assert main([*words, "--any-scale", "--extract", "--mpp", "0.5"]) == 2
-    assert said == [[], ["--any-scale", "--mpp", "0.5"]]
+    assert main([*words, "--mpp", "0.25", "--extract", "--seed", "1"]) == 2
+    assert said == [[], ["--any-scale", "--mpp", "0.5"], ["--mpp", "0.25", "--seed", "1"]]
 
 
 def test_bad_input_is_named(run_stage, cells, painted, tmp_path):
@@ -203,6 +204,7 @@ def test_bad_input_is_named(run_stage, cells, painted, tmp_path):
     assert "must end in one of .h5ad" in error(painted / "a.svs", "--out", tmp_path / "x.csv")
     assert "no slide at" in error(painted / "absent.svs", "--out", out)
     assert "say which by --slide ID" in error("--cells", cells, "--out", out)
+    assert "are extracted already" in error("--cells", cells, "--mpp", "0.25", "--out", out)
     assert "holds no slide 'other'" in error("--cells", cells, "--slide", "other", "--out", out)
     small = tmp_path / "broken.svs"
     small.write_bytes(b"no slide")
