@@ -100,13 +100,16 @@ def remarks(
     rows = int(np.isin(truth.slides, absent).sum())
     said = []
     if rows == len(truth.slides):
-        raise ValueError(f"--truth {truth.path}: none of its slides ({listed(absent)}) is there")
+        raise ValueError(
+            f"--truth {truth.path}: none of its slides ({listed(absent)}) is there, which are "
+            f"{listed(sorted(slides))}; give their ids"
+        )
     if rows:
         said.append(f"{rows} of {len(truth.slides)} nuclei are of no slide here: {listed(absent)}")
     if foreign := sorted({true for true, _ in pairs} - set(classes)):
         said.append(
             f"{listed(foreign)}: no class of the classifier, which has {', '.join(classes)}; such "
-            "nuclei are called wrong, whatever is said of them"
+            "nuclei count as wrong, whatever class they are given"
         )
     lost, total = sum(n for (_, word), n in pairs.items() if word == ABSENT), sum(pairs.values())
     if lost > total / 2:

@@ -62,6 +62,7 @@ def _cells(options: argparse.Namespace, classifier, encoder) -> None:
     known = truth.read_truth(options.truth) if options.truth else None
     records, empty = slides_of(options.folder, classifier)
     slides = {record["slide"] for record in records}
+    annotated = set(known.slides.tolist()) if known else set()
     if known is not None:
         # Here for its error alone: a truth of other slides is refused before hours of work.
         truth.remarks(known, slides, classifier.classes, {})
@@ -77,7 +78,7 @@ def _cells(options: argparse.Namespace, classifier, encoder) -> None:
     compared = []
     for place, record in enumerate(mine):
         drawn = options.part == 0 and place < options.pictures
-        if not drawn and (known is None or record["slide"] not in set(known.slides.tolist())):
+        if not drawn and record["slide"] not in annotated:
             continue
         nuclei, calls = calls_of(
             record, options.folder, classifier, encoder, options.out, options.min_probability
