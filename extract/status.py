@@ -207,7 +207,7 @@ def describe(rows: list[dict]) -> str:
     shown = ", ".join(f"{count:,} {fate}" for fate, count in fates.items() if count)
     lines.append(f"detected {sum(fates.values()):,}" + (f" = {shown}" if shown else ""))
     versions = Counter(row["version"] for row in done if row.get("version"))
-    lines += [f"{count:,} by {version}" for version, count in sorted(versions.items())]
+    lines += [f"segmented by {version}: {count:,}" for version, count in sorted(versions.items())]
     damaged = [row for row in done if row["damaged_tiles"]]
     if damaged:
         tiles = sum(row["damaged_tiles"] for row in damaged)

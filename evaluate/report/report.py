@@ -6,7 +6,7 @@ evaluate/report/figures.py write them):
     results/figures/<name>.svg, <name>.png    a figure; the SVG is shown if there are both
     results/tables/<name>.csv, <name>.md      a table; the CSV is shown if there are both
     results/{figures,tables}/<name>.json      optional: section, title, caption, headline, command,
-                                              best (figures.FIELDS says what each is)
+                                              line, best (figures.FIELDS says what each is)
 
 The findings come first, then a section for each analysis. There is no script in the page: tooltips
 are CSS, and an interactive map is a page of its own in a sandboxed frame, loaded when opened.

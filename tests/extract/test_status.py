@@ -78,7 +78,7 @@ def test_the_table_is_printed_and_written(run_stage, copy, painted):
         in done.stdout
     )
     assert "--segmenter rays" in done.stdout
-    assert f"1 by {record['versions']['segmenter']}" in done.stdout
+    assert f"segmented by {record['versions']['segmenter']}: 1\n" in done.stdout
     assert [(row["slide_id"], row["project"]) for row in again] == [
         ("NEVER", "P"),
         (NAME, "PAINT-1"),
