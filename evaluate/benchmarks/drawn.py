@@ -8,6 +8,7 @@ likeliest of its own `probability …` measurements is passed over and counted, 
 corrects some cells of a slide fits on those. `predicted="keep"` takes them, too.
 """
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -84,7 +85,11 @@ def _objects(file: Path, keep: bool, left_out: Counter[str]) -> list[tuple[float
     shapes: list[BaseGeometry] = []
     labels: list[str] = []
     try:
-        whole = orjson.loads(file.read_bytes())
+        text = file.read_bytes()
+        try:
+            whole = orjson.loads(text)
+        except orjson.JSONDecodeError:  # QuPath writes NaN for what it could not measure
+            whole = json.loads(text)
         features = whole["features"] if isinstance(whole, dict) else whole
         for feature in features:
             known = feature.get("properties") or {}

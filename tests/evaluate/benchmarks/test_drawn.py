@@ -90,6 +90,14 @@ def test_a_nucleus_that_is_pointed_at_and_corrected_counts_once(qupath):
         drawn.read(qupath)
 
 
+def test_a_measurement_that_is_no_number_is_read(qupath):
+    file = qupath / "a.geojson"
+    before = drawn.read(qupath)[0]
+    file.write_text(file.read_text().replace('"area": 3', '"area": NaN'))
+    for name, column in drawn.read(qupath)[0].items():
+        np.testing.assert_array_equal(column, before[name])
+
+
 def test_naparis_points_have_y_first(tmp_path):
     Image.new("RGB", (300, 200)).save(tmp_path / "b.png")
     (tmp_path / "b.csv").write_text("index,axis-0,axis-1,label\n0,50,120,T\n1,60,220,U\n")
