@@ -20,6 +20,7 @@ from extract.drawing import (
 )
 from extract.inputs import changed
 from extract.slide import Slide
+from shards.amount import amount
 from shards.cells import read_record
 from shards.crop import cut, decode, window_px
 from shards.folder import visible
@@ -81,8 +82,7 @@ def _cohort(records: list[dict], done: list[dict], shown: list[dict]) -> str:
         fates.update(record["fates"])
     outcomes = Counter(record["outcome"] for record in records)
     counts = ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.items())
-    slides = "1 slide" if len(records) == 1 else f"{len(records):,} slides"
-    parts = [f"<p>{slides}: {counts}. {sum(fates.values()):,} nuclei.</p>"]
+    parts = [f"<p>{amount(len(records), 'slides')}: {counts}. {sum(fates.values()):,} nuclei.</p>"]
     parts.append(_bar(fates))
     if len(shown) < len(done):
         parts.append(f"<p>Shown below: {len(shown)} of them, drawn at random.</p>")

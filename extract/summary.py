@@ -3,6 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
+from shards.amount import amount
 from shards.progress import say_next
 
 
@@ -30,7 +31,7 @@ def summarise(records: list[dict], out: Path) -> int:
         where += bool(left_out)
     if passed_over:
         said = ", ".join(f"{count} {reason}" for reason, count in passed_over.items())
-        print(f"passed over in the segmentations of {where} slides: {said}")
+        print(f"passed over in the segmentations of {amount(where, 'slides')}: {said}")
     marked = [r["segmentation"]["marked"] for r in done if "marked" in r.get("segmentation", {})]
     if marked:
         slide, tissue = ([shares[of] for shares in marked] for of in ("slide", "tissue"))
@@ -39,7 +40,7 @@ def summarise(records: list[dict], out: Path) -> int:
             f"{max(tissue):.0%} of its tissue, {sorted(tissue)[len(tissue) // 2]:.0%} at the median"
         )
     print(
-        f"{out}: {len(done)} slides done, {len(outcomes['skipped'])} skipped, "
+        f"{out}: {amount(len(done), 'slides')} done, {len(outcomes['skipped'])} skipped, "
         f"{len(outcomes['failed'])} failed; {sum(fates.values())} nuclei detected"
         + (f" = {counts}" if counts else "")
         + (f"; {len(empty)} of the slides done have no cells" if empty else "")

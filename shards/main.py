@@ -21,6 +21,7 @@ import argparse
 import logging
 from pathlib import Path
 
+from shards.amount import amount
 from shards.command_line import Command, read_command
 from shards.errors import report
 from shards.progress import say_next
@@ -115,10 +116,12 @@ def _mix(arguments: argparse.Namespace) -> None:
     )
     if info:
         print(
-            f"{arguments.out}: {info['samples']} cells of {info['slides']} slides "
-            f"in {len(info['shards'])} shards"
+            f"{arguments.out}: {amount(info['samples'], 'cells')} of "
+            f"{amount(info['slides'], 'slides')} in {amount(len(info['shards']), 'shards')}"
         )
-        say_next(["torchrun", "train/main.py", "--data", arguments.out, "--out", "runs/first"])
+        train = ["python", "train/main.py", "--data", arguments.out, "--out", "runs/first"]
+        seen = ["python", "evaluate/main.py", "map", "--shards", arguments.out]
+        say_next([*seen, "--out", "results/", "--html"], [*train, "--dry-run"])
 
 
 def _select(arguments: argparse.Namespace) -> None:
@@ -135,8 +138,9 @@ def _select(arguments: argparse.Namespace) -> None:
         arguments.exclude_cases,
     )
     print(
-        f"{arguments.out}: {chosen['cells']} cells of {chosen['slides']} slides, "
-        f"{len(chosen['projects'])} projects; {len(chosen['excluded_slides'])} slides left out"
+        f"{arguments.out}: {amount(chosen['cells'], 'cells')} of "
+        f"{amount(chosen['slides'], 'slides')}, {amount(len(chosen['projects']), 'projects')}; "
+        f"{amount(len(chosen['excluded_slides']), 'slides')} left out"
     )
     mix = ["python", "shards/main.py", "mix", arguments.cells, "--selection", arguments.out]
     say_next([*mix, "--out", "shards/"])

@@ -82,7 +82,7 @@ def test_a_columns_mistake_fails_its_slide_alone(run_stage, painted, tmp_path):
     path.write_text(f"path,mpp\n{painted}/PAINTED-0001.tiff,40\n{painted}/PAINTED-0002.tiff,\n")
     done = run_stage("extract/main.py", path, "--out", tmp_path / "o", "--workers", 1)
     assert done.returncode == 1
-    assert "1 slides done, 0 skipped, 1 failed" in done.stdout
+    assert "1 slide done, 0 skipped, 1 failed" in done.stdout
     assert "at 40 µm/px, and no microscope is" in done.stdout
     assert [e.mpp for e in list_slides(path)] == [40, None]
 

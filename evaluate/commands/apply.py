@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 from evaluate.commands import flags
+from shards.amount import amount
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ def _cells(options: argparse.Namespace, classifier, encoder) -> None:
         print(report.save_confusion(classifier, known, compared, pairs, options.out))
     counts = counts_so_far(options.out, classifier, options.min_probability) + empty
     path = report.save_counts(classifier, counts, options.min_probability, options.out)
-    print(f"{path}: {sum(one.total for one in counts):,} nuclei of {len(counts)} slides")
+    print(f"{path}: {sum(one.total for one in counts):,} nuclei of {amount(len(counts), 'slides')}")
 
 
 def _shards(options: argparse.Namespace, classifier, encoder) -> None:
@@ -111,6 +112,6 @@ def _shards(options: argparse.Namespace, classifier, encoder) -> None:
         options.folder, classifier, encoder, options.out, options.min_probability,
         options.overwrite,
     )  # fmt: skip
-    print(f"{path}: {sum(one.total for one in counts):,} nuclei of {len(counts)} slides")
+    print(f"{path}: {sum(one.total for one in counts):,} nuclei of {amount(len(counts), 'slides')}")
     name = path.stem.removeprefix("shards--")
     print(save_counts(classifier, counts, options.min_probability, options.out, name))

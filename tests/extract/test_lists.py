@@ -188,7 +188,7 @@ def test_a_manifest_from_end_to_end(run_stage, painted, tmp_path):
     download(1)
     first = run_stage("extract/main.py", tmp_path / "m.txt", "--out", cells, *flags)
     assert first.returncode == 1
-    assert "1 slides done, 0 skipped, 1 failed" in first.stdout
+    assert "1 slide done, 0 skipped, 1 failed" in first.stdout
     assert "TCGA-AA-0002-01Z-00-DX1: there is no slide" in first.stdout
     record = json.loads((cells / "TCGA-AA-0001-01Z-00-DX1.json").read_text())
     assert record["case"] == "TCGA-AA-0001"
