@@ -22,7 +22,7 @@ from shards.text import read_text
 
 LAYOUT = "metadata.json, images/*/cell/*.jpg, annotations/*/cell/*.csv"
 CLASSES = ("tumor", "other")
-NUMBERS = {1: "other", 2: "tumor"}  # the publisher's background cell and tumor cell
+NUMBERS: dict[float, str] = {1: "other", 2: "tumor"}  # 1 is the publisher's background cell
 
 
 def matches(path: Path) -> bool:
