@@ -62,7 +62,8 @@ def extract_cohort(
     context, server_only = _context(settings)
     threads = max(workers // max(len(waiting), 1), 1)  # of a network: few slides, many cores
     ready = len(entries) - len(waiting)
-    progress = Bar(None, "extract", "slides", total=len(entries), done=ready)
+    alone = len(entries) == 1  # then its tiles are what is counted
+    progress = Bar(None, "extract", "slides", total=len(entries), done=ready, shown=not alone)
     try:
         while waiting or running:
             while waiting and len(running) < workers:
@@ -72,7 +73,7 @@ def extract_cohort(
                     continue
                 (out / f"{entry.slide}.json").unlink(missing_ok=True)
                 process = context.Process(
-                    target=_work, args=(entry, out, settings, server_only, threads)
+                    target=_work, args=(entry, out, settings, server_only, threads, alone)
                 )
                 process.start()
                 running[process.sentinel] = (process, entry)
@@ -133,7 +134,12 @@ def _context(
 
 
 def _work(
-    entry: Entry, out: Path, settings: Settings, server_only: list[str], threads: int
+    entry: Entry,
+    out: Path,
+    settings: Settings,
+    server_only: list[str],
+    threads: int,
+    alone: bool,
 ) -> None:
     """Extract one slide, in the child."""
     import cv2
@@ -145,6 +151,7 @@ def _work(
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     for name in server_only:
         os.environ.pop(name, None)
+    Bar.inner_in_logs = alone
     cv2.setNumThreads(1)
     pa.set_cpu_count(1)
     if settings.network or settings.scripted:

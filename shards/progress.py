@@ -18,6 +18,7 @@ class Bar(tqdm):
     """tqdm's bar, which in a log is a line of the same figures now and then."""
 
     monitor_interval = 0  # no thread beside: processes are forked
+    inner_in_logs = False  # for a process whose inner bars have none around them
 
     def __init__(
         self,
@@ -38,7 +39,8 @@ class Bar(tqdm):
             total: how much there is, where the iterable does not say.
             done: of it before.
             shown: where not, nothing is: of ranks one speaks.
-            inner: within another bar, so that it goes when it ends, and a log does without.
+            inner: within another bar, so that it goes when it ends, and a log does without, unless
+                inner_in_logs.
         """
         self.terminal = sys.stderr.isatty()
         self.written_at = self.began = time.monotonic()
@@ -52,7 +54,7 @@ class Bar(tqdm):
             leave=not inner,
             miniters=1,
             mininterval=0.1 if self.terminal else 1.0,
-            disable=not shown or (inner and not self.terminal),
+            disable=not shown or (inner and not self.terminal and not self.inner_in_logs),
             dynamic_ncols=True,
             **options,
         )

@@ -75,6 +75,14 @@ def test_other_ranks_and_inner_bars_leave_a_log_alone(clock, capsys, options):
     assert lines(capsys) == []
 
 
+def test_an_inner_bar_with_none_around_it_speaks_in_a_log(clock, capsys, monkeypatch):
+    monkeypatch.setattr(Bar, "inner_in_logs", True)  # as in the process of a slide that is alone
+    with Bar(None, "segment", "tiles", total=9, inner=True) as bar:
+        clock[0] += 60
+        bar.update(3)
+    assert lines(capsys) == ["segment: 3 of 9 tiles, 20 s each, 02:00 left"]
+
+
 def test_a_terminal_gets_a_bar(clock, monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
     for _ in Bar(range(5), "verify", "shards"):
