@@ -62,8 +62,8 @@ def extract_cohort(
     context, server_only = _context(settings)
     threads = max(workers // max(len(waiting), 1), 1)  # of a network: few slides, many cores
     ready = len(entries) - len(waiting)
-    alone = len(entries) == 1  # then its tiles are what is counted
-    progress = Bar(None, "extract", "slides", total=len(entries), done=ready, shown=not alone)
+    alone = len(entries) == 1  # then its tiles are counted in a log, too
+    progress = Bar(None, "extract", "slides", total=len(entries), done=ready)
     try:
         while waiting or running:
             while waiting and len(running) < workers:

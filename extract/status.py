@@ -53,7 +53,8 @@ def survey(cells: Path, entries: list[Entry] | None, digests: bool = False) -> l
         digests: read the tars whole and compare their SHA-256.
 
     Returns:
-        A row a slide with the keys of COLUMNS, `entry`, and `command`, which its record names.
+        A row a slide with the keys of COLUMNS, `entry`, and what its record names: `command`, and
+        `version` of the segmenter.
 
     Raises:
         FileNotFoundError: no such folder, or nothing in it and no list of slides.

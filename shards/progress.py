@@ -18,7 +18,7 @@ class Bar(tqdm):
     """tqdm's bar, which in a log is a line of the same figures now and then."""
 
     monitor_interval = 0  # no thread beside: processes are forked
-    inner_in_logs = False  # for a process whose inner bars have none around them
+    inner_in_logs = False  # of a process whose inner bars say more than the one around them
 
     def __init__(
         self,

@@ -54,13 +54,15 @@ class BandedNetwork:
             height, width = x.shape[2:]
             channels = block.join_3.out_channels
             features = self._space("features", level, channels, height, width)
-            pooled = self._space("pooled", level, channels, height // 2, width // 2)
+            deeper, pooled = level + 1 < self.network.depth, x
+            if deeper:
+                pooled = self._space("pooled", level, channels, height // 2, width // 2)
             for first, last in _bands(height, self.rows << level):
                 rows = _rows(x, first, last)
                 rows = rows if level else rows.to(self.dtype).div_(255)
                 band = _block(block, _beyond(rows, first, last, height), first, last, height)
                 features[:, :, first:last] = band
-                if level + 1 < self.network.depth:
+                if deeper:
                     pooled[:, :, first // 2 : last // 2] = nn.functional.max_pool2d(band, 2)
             skips.append(features)
             x = pooled

@@ -75,7 +75,7 @@ def test_other_ranks_and_inner_bars_leave_a_log_alone(clock, capsys, options):
     assert lines(capsys) == []
 
 
-def test_an_inner_bar_with_none_around_it_speaks_in_a_log(clock, capsys, monkeypatch):
+def test_an_inner_bar_speaks_in_a_log_where_it_is_asked_to(clock, capsys, monkeypatch):
     monkeypatch.setattr(Bar, "inner_in_logs", True)  # as in the process of a slide that is alone
     with Bar(None, "segment", "tiles", total=9, inner=True) as bar:
         clock[0] += 60
