@@ -30,7 +30,7 @@ class Pixels:
 
 
 class Morphology:
-    """Handcrafted measures of shape, colour and texture (evaluate/morphology.py)."""
+    """Handcrafted measures of shape, colour and texture (train/measures.py)."""
 
     components, cached, input_px = None, True, None
 
@@ -39,7 +39,7 @@ class Morphology:
 
     def embed(self, crops: np.ndarray) -> np.ndarray:
         """Return (N, 76) float32."""
-        from evaluate.morphology import measure
+        from train.measures import measure
 
         parts = [measure(crops[i : i + CROPS]) for i in range(0, len(crops), CROPS)]
         return np.concatenate(parts)
@@ -50,12 +50,12 @@ class Morphology:
 
     def manifest(self) -> dict:
         """Return what the embeddings depend on, as JSON."""
-        from evaluate import morphology
+        from train import measures
 
-        source = hashlib.sha256(Path(morphology.__file__).read_bytes()).hexdigest()
+        source = hashlib.sha256(Path(measures.__file__).read_bytes()).hexdigest()
         return {
             "name": self.name,
             "kind": "handcrafted measures",
             "sha256": source,  # of the code: another code, other measures
-            "measures": list(morphology.NAMES),
+            "measures": list(measures.NAMES),
         }

@@ -4,7 +4,7 @@ import numpy as np
 
 from evaluate.baselines import Morphology
 
-# Of evaluate/morphology.py: what each is called, what it is in, and how many of those a px is.
+# Of train/measures.py: what each is called, what it is in, and how many of those a px is.
 MEASURES = {
     "area": ("nuclear area", "µm²", 0.0625),  # of a px at 0.25 µm
     "eccentricity": ("eccentricity", "", 1.0),
@@ -24,7 +24,7 @@ def nuclear_measures(crops: np.ndarray) -> list[tuple[str, np.ndarray, str]]:
     Returns:
         Name, (N,) float and unit of each of MEASURES.
     """
-    from evaluate.morphology import NAMES
+    from train.measures import NAMES
 
     values = Morphology().embed(crops).astype(float)
     return [

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -23,7 +24,7 @@ class Batch(NamedTuple):
     crops: Tensor  # (N, 3, 60, 60) uint8
     draws: list[Draws]  # for each run of equal policies, its views joined
     skipped: int = 0  # crops that were broken
-    drawn: Any = None  # what else the method draws
+    drawn: Any = None  # what else the method wants
 
 
 class Unreadable(Exception):
@@ -45,7 +46,7 @@ class Batches(Dataset):
         batch: int,
         rows: range,
         skip_corrupt: bool = False,
-        draws: Callable[[int, range], Any] | None = None,
+        draws: Callable[[int, range, np.ndarray], Any] | None = None,
     ):
         """Describe the batches.
 
@@ -72,7 +73,7 @@ class Batches(Dataset):
             join([draw(policy, view, self.seed, step, self.batch, self.rows) for view, _ in alike])
             for policy, alike in groupby(views, key=lambda numbered: numbered[1])
         ]
-        drawn = self.draws(step, self.rows) if self.draws else None
+        drawn = self.draws(step, self.rows, crops) if self.draws else None
         return Batch(torch.from_numpy(crops), draws, len(skipped or ()), drawn)
 
 

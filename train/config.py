@@ -101,6 +101,12 @@ class MocoConfig(Config):
         0, "0: moco-v3's, which are 3 behind a ViT and 2 behind a ResNet", NOT_NEGATIVE
     )
     temperature: float = setting(0.2, "τ of InfoNCE", POSITIVE)
+    measures_weight: float = setting(
+        0.0,
+        "of a head that predicts, from the embedding or a ResNet's last stages, the 76 handcrafted "
+        "measures of the crop before augmentation; 0: none, as in the paper",
+        NOT_NEGATIVE,
+    )
     two_pass: int = setting(
         0,
         "views at once in the two-pass step for big batches; 0: the plain step",

@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -242,7 +243,7 @@ class DINO(Method):
         }
 
     @property
-    def draws(self) -> Callable[[int, range], Hidden]:
+    def draws(self) -> Callable[[int, range, np.ndarray], Hidden]:
         """What draws masks and dropped branches, from step and rows."""
         return partial(draw_hidden, self.config, len(self.encoder.blocks))
 

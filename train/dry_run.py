@@ -3,10 +3,11 @@
 import time
 from itertools import groupby
 
+import numpy as np
 import torch
 
 from shards.read import Shards
-from shards.schema import VIEW_PX
+from shards.schema import CROP_PX, VIEW_PX
 from train.config import Config, DinoConfig
 from train.flops import forward_flops, matmul_peak
 from train.memory import Memory, card_bytes
@@ -102,7 +103,8 @@ def _time_step(model: Method, config: Config, device: torch.device, images: int)
     values = {"momentum": 1.0}
     if isinstance(config, DinoConfig):
         values["temperature"] = config.teacher_temperature
-    drawn = model.draws(0, range(images)) if model.draws else None
+    crops = np.zeros((images, 3, CROP_PX, CROP_PX), np.uint8)
+    drawn = model.draws(0, range(images), crops) if model.draws else None
     inputs = model.step_inputs(drawn, views, values)
     best = float("inf")
     for _ in range(3):

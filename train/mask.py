@@ -33,7 +33,9 @@ class Hidden(NamedTuple):
     local_counts: list[int] | None = None
 
 
-def draw_hidden(config: DinoConfig, depth: int, step: int, rows: range) -> Hidden:
+def draw_hidden(
+    config: DinoConfig, depth: int, step: int, rows: range, crops: np.ndarray | None = None
+) -> Hidden:
     """Draw masks and dropped branches of a step.
 
     Args:
@@ -41,6 +43,7 @@ def draw_hidden(config: DinoConfig, depth: int, step: int, rows: range) -> Hidde
         depth: blocks of the encoder.
         step: of the run.
         rows: this rank's places in the global batch.
+        crops: not used (`Method.draws`).
     """
     c, count = config, len(rows)
     places = np.concatenate([np.array(rows), np.array(rows) + c.batch])

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -36,8 +37,11 @@ class Method(nn.Module, ABC):
         """Set the optimiser for a step; return the values that change with steps."""
 
     @property
-    def draws(self) -> Callable[[int, range], Any] | None:
-        """What draws, in the loader, what a step needs beside views; from step and rows."""
+    def draws(self) -> Callable[[int, range, np.ndarray], Any] | None:
+        """What makes, in the loader, what a step needs beside views.
+
+        From step, rows and their crops, (N, 3, 60, 60) uint8.
+        """
         return None
 
     @abstractmethod

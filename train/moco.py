@@ -8,6 +8,7 @@ train/config.py.
 import copy
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -23,9 +24,13 @@ from train.config import MocoConfig
 from train.distributed import gather
 from train.encoder import build_encoder
 from train.flops import training_flops
+from train.measured import Measured
+from train.measures import NAMES
 from train.method import Method, move_teacher
-from train.network import Encoder
+from train.network import Encoder, stage_means, stage_widths
 from train.policy import Policy
+
+FAR = 4.0  # standard deviations, beyond which a measure counts as this far
 
 
 def mlp(widths: list[int]) -> nn.Sequential:
@@ -40,6 +45,31 @@ def mlp(widths: list[int]) -> nn.Sequential:
         layers += [nn.Linear(into, out, bias=False), BatchNorm(out, affine=not last)]
         layers += [] if last else [nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
+
+
+class Measurer(nn.Module):
+    """A linear head that predicts the handcrafted measures of a crop from the features of a view.
+
+    Views turn, mirror, crop and recolour a nucleus; what it looked like before is asked for, so
+    that the embedding keeps its shape and texture. Not in the paper.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.standardise = BatchNorm(len(NAMES), affine=False)
+        self.linear = nn.Linear(width, len(NAMES))
+
+    def forward(self, features: Tensor, measures: Tensor) -> Tensor:
+        """Return the mean smooth L1 loss of the measures, standardised over the global batch.
+
+        Args:
+            features: (2 * N, D) of both views.
+            measures: (N, 76) of the crops.
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            target = self.standardise(measures).clamp(-FAR, FAR)
+            features = features.to(torch.promote_types(features.dtype, torch.float32))
+            return F.smooth_l1_loss(self.linear(features), torch.cat([target, target]))
 
 
 class MoCo(Method):
@@ -62,8 +92,16 @@ class MoCo(Method):
         layers = config.projector_layers or (2 if self.one_view_a_pass else 3)
         self.projector = mlp([encoder.embed_dim, *[hidden] * (layers - 1), out])
         self.predictor = mlp([out, hidden, out])
+        self.measurer = Measurer(self.width) if config.measures_weight else None
         self.teacher_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
         self.teacher_projector = copy.deepcopy(self.projector).requires_grad_(False)
+
+    @property
+    def width(self) -> int:
+        """Of `features`, of which the embedding is the last: a ResNet's stages are measured too."""
+        if self.config.measures_weight and self.one_view_a_pass:
+            return sum(stage_widths(self.encoder))
+        return self.encoder.embed_dim
 
     @classmethod
     def build(cls, config: MocoConfig) -> "MoCo":
@@ -75,7 +113,9 @@ class MoCo(Method):
 
     # ---- a step ----------------------------------------------------------------------------------
 
-    def forward(self, views: Tensor, momentum: float) -> dict[str, Tensor]:
+    def forward(
+        self, views: Tensor, momentum: float, measures: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Return the loss of a batch, after moving the teacher towards the student.
 
         Queries come from the student before, keys from the teacher after the move; the student
@@ -85,6 +125,7 @@ class MoCo(Method):
         Args:
             views: (2 * N, 3, H, W): the N first views, then the N second ones.
             momentum: of the teacher.
+            measures: as of `compare`.
 
         Returns:
             As of `compare`.
@@ -93,38 +134,51 @@ class MoCo(Method):
         with torch.no_grad():
             self.update_teacher(momentum)
             teacher = self.features(self.teacher_encoder, views)
-        return self.compare(student, teacher)
+        return self.compare(student, teacher, measures)
 
     def features(self, encoder: nn.Module, views: Tensor) -> Tensor:
-        """Return an encoder's features (2 * N, D) of both views."""
+        """Return an encoder's features (2 * N, width) of both views."""
         if not self.one_view_a_pass:
             return encoder(views)
         views = views.contiguous(memory_format=torch.channels_last)  # convolutions like it so
-        return torch.cat([encoder(view) for view in views.chunk(2)])
+        read = partial(stage_means, encoder) if self.measurer else encoder
+        return torch.cat([read(view) for view in views.chunk(2)])
 
-    def compare(self, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
+    def compare(
+        self, student: Tensor, teacher: Tensor, measures: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Return the loss of features: heads, and each query against all keys.
 
         Args:
-            student: (2 * N, D) features of its encoder, first views, then second.
-            teacher: (2 * N, D), likewise.
+            student: (2 * N, width) features of its encoder, first views, then second.
+            teacher: (2 * N, width), likewise.
+            measures: (N, 76) of the crops, with `measures_weight`.
 
         Returns:
-            loss, with gradient; accuracy, the share of queries whose nearest key is their own; and
-            embedding (N, D), the student's of the first views, for the check for collapse.
+            loss, with gradient; accuracy, the share of queries whose nearest key is their own;
+            embedding (N, D), the student's of the first views, for the check for collapse; with
+            measures, `measures`, the loss of their head.
         """
-        y1, y2 = student.chunk(2)  # one pass a view in the heads, whose BatchNorm looks at all
+        width = self.encoder.embed_dim
+        y1, y2 = student[:, -width:].chunk(
+            2
+        )  # one pass a view in the heads, whose BatchNorm looks at all
         q1, q2 = self.predictor(self.projector(y1)), self.predictor(self.projector(y2))
         with torch.no_grad():
-            t1, t2 = teacher.chunk(2)
+            t1, t2 = teacher[:, -width:].chunk(2)
             k1, k2 = self.teacher_projector(t1), self.teacher_projector(t2)
         loss1, accuracy1 = contrast(q1, k2, self.config.temperature)
         loss2, accuracy2 = contrast(q2, k1, self.config.temperature)
-        return {
+        result = {
             "loss": loss1 + loss2,
             "accuracy": (accuracy1 + accuracy2) / 2,
             "embedding": y1.detach(),
         }
+        if self.measurer and measures is not None:
+            result["measures"] = self.measurer(student, measures)
+            result["contrast"] = result["loss"].detach()
+            result["loss"] = result["loss"] + self.config.measures_weight * result["measures"]
+        return result
 
     def update_teacher(self, momentum: float) -> None:
         """Move the teacher towards the student; running statistics are each network's own."""
@@ -150,11 +204,18 @@ class MoCo(Method):
             group["lr"] = lr
         return {"lr": lr, "momentum": schedule.momentum(step, c.steps, c.momentum)}
 
+    @property
+    def draws(self) -> Measured | None:
+        """What measures the crops of a batch in the loader."""
+        return Measured() if self.measurer else None
+
     def step_inputs(
-        self, drawn: None, views: Sequence[Tensor], values: dict[str, float]
-    ) -> tuple[Tensor, float]:
+        self, drawn: Tensor | None, views: Sequence[Tensor], values: dict[str, float]
+    ) -> tuple[Tensor, float] | tuple[Tensor, float, Tensor]:
         """Return what `forward` takes."""
-        return views[0], values["momentum"]
+        if drawn is None:
+            return views[0], values["momentum"]
+        return views[0], values["momentum"], drawn.to(views[0].device, non_blocking=True)
 
     def update(self, optimizer: torch.optim.Optimizer, values: dict[str, float]) -> None:
         """Take the optimiser's step; the teacher was moved within `forward`."""
@@ -168,12 +229,13 @@ class MoCo(Method):
     @property
     def chance(self) -> tuple[str, float]:
         """The loss where every key is as near as its own: two directions, 2τ each (`contrast`)."""
-        return "loss", 4 * self.config.temperature * math.log(self.config.batch)
+        term = "contrast" if self.measurer else "loss"
+        return term, 4 * self.config.temperature * math.log(self.config.batch)
 
     def flops(self) -> int:
         """Return the floating-point operations of a step for one image of its batch."""
-        heads = (*self.projector.parameters(), *self.predictor.parameters())
-        weights = sum(p.numel() for p in heads if p.ndim == 2)
+        heads = (self.projector, self.predictor, *([self.measurer] if self.measurer else []))
+        weights = sum(p.numel() for head in heads for p in head.parameters() if p.ndim == 2)
         return training_flops(self.teacher_encoder, VIEW_PX, weights)
 
     def compared_with(self, ranks: int) -> tuple[str, str]:

@@ -1,9 +1,12 @@
-"""Names for the types of timm's networks, as far as they are used; none is ever made."""
+"""Names for the types of timm's networks, none ever made; and what is read of their insides."""
 
 from collections.abc import Callable
 from typing import Any, cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+STAGES = 3  # the last, of a convolutional network
 
 
 class Encoder(nn.Module):
@@ -54,3 +57,25 @@ class ViT(Encoder):
 def blocks(encoder: ViT) -> list[Block]:
     """Return an encoder's blocks."""
     return cast(list[Block], list(encoder.blocks))
+
+
+def stage_widths(network: Any) -> tuple[int, ...]:
+    """Return the widths of a convolutional network's last stages."""
+    return tuple(stage["num_chs"] for stage in network.feature_info[-STAGES:])
+
+
+def stage_means(network: Any, images: Tensor) -> Tensor:
+    """Return the means over the image of a convolutional network's last stages, side by side.
+
+    The last alone is the network's own embedding; the ones before it see smaller parts of a
+    nucleus, at a finer resolution.
+
+    Args:
+        network: one of timm's.
+        images: (N, 3, H, W).
+
+    Returns:
+        (N, sum of `stage_widths`).
+    """
+    maps = network.forward_intermediates(images, indices=STAGES, intermediates_only=True)
+    return torch.cat([stage.mean(dim=(2, 3)) for stage in maps], dim=1)

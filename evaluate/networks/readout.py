@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from train.network import stage_means, stage_widths
+
 CENTER = 4  # patches along a side of the "center tokens"
-STAGES = 3  # the last, of a convolutional network
 
 
 class Resized(nn.Module):
@@ -62,22 +63,17 @@ class Readout(nn.Module):
 
 
 class Stages(nn.Module):
-    """The means over the image of a convolutional network's last stages, side by side.
-
-    The last alone is the network's own embedding; the ones before it see smaller parts of a
-    nucleus, at a finer resolution.
-    """
+    """The means over the image of a convolutional network's last stages, side by side."""
 
     def __init__(self, network: Any):
         """Wrap one of timm's networks."""
         super().__init__()
         self.network = network
-        self.widths = tuple(stage["num_chs"] for stage in network.feature_info[-STAGES:])
+        self.widths = stage_widths(network)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, sum of widths)."""
-        maps = self.network.forward_intermediates(x, indices=STAGES, intermediates_only=True)
-        return torch.cat([stage.mean(dim=(2, 3)) for stage in maps], dim=1)
+        return stage_means(self.network, x)
 
 
 def read_out(module: nn.Module, readout: str, name: str) -> nn.Module:
