@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from evaluate import main, morphology
+from evaluate import main
 from evaluate.embeddings import cached, embed
 from evaluate.encoders import find_folder, open_encoders
 from evaluate.maps.map import mosaic
@@ -24,6 +24,7 @@ from evaluate.tables.table import Table, latex, markdown
 from shards.crop import encode
 from shards.schema import CELL_COLUMNS
 from shards.write import TarWriter
+from train.measures import NAMES, measure
 
 HOSTILE = "<script>alert('x')</script>"  # as in conftest.py
 
@@ -117,14 +118,14 @@ def test_embeddings_are_reused_only_if_they_agree(tmp_path, benchmark):
 
 
 def test_morphology_sees_shape(benchmark):
-    measures = dict(zip(morphology.NAMES, morphology.measure(benchmark.crops).T, strict=True))
+    measures = dict(zip(NAMES, measure(benchmark.crops).T, strict=True))
     round_ = benchmark.labels == "round"
     assert measures["eccentricity"][round_].mean() < 0.5
     assert measures["eccentricity"][~round_].mean() > 0.85
     assert measures["area"][round_].mean() == pytest.approx(np.pi * 9**2, rel=0.2)
     assert 40 <= len(measures) <= 80
     for blank in (0, 255):
-        assert np.isfinite(morphology.measure(np.full((2, 40, 40, 3), blank, np.uint8))).all()
+        assert np.isfinite(measure(np.full((2, 40, 40, 3), blank, np.uint8))).all()
 
 
 def test_bad_encoders_say_why(tmp_path, run):
