@@ -1,12 +1,13 @@
 """Draw a run's curves, from its log.jsonl."""
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
 from shards.write import atomic
 
-PANELS = (
+PANELS = (  # drawn where a run logs them
     ("loss", "loss"),
     ("accuracy", "positives found"),
     ("probe", "k-NN probe, balanced accuracy"),
@@ -15,8 +16,9 @@ PANELS = (
     ("momentum", "teacher momentum"),
     ("images_per_s", "images/s"),
     ("data_wait", "share waiting for data"),
-)
-DINO_PANELS = (  # where a run logs them
+    ("spread", "spread of the embeddings"),
+    ("contrast", "MoCo's loss, without the measures'"),
+    ("measures", "handcrafted measures, smooth L1"),
     ("dino", "DINO loss"),
     ("ibot", "iBOT loss"),
     ("koleo", "KoLeo, both views"),
@@ -24,8 +26,8 @@ DINO_PANELS = (  # where a run logs them
     ("entropy", "entropy of the targets, nats"),
     ("temperature", "teacher temperature"),
     ("weight_decay", "weight decay"),
-    ("spread", "spread of the embeddings"),
 )
+COLUMNS = 4
 
 
 def plot(runs: list[Path], out: Path) -> None:
@@ -50,24 +52,26 @@ def plot(runs: list[Path], out: Path) -> None:
         if not path.is_file():
             raise FileNotFoundError(f"{run} is no run: no log.jsonl in it")
         logs[run] = list(_lines(path))
-    dino = any("dino" in line for lines in logs.values() for line in lines)
-    panels = PANELS + DINO_PANELS * dino
-    rows = len(panels) // 4
-    figure, axes = pyplot.subplots(rows, 4, figsize=(16, 3.5 * rows), layout="constrained")
+    logged = {name for lines in logs.values() for line in lines for name in line}
+    panels = [(name, title) for name, title in PANELS if name in logged]
+    rows = max(math.ceil(len(panels) / COLUMNS), 1)
+    size = (4 * COLUMNS, 3.5 * rows)
+    figure, axes = pyplot.subplots(rows, COLUMNS, figsize=size, squeeze=False, layout="constrained")
     for turn, (run, lines) in enumerate(logs.items()):
-        for axis, (name, _) in zip(axes.flat, panels, strict=True):
+        for axis, (name, _) in zip(axes.flat, panels, strict=False):
             points = [(line["step"], line[name]) for line in lines if name in line]
             if points:
                 marker = "o" if len(points) < 30 else ""
                 line = {"marker": marker, "ms": 3, "lw": 1.2, "color": f"C{turn % 10}"}
                 axis.plot(*zip(*points, strict=True), **line, label=run.name)
-    for axis, (name, title) in zip(axes.flat, panels, strict=True):
+    for axis, (_, title) in zip(axes.flat, panels, strict=False):
         axis.set_title(title, loc="left", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_xlabel("step", fontsize=8)
-        if not axis.lines:
-            axis.text(0.5, 0.5, f"no {name} in the log", ha="center", transform=axis.transAxes)
-    axes.flat[0].legend(frameon=False, fontsize=8)
+    for axis in axes.flat[len(panels) :]:
+        axis.axis("off")
+    if panels:
+        axes.flat[0].legend(frameon=False, fontsize=8)
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic(out) as file:
         figure.savefig(file, dpi=110, format=out.suffix[1:].lower() or "png")
