@@ -32,10 +32,7 @@ def plain(model: MoCo, config: MocoConfig, world: World) -> Callable[[Tensor], N
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad], lr=1e-4, weight_decay=0.1
     )
-    pairs = [
-        (model.encoder, model.teacher_encoder),
-        (model.projector, model.teacher_projector),
-    ]
+    pairs = [(model.encoder, model.teacher_encoder), (model.projector, model.teacher_projector)]
 
     def step(views: Tensor) -> None:
         x1, x2 = views.chunk(2)

@@ -110,11 +110,7 @@ class Benchmark:
         )
 
     def task(
-        self,
-        name: str,
-        labels: np.ndarray,
-        classes: tuple[str, ...],
-        positive: str | None = None,
+        self, name: str, labels: np.ndarray, classes: tuple[str, ...], positive: str | None = None
     ) -> "Benchmark":
         """Return the nuclei that bear a label in one of several tasks, as a benchmark.
 

@@ -42,14 +42,6 @@ def embed(
     The manifest holds what the embeddings depend on: weights, input, precision, crops. Tasks that
     share their nuclei share an array.
 
-    Args:
-        encoder: of evaluate/encoders.py.
-        benchmark: N nuclei.
-        out: the results folder.
-        overwrite: embed anew whatever is there.
-        keep: write them to disk.
-        dtype: `float32` or `float16`, of the file.
-
     Returns:
         (N, D) of `dtype`, mapped from the file where there is one.
 
@@ -99,13 +91,9 @@ def write(
     Of several processes that write the same array one works, and the others wait for it.
 
     Args:
-        encoder: of evaluate/encoders.py.
-        path: of the array.
         manifest: what the embeddings depend on, without `shape`.
         read: gives the crops of rows [first, last) of `order`, (M, P, P, 3) uint8.
         count: N.
-        dtype: `float32` or `float16`.
-        overwrite: start anew.
         order: (N,) rows of the array as they are read; None: as they stand.
 
     Raises:

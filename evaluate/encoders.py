@@ -93,11 +93,6 @@ def open_encoders(
     """Open encoders one after another, so that one at a time takes memory.
 
     Args:
-        words: as of `check_encoders`, with its errors.
-        seed: these four as of Options.
-        batch: likewise.
-        precision: likewise.
-        compiled: likewise.
         only: names of those to open; the others still say what `untrained` is.
 
     Raises:

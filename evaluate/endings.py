@@ -124,11 +124,7 @@ def split(name: str) -> tuple[str, tuple[str, ...]]:
 
 
 def described(manifest: dict) -> str:
-    """Say what is made of an encoder's embeddings, '' where they are used as they are.
-
-    Args:
-        manifest: of the encoder, as `probe` records it.
-    """
+    """Say what is made of an encoder's embeddings, '' where they are used as they are."""
     readout = manifest.get("config", {}).get("readout")
     parts = {
         "class token and mean of patches": readout == "class+mean",

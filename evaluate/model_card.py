@@ -73,7 +73,6 @@ def model_card(
 
     Args:
         folder: the encoder's, in timm's hub layout; the run's config.json beside it is read, too.
-        repository: owner/name.
         license: of the weights, in the hub's word; '' if it is not said.
         results: folders of probes; the tables of those in which these very weights stand go in,
             beside the baselines.

@@ -28,7 +28,6 @@ class Network:
         """Take a module to the device.
 
         Args:
-            name: of files and rows of tables.
             module: from (N, 3, P, P) normalised floats to (N, D).
             config: input_px (None: any), mpp, mean, std; of several readouts side by side, widths.
             facts: what else identifies the weights, as JSON.

@@ -177,10 +177,7 @@ def store(
     """Write one encoder's results on one benchmark; the same input gives the same bytes.
 
     Args:
-        out: the results folder.
-        name: of the benchmark.
         facts: of `benchmark_facts`.
-        encoder: its name.
         manifest: its identity.
         rows: dicts of split, fold, metric and value.
         drop: drop other encoders' results on this benchmark by other nuclei or another protocol.

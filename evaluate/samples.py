@@ -34,11 +34,8 @@ def from_shards(
     """Sample crops of shards; groups are the projects, labels what the segmenter gave.
 
     Args:
-        path: a folder that shards/main.py wrote.
         count: how many at most.
-        seed: of the choice.
         view_px: side of the middle that is returned, px.
-        slide: take cells of this slide only.
 
     Raises:
         FileNotFoundError: no such folder, or no shards in it.

@@ -32,11 +32,7 @@ def embed_shards(
     `index.parquet`.
 
     Args:
-        encoder: of evaluate/encoders.py.
         path: a folder that shards/main.py wrote, or a URL of one.
-        out: the results folder.
-        overwrite: embed anew whatever is there.
-        dtype: `float32` or `float16`.
         side: of the crops that the encoder sees, px; None: as in a benchmark.
 
     Returns:

@@ -15,11 +15,8 @@ def why_none(slide: Slide, segmenter: str, about: dict, mask: np.ndarray | None,
     """Say why no nucleus was detected on a slide.
 
     Args:
-        slide: open.
-        segmenter: its name.
         about: what it said, with `file` where it read one.
         mask: (H, W) bool over the whole slide, where nuclei were sought; None: in its tissue.
-        seed: of the choice of regions.
     """
     if segmenter == "import":
         return f"no nucleus: the segmentation {about['file']} holds none for it"

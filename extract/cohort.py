@@ -35,13 +35,6 @@ def extract_cohort(
 ) -> list[dict]:
     """Extract the slides that are not finished yet, `workers` at a time.
 
-    Args:
-        entries: the slides.
-        out: the cells folder; made if absent.
-        settings: of the run.
-        workers: processes, one slide each.
-        overwrite: do finished slides anew.
-
     Returns:
         The records of all the entries, finished before or now.
 
@@ -101,9 +94,7 @@ def _say_changed(out: Path, waiting: list[Entry]) -> None:
             log.warning("%s: %s; it is extracted anew", entry.slide, why)
 
 
-def _context(
-    settings: Settings,
-) -> tuple[ForkServerContext, list[str]]:
+def _context(settings: Settings) -> tuple[ForkServerContext, list[str]]:
     """Start the server process that has imported the work and forks a child a slide.
 
     A clean start each time, without paying the imports each time. Slides are the parallelism: a
@@ -134,12 +125,7 @@ def _context(
 
 
 def _work(
-    entry: Entry,
-    out: Path,
-    settings: Settings,
-    server_only: list[str],
-    threads: int,
-    alone: bool,
+    entry: Entry, out: Path, settings: Settings, server_only: list[str], threads: int, alone: bool
 ) -> None:
     """Extract one slide, in the child."""
     import cv2

@@ -40,10 +40,7 @@ def write_sheet(cells: Path, out: Path, slides: int, seed: int = 0) -> Path:
     """Write `out/index.html`: one self-contained page, a section a slide.
 
     Args:
-        cells: folder that extract wrote.
-        out: made if absent.
         slides: how many to show; of more that are done, so many are drawn at random.
-        seed: of every draw.
 
     Returns:
         The page's path.

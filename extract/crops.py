@@ -51,7 +51,6 @@ def assign_fates(
     """Give each nucleus the fate that needs no pixels: duplicate, size, edge or kept.
 
     Args:
-        slide: open.
         xy: (N, 2) centres, level-0 px.
         area_um2: (N,) µm²; NaN where it is not known.
         duplicate: (N,) bool.
@@ -71,8 +70,6 @@ def draw(fate: np.ndarray, name: str, seed: int) -> np.ndarray:
 
     Args:
         fate: (N,) int8.
-        name: the slide's id.
-        seed: of the order.
 
     Returns:
         (K,) indices.
@@ -100,16 +97,10 @@ def write_crops(
     nuclei from each WSI"; how many is left open, here all.
 
     Args:
-        slide: open.
-        name: the slide's id.
         xy: (N, 2) centres, level-0 px.
         fate: (N,) int8, changed in place.
-        codec: of CODECS.
-        file: of the tar, open for writing.
         cells: how many to keep; None: all.
-        seed: of the draw.
         outlines: N shapely Polygons or None each, level-0 px; with `stain` they give the densities.
-        stain: of the slide.
 
     Raises:
         ValueError: much of the slide is damaged.

@@ -32,7 +32,6 @@ def data_uri(image: np.ndarray, quality: int = QUALITY) -> str:
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        quality: of the WebP.
     """
     data = io.BytesIO()
     Image.fromarray(image).save(data, "WEBP", quality=quality, method=2)
@@ -126,7 +125,6 @@ def lay_out(crops: np.ndarray, columns: int) -> np.ndarray:
 
     Args:
         crops: (N, P, P, 3) uint8.
-        columns: crops in a row.
 
     Returns:
         (H, W, 3) uint8.

@@ -19,7 +19,6 @@ def fingerprint(path: Path, whole: bool = True) -> dict:
     """Return what is kept of a file: path, size (bytes), mtime_ns, digest (BLAKE2b).
 
     Args:
-        path: of a file.
         whole: digest all of it; else PIECES of it where it is larger than WHOLE.
 
     Raises:

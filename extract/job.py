@@ -40,11 +40,6 @@ def extract_slide(entry: Entry, out: Path, settings: Settings) -> dict:
 
     The outcome is written last. Bad input becomes an outcome with its reason, not an error.
 
-    Args:
-        entry: the slide.
-        out: the cells folder.
-        settings: of the run.
-
     Returns:
         The slide's record as written to `<slide>.json`.
     """
@@ -176,7 +171,6 @@ def _write_table(
     """Write the table batch by batch: a million outlines as WKB are 300 MB.
 
     Args:
-        file: open for writing.
         columns: of CELL_COLUMNS but for the polygon; numbers that are NaN become null.
         polygons: of the same nuclei.
         described: of the slide, for the file's metadata.

@@ -42,9 +42,6 @@ def record_outcome(
     """Write a slide's outcome; what it names must be on disk before.
 
     Args:
-        out: the cells folder.
-        entry: the slide.
-        settings: of the run.
         outcome: one of OUTCOMES.
         reason: in words, for a slide that is not done or has no cells.
         facts: counts by fate, seconds, versions, ….

@@ -143,7 +143,6 @@ def stain_density(
         image: (H, W, 3) uint8 RGB.
         polygons: (N,) shapely Polygons or None, in px of the slide.
         corner: x and y of the image's upper left pixel in the slide.
-        stain: of the slide.
 
     Returns:
         (N, 4) float32, DENSITY_COLUMNS; NaN where no pixel lies inside.

@@ -48,7 +48,6 @@ def survey(cells: Path, entries: list[Entry] | None, digests: bool = False) -> l
     """Look at every slide's record and files.
 
     Args:
-        cells: the cells folder.
         entries: the slides there should be; None: those that left a record.
         digests: read the tars whole and compare their SHA-256.
 
@@ -115,8 +114,6 @@ def fault(cells: Path, record: dict, digests: bool = False) -> str | None:
     must follow one another without a gap from the first byte to the last, one a kept nucleus.
 
     Args:
-        cells: the cells folder.
-        record: of the slide.
         digests: compare the tar's SHA-256 too.
     """
     slide, fates = record["slide"], record["fates"]
@@ -168,12 +165,7 @@ def _tar_fault(path: Path, slide: str, kept: pa.Table, record: dict, digests: bo
 
 
 def write_status(rows: list[dict], out: Path) -> None:
-    """Write `slides.parquet`, `slides.csv` and `resubmit.csv`, a list that extract takes.
-
-    Args:
-        rows: of `survey`.
-        out: folder; made if absent.
-    """
+    """Write `slides.parquet`, `slides.csv` and `resubmit.csv`, a list that extract takes."""
     out.mkdir(parents=True, exist_ok=True)
     table = pa.Table.from_pylist([{n: row[n] for n in COLUMNS.names} for row in rows], COLUMNS)
     with atomic(out / "slides.parquet") as file:

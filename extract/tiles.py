@@ -50,9 +50,6 @@ def segment_by_tiles(
     The next tile is read, and the one before outlined, while one is segmented.
 
     Args:
-        slide: open.
-        segment: of a tile's image.
-        seed: of the choice of regions for the stain.
         mask: (H, W) bool over the whole slide, where nuclei are sought; None: in its tissue.
         core_px: side of a tile without its margin, px at 0.25 µm/px; None: CORE_PX.
 
@@ -103,7 +100,6 @@ def tissue_tiles(
     """Yield the cores (x, y, width, height, level-0 px) that hold any tissue, row by row.
 
     Args:
-        slide: open.
         tissue: (H, W) bool over the whole slide.
         core_px: side of a core, px at 0.25 µm/px; None: CORE_PX.
     """
@@ -122,9 +118,7 @@ def estimate_stain(slide: Slide, tissue: np.ndarray, seed: int) -> Stain:
     """Estimate a slide's stain and colour from the pixels of some regions of its tissue.
 
     Args:
-        slide: open.
         tissue: (H, W) bool over the whole slide, with some True.
-        seed: of the choice of regions.
     """
     rows, columns = np.nonzero(tissue)
     chosen = np.random.default_rng(seed).permutation(len(rows))[:STAIN_TILES]

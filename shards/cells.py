@@ -90,7 +90,6 @@ def kept_nuclei(cells: Path, slide: dict, columns: list[str] | None = None) -> p
     """Return the kept nuclei of one slide, in the order of its table.
 
     Args:
-        cells: the folder.
         slide: as `finished_slides` gives it.
         columns: of KEPT_COLUMNS; None: all.
 

@@ -31,7 +31,6 @@ def colour_statistics(batches: Iterable[np.ndarray], seed: int) -> dict:
 
     Args:
         batches: of its crops, (N, 3, H, W) uint8, as many as there are.
-        seed: of the mixtures' start.
 
     Returns:
         `mean`, `std` (3 floats each, of pixels in [0, 1]) and `stain`: space, crops, and for each

@@ -60,9 +60,6 @@ def command_parser(
     """Return the parser of a command; without a name, the program's own, which lists them.
 
     Args:
-        program: such as `train/main.py`.
-        doc: the program's docstring.
-        commands: by name.
         name: of one of them, or nothing.
         default: the command that is meant where none is named; its help is the program's.
     """
@@ -96,10 +93,6 @@ def read_command(
     """Return the command that the words name, and what its parser reads of the rest.
 
     Args:
-        program: such as `train/main.py`.
-        doc: the program's docstring.
-        commands: by name.
-        words: of the command line.
         default: the command that is meant where none is named.
         paths: the default takes paths, so that a first word may be one.
 

@@ -30,10 +30,6 @@ def read_info(folder: Path) -> dict:
 def parse_info(text: bytes, path: Path | str) -> dict:
     """Return what the text of a `dataset.json` holds.
 
-    Args:
-        text: of the file.
-        path: or the URL, for errors.
-
     Raises:
         ValueError: it is no description, of another format, or names what no shard may be called.
     """

@@ -137,12 +137,7 @@ def explain(error: BaseException) -> str:
 
 
 def report(error: BaseException, prefix: str = "") -> int:
-    """Print an error for a user; return the exit code: 2 for input that cannot be used, else 1.
-
-    Args:
-        error: that ends the program.
-        prefix: put before it, such as the rank.
-    """
+    """Print an error for a user; return the exit code: 2 for input that cannot be used, else 1."""
     if isinstance(error, BrokenPipeError):  # `… | head`: nobody is left to print to
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     print(f"error: {prefix}{explain(error)}", file=sys.stderr)

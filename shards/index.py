@@ -22,10 +22,6 @@ class Index:
     def __init__(self, folder: Path, info: dict):
         """Open the index of a data set.
 
-        Args:
-            folder: of the data set.
-            info: its description.
-
         Raises:
             ValueError: no Parquet file, no index, or the index of another data set.
         """

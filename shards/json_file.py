@@ -11,7 +11,6 @@ def read_json(path: Path, cure: str) -> Any:
     """Read a JSON file.
 
     Args:
-        path: of it.
         cure: what to do where it is damaged, in half a sentence.
 
     Raises:
@@ -29,7 +28,6 @@ def read_versioned(path: Path, what: str, form: int, needed: tuple[str, ...], cu
     """Read a JSON object that says its format.
 
     Args:
-        path: of it.
         what: it is, as "a classifier".
         form: the number that `format` must have.
         needed: its other keys.

@@ -108,8 +108,6 @@ class Mirror:
         """Fetch a file; it takes its name in the cache once it was checked.
 
         Args:
-            name: in the data set.
-            path: where to.
             check: given what came, raises ValueError where it is not what it should be.
             delays: seconds before another attempt, as many as there are; None: RETRY_DELAYS_S.
             needed: bytes, where known.

@@ -39,13 +39,9 @@ def select(
     every cell of the chosen slides with the same chance.
 
     Args:
-        cells: what extract wrote.
-        out: the Parquet file to write.
-        count: cells.
         slides: how many slides they come from; None: all.
         projects: how many projects; None: all.
         balance: one of BALANCES.
-        seed: of every choice.
         exclude: a list of slides or cases to leave out (shards/exclusion.py).
 
     Returns:

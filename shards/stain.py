@@ -109,7 +109,6 @@ def concentrations(rgb: np.ndarray, stain: Stain) -> np.ndarray:
 
     Args:
         rgb: (..., 3) uint8.
-        stain: of the slide.
 
     Returns:
         (..., 2) float32, not clipped: what is no mixture of the two may be negative.

@@ -25,11 +25,9 @@ class Stream:
         """Describe the stream.
 
         Args:
-            shards: the data.
             batch: samples of a global batch.
             rank: of this process.
             ranks: that share a global batch evenly.
-            seed: of the order.
             position: of the first sample of step 0, from 0 over all passes.
 
         Raises:
@@ -53,7 +51,6 @@ class Stream:
         """Return the crops of this rank's part of a step.
 
         Args:
-            step: from 0 on.
             skipped: as for `Shards.read`.
 
         Returns:

@@ -118,7 +118,6 @@ def read_table(
     """Read the wanted columns of a table with a header.
 
     Args:
-        path: the file.
         needed: columns that must be there.
         optional: columns that may be there; None: every other column, by its name in the file.
         say_unknown: warn of columns that are neither, once a file.
@@ -183,7 +182,6 @@ def read_header(path: Path, wanted: Sequence[str]) -> set[str]:
     """Return the names of a table's columns, in lower case, for who tells kinds of tables by them.
 
     Args:
-        path: the file.
         wanted: names by which its separator is recognised.
 
     Raises:

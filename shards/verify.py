@@ -29,9 +29,6 @@ def verify(folder: Path) -> Iterator[str]:
     size; no member is there that the index does not know. Of the whole: as many samples and the
     same checksum as went in.
 
-    Args:
-        folder: that `mix` wrote.
-
     Raises:
         FileNotFoundError: no data set is there.
         ValueError: its description cannot be read, or the index is of another data set.
@@ -63,15 +60,7 @@ def verify(folder: Path) -> Iterator[str]:
 
 
 def _faults(path: Path, number: int, shard: dict, rows: pa.Table, info: dict) -> Iterator[str]:
-    """Yield the faults of one shard.
-
-    Args:
-        path: of the tar.
-        number: of the shard.
-        shard: what `dataset.json` says of it.
-        rows: its rows of the index.
-        info: of the data set.
-    """
+    """Yield the faults of one shard."""
     size = path.stat().st_size
     if size < BLOCK:
         yield f"{path}: {size} bytes are no tar"

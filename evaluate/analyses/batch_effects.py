@@ -71,7 +71,6 @@ def batch_variables(
     barcodes.
 
     Args:
-        samples: N nuclei.
         more: name -> {slide: level}, such as {"scanner": {"a": "GT450", …}}.
 
     Raises:
@@ -124,13 +123,10 @@ def effects(
 
     Args:
         embeddings: (N, D) float.
-        samples: the N nuclei, with labels or without.
-        variable: its name.
         levels: (N,) str, '' unknown.
         slides: (N,) str.
         strata: (N,) str, what is looked at one by one: `samples.labels`, or finer.
         components: of the probe's PCA, or None.
-        seed: of draws, folds and PCA.
         cells: at most, of a level and class.
     """
     found = []
@@ -166,7 +162,6 @@ def knn_purity(
         embeddings: (N, D) float.
         levels: (N,) str.
         slides: (N,) str, within levels.
-        k: neighbours.
     """
     _, code, size = np.unique(levels, return_inverse=True, return_counts=True)
     _, slide, cells = np.unique(slides, return_inverse=True, return_counts=True)

@@ -18,8 +18,6 @@ def save(out: Path, samples: Benchmark, found: Found, within: str | None = None)
     """Write the tables `batch--<name>`, `batch-classes--<name>` and the figure; return the text.
 
     Args:
-        out: the results folder.
-        samples: what was embedded.
         found: per encoder its class score (and the folds' kind; None without classes) and effects.
         within: a batch variable that strata were made of, beside classes.
     """

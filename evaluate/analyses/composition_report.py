@@ -46,10 +46,6 @@ def mean_and_error(repeats: list[np.ndarray], repeated: bool) -> tuple[float, fl
 def write_composition(out: Path, jobs: list[Job]) -> Path | None:
     """Write `tables/composition.csv` and `figures/composition.svg` of the jobs that are done.
 
-    Args:
-        out: the grid's folder.
-        jobs: of `grid`.
-
     Returns:
         The table's path, or None if no job is done.
     """
@@ -106,10 +102,7 @@ def _headline(table: dict[tuple, list]) -> str:
 def _draw(out: Path, columns: list[str], table: dict, facts: dict, over: str) -> None:
     from matplotlib.figure import Figure
 
-    rows = [
-        [point for point in table if not point[2]],
-        [point for point in table if point[2]],
-    ]
+    rows = [[point for point in table if not point[2]], [point for point in table if point[2]]]
     rows = [points for points in rows if points]
     figure = Figure(figsize=(4.6 * len(columns) + 1, 3.6 * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), len(columns), squeeze=False, sharey="col")

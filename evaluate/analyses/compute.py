@@ -61,11 +61,7 @@ def count(module: "nn.Module", px: int) -> tuple[int, int]:
 
     x = torch.zeros(1, 3, px, px, device=next(module.parameters()).device)
     # The counter sees matrix products, not what a fused attention does inside.
-    with (
-        FlopCounterMode(display=False) as counter,
-        sdpa_kernel(SDPBackend.MATH),
-        torch.no_grad(),
-    ):
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
         module.eval()(x)
     found = {str(op): flops for op, flops in counter.get_flop_counts()["Global"].items()}
     inside = sum(flops for op, flops in found.items() if "bmm" in op)
@@ -74,9 +70,6 @@ def count(module: "nn.Module", px: int) -> tuple[int, int]:
 
 def cost_of(manifest: dict) -> Cost | None:
     """Count what an encoder costs by its manifest alone, without its weights.
-
-    Args:
-        manifest: of an encoder, as `probe` records it.
 
     Returns:
         None for what is no network, such as handcrafted measures.
@@ -196,11 +189,9 @@ def compare_compute(out: Path, words: list[str], also: list[str], **options: Any
     """Count, measure and draw; return the path of the table.
 
     Args:
-        out: the results folder that `probe` wrote into.
         words: encoders whose speed is measured, as on the command line; their weights are read.
         also: kinds of evaluate/networks/tile.py, and of what train/ trains, to count without scores
             and weights.
-        options: of `open_encoders`: seed, batch, precision.
 
     Raises:
         ValueError: nothing was probed or asked for, or an unknown kind.

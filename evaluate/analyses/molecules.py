@@ -56,8 +56,6 @@ def from_xenium(path: Path, samples: Benchmark, xy: np.ndarray, radius_um: float
     """Take the transcripts of a Xenium bundle's cells, log1p of the counts; say what joined.
 
     Args:
-        path: the bundle's folder or its matrix.
-        samples: N cells of one slide.
         xy: (N, 2) their places, level-0 px.
         radius_um: within which a cell's centroid must lie, µm.
 
@@ -81,7 +79,6 @@ def from_file(path: Path, samples: Benchmark, nuclei: np.ndarray, log1p: bool) -
             are those with a value missing.
         samples: N cells; `batch_variables["slide"]` says whose they are.
         nuclei: (N,) their numbers in their slides.
-        log1p: transform counts.
 
     Raises:
         FileNotFoundError: no such file.

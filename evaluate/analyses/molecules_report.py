@@ -30,12 +30,7 @@ def save(
     """Write the table `moran--<name>`, a row per gene, and return it as text.
 
     Args:
-        out: the results folder.
-        samples: what was embedded.
-        molecules: what I was computed of.
-        found: per encoder.
         slides: (N,) of the cells that count.
-        k: neighbours.
     """
     header = [molecules.what.split()[0].rstrip("s")]
     for encoder in found:
@@ -77,16 +72,11 @@ def save_maps(
     """Write the figure `expression--<encoder>--<name>`.
 
     Args:
-        out: the results folder.
-        encoder: its name.
         embeddings: (N, D) float.
-        samples: the N cells.
         molecules: whose names the values bear.
         values: (N, T) float.
-        moran: of the values.
         markers: those to draw; None: those of the largest I.
         drawn: cells at most, at random.
-        seed: of the choice and the t-SNE.
     """
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.permutation(len(embeddings))[:drawn])
@@ -111,7 +101,6 @@ def draw(xy: np.ndarray, samples: Benchmark, panels: list[tuple[str, np.ndarray,
 
     Args:
         xy: (N, 2) float.
-        samples: N.
         panels: name, (N,) values and Moran's I of each.
     """
     from matplotlib.figure import Figure

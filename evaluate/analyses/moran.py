@@ -45,7 +45,6 @@ def graph(embeddings: np.ndarray, slides: np.ndarray, k: int = NEIGHBOURS) -> cs
     Args:
         embeddings: (N, D) float.
         slides: (N,) str.
-        k: neighbours of a cell.
 
     Returns:
         (N, N) sparse float32, rows of k elements 1/k.
@@ -82,8 +81,6 @@ def morans_i(
         weights: (N, N), rows that sum to 1.
         values: (N, T) float, no NaN.
         slides: (N,) str.
-        permutations: how many.
-        seed: of the permutations.
     """
     z = np.zeros(values.shape, np.float64)
     groups = [np.flatnonzero(slides == slide) for slide in np.unique(slides)]

@@ -29,8 +29,6 @@ def outliers(parts: list[Part], count: int, k: int, other_slides: bool = False) 
     """Return the cells whose k-th nearest other is farthest.
 
     Args:
-        parts: the cohort, N cells in all.
-        count: how many to return.
         k: at 1 a cell with one twin is no outlier; at 10 nine like it do not hide it.
         other_slides: compare with cells of other slides alone; what is common on one slide and
             found on no other is far, too.

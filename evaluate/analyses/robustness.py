@@ -43,7 +43,6 @@ def slide_stains(samples: Benchmark, slides: np.ndarray) -> tuple[dict[str, Stai
     percentile is above that of the whole slide.
 
     Args:
-        samples: N nuclei.
         slides: (N,) str.
     """
     import torch
@@ -68,11 +67,9 @@ def restained(
     """Return the benchmark in another stain, named `<benchmark>--<name>`.
 
     Args:
-        samples: N nuclei.
         slides: (N,) str.
         sources: of each slide, of `slide_stains`.
         name: of the target.
-        target: the stain they shall have.
     """
     import torch
 
@@ -95,7 +92,6 @@ def stability(original: np.ndarray, changed: np.ndarray, k: int = NEIGHBOURS) ->
     Args:
         original: (N, D) float, N above k.
         changed: (N, D) float.
-        k: neighbours.
     """
     a, b = standardise(original), standardise(changed, by=original)
     rmse = float(np.sqrt(np.square(a - b, dtype=np.float64).mean()))
@@ -132,10 +128,8 @@ def shifted_probe(
     Args:
         original: (N, D) float, embeddings trained on.
         conditions: name -> (N, D) float, embeddings tested on.
-        samples: N nuclei with labels.
         tests: of `evaluate.probes.probe.folds`.
         components: of a PCA fitted on the originals of each training fold, or None.
-        seed: of the PCA.
 
     Returns:
         Name -> the balanced accuracy of each fold.

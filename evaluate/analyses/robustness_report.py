@@ -29,18 +29,12 @@ def save(
     """Write `robustness--`, `robustness-stains--` and `robustness-probe--<name>`; return the text.
 
     Args:
-        out: the results folder.
-        samples: the originals.
         changed: in each stain.
-        stains: their names.
         moved: encoder -> stain -> how far embeddings moved.
         accuracies: encoder -> `original` and each stain -> balanced accuracy of each fold; {}
             without classes.
-        k: neighbours.
         ill_posed: of `slide_stains`.
-        slides: how many.
         given: the stains are the user's.
-        seed: of the choice of cells shown.
     """
     name, facts = samples.name, {"section": SECTION, "command": "robustness"}
     origin = "given" if given else "of TCGA fields of six sites"

@@ -38,9 +38,7 @@ def similar(
     that no digits cancel.
 
     Args:
-        parts: the cohort.
         wanted: (slide, nucleus) of each cell.
-        k: how many.
         other_slides: leave the cell's own slide out, too: slides differ in stain.
 
     Raises:

@@ -28,7 +28,6 @@ def load(path: Path, view_px: int = 40) -> list[Benchmark]:
 
     Args:
         path: crops/ at 0.25 µm/px with the mitotic figure in the middle, and labels.csv.
-        view_px: side of a window, px at 0.25 µm/px.
 
     Raises:
         FileNotFoundError: a crop is absent.

@@ -132,7 +132,6 @@ def check_classes(source: str, images: np.ndarray, xy: np.ndarray, labels: np.nd
     """Refuse labels that number the nuclei of each image.
 
     Args:
-        source: what gives them, for the error.
         images: (N,) str.
         xy: (N, 2) float; rows of one place count once.
         labels: (N,) str, '' where there is none.
@@ -180,10 +179,8 @@ def find_twins(
     """Find nuclei that are given more than once: the same image and place.
 
     Args:
-        source: what gives them, for errors.
         images: (N,) str, equal for one image under whatever name.
         xy: (N, 2) float.
-        labels: (N,) str.
         refuse: whether rows of one nucleus that bear different labels are an error; else they are
             said.
 

@@ -20,7 +20,6 @@ def read_columns(
     """Read the named columns of a CSV file with a header; others are passed over.
 
     Args:
-        path: as `read_table` takes it.
         words: columns that must be there.
         numbers: columns that must be there, finite numbers in every row.
         optional: columns that may be there; where absent, they are '' in every row.

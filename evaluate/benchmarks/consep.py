@@ -49,7 +49,6 @@ def load(path: Path, view_px: int = 40) -> list[Benchmark]:
 
     Args:
         path: the publisher's folder, or images/ at 0.25 µm/px and nuclei.csv.
-        view_px: side of a window, px at 0.25 µm/px.
 
     Raises:
         FileNotFoundError: an image is absent.

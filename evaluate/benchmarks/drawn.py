@@ -42,7 +42,6 @@ def read(path: Path, predicted: str = "drop") -> tuple[dict[str, np.ndarray], li
     """Read the labels of a folder as the columns of a `cells.csv`: image, x, y, label.
 
     Args:
-        path: the folder.
         predicted: `drop` or `keep`, of what a classifier said and nobody changed.
 
     Raises:

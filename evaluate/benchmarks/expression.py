@@ -43,12 +43,9 @@ def build(
     """Cut random cells of each slide and count their transcripts of the genes most expressed.
 
     Args:
-        name: of the benchmark.
         slides: one at a time; the counts of all are held, as genes are chosen by them.
-        view_px: side of a crop, px at 0.25 µm/px.
         cells: drawn per slide, uniformly among those whose window lies within.
         genes: kept, see `top_genes`.
-        seed: of the draw.
         what: a slide's pixels are called.
 
     Returns:

@@ -46,17 +46,10 @@ def build(
     """Cut every nucleus whose whole window lies in its field.
 
     Args:
-        name: of the benchmark.
-        source: what gives the places, for errors.
-        fields: an image at a time.
-        view_px: side of a crop, px at 0.25 µm/px.
         kinds: the fields' batch variables that are kept, that of the groups first; the field's own
             name is one called `what`.
         notes: of the reader, which may add to them until the last field is read.
         left_out: likewise, why -> nuclei that no field holds, or without a label.
-        window: see `Rule`.
-        what: an image is called.
-        centre: what the places are, see `Rule`.
 
     Returns:
         The nuclei that have a label, without classes, as a benchmark; and their labels, (N,) or

@@ -52,7 +52,6 @@ def load(
 
     Args:
         path: the folder; its name names the benchmark.
-        view_px: side of a window, px at 0.25 µm/px.
         mpp: scale of images that no column gives one, µm/px; None: what they say themselves.
         predicted: `drop` or `keep`, of QuPath's objects: what a classifier said, unchanged.
 

@@ -68,16 +68,11 @@ def load(
 
     Args:
         name: one of SLIDES.
-        path: a download of HEST-1k.
-        view_px: side of a crop, px at 0.25 µm/px.
         mpp: of all slides, µm/px; None: each one's `pixel_size_um_estimated` (`_embedded` is
             wrong for some). 0.25 cuts native pixels.
         outline: whose centroid is the centre, `nucleus` or `cell`; cells without one are dropped.
-        cells: drawn per slide.
-        genes: kept.
         quality: least qv of a transcript.
         slides: ids instead of the paper's.
-        seed: of the draw.
 
     Returns:
         One benchmark with `targets`, transcripts as counted; batch variables slide and patient.

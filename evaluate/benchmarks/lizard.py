@@ -40,11 +40,6 @@ def load(path: Path, view_px: int = 40, mpp: float = MPP_20X) -> list[Benchmark]
     pixels it was trained on. Whose the fields are is not published. A patch of CoNIC is cut out
     of a field of Lizard, so more of its nuclei lie at a border.
 
-    Args:
-        path: the publisher's folder.
-        view_px: side of a crop, px at 0.25 µm/px.
-        mpp: of the images, µm/px.
-
     Raises:
         FileNotFoundError: a field without its image.
         ValueError: a file does not open, arrays do not fit each other, a class is unknown, or

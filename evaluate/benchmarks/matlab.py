@@ -13,11 +13,6 @@ def read_mat(
 ) -> dict[str, np.ndarray]:
     """Read numeric arrays of a .mat file up to version 7.
 
-    Args:
-        path: the file.
-        needed: names that must be there.
-        optional: names that may be there.
-
     Raises:
         ValueError: it does not open, or lacks a name, or holds something else than numbers there.
     """

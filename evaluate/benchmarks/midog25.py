@@ -19,12 +19,7 @@ LAYOUT = "MIDOG25*.csv (image_id, filename, Scanner, majority, …) and the fold
 CLASSES = ("NMF", "AMF")
 # Neither table nor images say their scale, µm/px. Hamamatsu's is deduced: at 0.23 its 128-px
 # patches are 118 px at 0.25, and leaving them out gives the paper's Table 8 exactly.
-SCANNERS = {
-    "3D Histech": 0.25,
-    "Aperio CS2": 0.25,
-    "Hamamatsu XR": 0.23,
-    "Hamamatsu S360": 0.23,
-}
+SCANNERS = {"3D Histech": 0.25, "Aperio CS2": 0.25, "Hamamatsu XR": 0.23, "Hamamatsu S360": 0.23}
 
 
 def matches(path: Path) -> bool:

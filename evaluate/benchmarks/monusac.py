@@ -34,7 +34,6 @@ def load(path: Path, view_px: int = 40, mpp: float | None = None) -> list[Benchm
 
     Args:
         path: the publisher's folder, or one that holds both.
-        view_px: side of a crop, px at 0.25 µm/px.
         mpp: of all fields, µm/px; None: each file's `MicronsPerPixel`.
 
     Raises:

@@ -117,11 +117,7 @@ def matches(path: Path) -> bool:
 
 
 def load(
-    path: Path,
-    view_px: int = 40,
-    mpp: float = 0.2,
-    window: str = "60",
-    centre: str = "box",
+    path: Path, view_px: int = 40, mpp: float = 0.2, window: str = "60", centre: str = "box"
 ) -> list[Benchmark]:
     """Cut every labelled nucleus whose window lies in its field; the tasks super, main and raw.
 
@@ -132,9 +128,7 @@ def load(
 
     Args:
         path: the folder with the images' and the csv's folders.
-        view_px: side of a crop, px at 0.25 µm/px.
         mpp: scale of the images, µm/px; 0.25 cuts native pixels.
-        window: see `Rule`.
         centre: `box` or `centroid` (of the outline; boxes without one keep theirs).
 
     Returns:

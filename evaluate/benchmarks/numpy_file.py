@@ -12,9 +12,7 @@ def open_array(path: Path, shape: tuple[int | None, ...], mapped: bool = False) 
     """Open a `.npy` file of a given shape; nothing is unpickled.
 
     Args:
-        path: the file.
         shape: expected; None for a side of any length.
-        mapped: map it rather than read it.
 
     Raises:
         FileNotFoundError: no such file.

@@ -37,8 +37,6 @@ def load(path: Path, view_px: int = 40, mpp: float | None = None) -> list[Benchm
     used, as the protocol is cross-validation.
 
     Args:
-        path: the publisher's folder.
-        view_px: side of a crop, px at 0.25 µm/px.
         mpp: of all fields, µm/px; None: each one's `resized_mpp_x`.
 
     Raises:

@@ -69,11 +69,7 @@ def matches(path: Path) -> bool:
 
 
 def load(
-    path: Path,
-    view_px: int = 40,
-    mpp: float = 0.25,
-    window: str = "60",
-    centre: str = "centroid",
+    path: Path, view_px: int = 40, mpp: float = 0.25, window: str = "60", centre: str = "centroid"
 ) -> list[Benchmark]:
     """Cut every nucleus whose 60-px window lies in its image (paper, A.1); groups are the images.
 
@@ -82,9 +78,6 @@ def load(
 
     Args:
         path: holds one of the two distributions.
-        view_px: side of a crop, px at 0.25 µm/px.
-        mpp: scale of the images, µm/px.
-        window: see `Rule`.
         centre: `centroid` or `box`.
 
     Raises:

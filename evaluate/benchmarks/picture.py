@@ -57,10 +57,6 @@ class Picture(Protocol):
 def open_picture(path: Path, source: str = "cells.csv") -> Picture:
     """Open a slide by OpenSlide where it knows the format, else a TIFF or an image whole.
 
-    Args:
-        path: of the picture.
-        source: what names it, for the error.
-
     Raises:
         FileNotFoundError: no such file.
         ValueError: none can open it.
@@ -88,10 +84,6 @@ def of_pixels(pixels: np.ndarray) -> Picture:
 
 def read_pixels(path: Path, source: str) -> np.ndarray:
     """Read a whole image of 8 bits: (H, W, 3) uint8 RGB, what is transparent on white.
-
-    Args:
-        path: PNG, JPEG, or what else Pillow reads.
-        source: what names it, for the error.
 
     Raises:
         FileNotFoundError: no such file.

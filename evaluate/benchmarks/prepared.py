@@ -28,7 +28,6 @@ def load(path: Path, view_px: int | None = None) -> list[Benchmark]:
     """Open what `save` wrote: one benchmark, or those of several tasks on the same nuclei.
 
     Args:
-        path: the folder.
         view_px: side of a window, px at 0.25 µm/px, cut from the middle of the stored ones;
             None: as it was prepared.
 
@@ -104,7 +103,6 @@ def save(tasks: list[Benchmark], folder: Path) -> None:
 
     Args:
         tasks: one benchmark, or several that share `part_of`.
-        folder: made if absent.
     """
     first = tasks[0]
     whole = first.part_of or first

@@ -55,9 +55,6 @@ def load(path: Path, view_px: int = 40, mpp: float = 0.23, window: str = "40") -
 
     Args:
         path: holds the publisher's two folders.
-        view_px: side of a crop, px at 0.25 µm/px.
-        mpp: scale of the images, µm/px.
-        window: see `Rule`.
 
     Raises:
         FileNotFoundError: a region without its image.

@@ -56,13 +56,9 @@ def load(
 
     Args:
         path: a bundle, or a folder of bundles, one a slide.
-        view_px: side of a crop, px at 0.25 µm/px.
         mpp: of all H&E images, µm/px; None: by the alignment.
         images: the H&E image of one bundle, or a folder with one per bundle, named like it; None:
             `*he_image*.tif` in the bundle.
-        cells: drawn per slide.
-        genes: kept.
-        seed: of the draw.
 
     Raises:
         FileNotFoundError: a file is absent.

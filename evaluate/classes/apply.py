@@ -84,15 +84,9 @@ def classify(
     """Classify one slide's nuclei and write what is asked for, unless that was done before.
 
     Args:
-        record: of the slide.
-        cells: the folder that extract/main.py wrote.
-        classifier: fitted on this encoder.
-        encoder: of evaluate/encoders.py.
-        out: the results folder.
         least: probability below which a nucleus stays without a class.
         any_scale: take slides that are not 40X, too.
         formats: endings of further files, of evaluate/slides/outputs.py.
-        overwrite: classify anew.
 
     Raises:
         ValueError: another encoder, scale or window; or the cells are not whole.

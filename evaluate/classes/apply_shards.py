@@ -30,14 +30,6 @@ def classify_shards(
     Its columns: slide, nucleus, x, y, class (null where it is not called), probability, and the
     probability of each class.
 
-    Args:
-        folder: that shards/main.py wrote.
-        classifier: fitted on this encoder.
-        encoder: of evaluate/encoders.py.
-        out: the results folder.
-        least: probability below which a nucleus stays without a class.
-        overwrite: embed anew.
-
     Returns:
         The file, and the counts by slide; a data set knows no tissue.
 

@@ -101,7 +101,6 @@ class Classifier:
         """Refuse a slide of another magnification than what the classifier has seen.
 
         Args:
-            slide: its id.
             mpp: of the slide itself, µm/px; None: not known.
             any_scale: take it all the same; its crops were resampled to 0.25 µm/px.
 

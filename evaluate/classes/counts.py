@@ -40,8 +40,6 @@ def count(nuclei: Nuclei, calls: Calls, tissue_mm2: float | None = None) -> Coun
     """Count a slide's nuclei.
 
     Args:
-        nuclei: N.
-        calls: of the N.
         tissue_mm2: where it is known already; else it is sought on the slide, unless a mask said
             where nuclei were to be found.
     """

@@ -33,11 +33,9 @@ def fit(
     fold by a regression, and a C, that did not see it, shuffled and with groups whole.
 
     Args:
-        encoder: whose embeddings they are.
         embeddings: (N, D) float.
         benchmark: N nuclei with classes.
         settings: folds, seed, resamples; C must be None.
-        name: of the classifier.
 
     Raises:
         ValueError: the benchmark has no classes, one too rare for the folds, or the encoder's
@@ -118,7 +116,6 @@ def choose(
     Args:
         embeddings: (N, D) float.
         truth: (N,) int.
-        tests: the rows of each fold.
         blocks: widths of what stands side by side in an embedding.
     """
     parts = np.empty(len(truth), np.int64)
@@ -178,7 +175,6 @@ def without(benchmark: Benchmark, words: list[str]) -> np.ndarray:
     """Return the rows of other groups, so that the classifier can be tried on what is left out.
 
     Args:
-        benchmark: N nuclei.
         words: names of groups, or of slides, patients, …, with or without a file's ending.
 
     Raises:

@@ -20,13 +20,7 @@ GREY = "#9aa3ab"  # of nuclei without a class
 
 
 def overview(nuclei: Nuclei, calls: Calls, view: View) -> Image.Image:
-    """Draw a slide's nuclei in the colours of their classes over its faded picture.
-
-    Args:
-        nuclei: N.
-        calls: of the N.
-        view: of the slide.
-    """
+    """Draw a slide's nuclei in the colours of their classes over its faded picture."""
     faded = view.image.astype(np.float32) * (1 - FADED) + 255 * FADED
     image = np.ascontiguousarray(faded.astype(np.uint8))
     radius = np.clip(NUCLEUS_UM / nuclei.record["mpp"] / view.down, *DOT_PX)
@@ -61,13 +55,7 @@ def with_legend(picture: Image.Image, calls: Calls) -> Image.Image:
 
 
 def grid(nuclei: Nuclei, calls: Calls, seed: int = 0) -> Image.Image:
-    """Draw some cells of each class, chosen at random, under its name, number and share.
-
-    Args:
-        nuclei: N.
-        calls: of the N.
-        seed: of the choice.
-    """
+    """Draw some cells of each class, chosen at random, under its name, number and share."""
     labels, rng, blocks = calls.labels, np.random.default_rng(seed), []
     for name, number in calls.counts().items():
         rows = np.flatnonzero(labels == ("" if name == NONE else name))

@@ -20,10 +20,7 @@ def save_counts(
     """Write the tables of counts and densities by slide and class, and the classifier's scores.
 
     Args:
-        classifier: that was applied.
-        counts: a slide each.
         least: probability below which a nucleus stays without a class.
-        out: the results folder.
         shards: name of the data set that they are of, whose table stands beside the cells'; '':
             of cells.
 

@@ -25,7 +25,6 @@ def view(record: dict, longest: int) -> View:
     """Return a slide's picture and the area of its tissue.
 
     Args:
-        record: of the slide, as extract/main.py left it.
         longest: side of the picture, px.
     """
     width, height, mpp = record["width"], record["height"], record["mpp"]

@@ -57,11 +57,6 @@ def confusion(truth: Truth, nuclei: Nuclei, calls: Calls) -> dict[tuple[str, str
     An annotated nucleus is the detected one nearest to it within RADIUS_UM, if it is the nearest to
     that one, too.
 
-    Args:
-        truth: of any slides.
-        nuclei: N, of one of them.
-        calls: of the N.
-
     Returns:
         (class, class or `unclassified` or `not found`) -> how many; {} if none is of the slide.
     """
@@ -88,7 +83,6 @@ def remarks(
     """Say what of the annotated nuclei is compared with nothing.
 
     Args:
-        truth: of any slides.
         slides: the ids of those that are classified.
         classes: the classifier's.
         pairs: of `confusion`, of all slides.

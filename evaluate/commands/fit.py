@@ -29,10 +29,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--folds", type=flags.at_least(3), default=5, help="of the cross-validation")
     group.add_argument(
-        "--bootstrap",
-        type=flags.at_least(0),
-        default=1000,
-        help="resamples of intervals; 0: none",
+        "--bootstrap", type=flags.at_least(0), default=1000, help="resamples of intervals; 0: none"
     )
     group.add_argument("--seed", type=int, default=0, help="of the folds and of `untrained`")
 

@@ -57,9 +57,7 @@ def encoder(
     """Add --encoder, one or several, and what a network's forward pass needs.
 
     Args:
-        command: to add it to.
         several: it takes more than one.
-        compiled: add --compile.
         needed: False: where none is given it is DEFAULT. Where encoders are compared, all are said.
     """
     group = command.add_argument_group("encoder")

@@ -37,10 +37,6 @@ def say_used(benchmarks: list) -> None:
 def molecules_of(options: argparse.Namespace, samples) -> "Molecules | None":
     """Return the values of --values, or the benchmark's genes, or None.
 
-    Args:
-        options: of the command.
-        samples: N nuclei.
-
     Raises:
         ValueError: --values for a benchmark.
     """

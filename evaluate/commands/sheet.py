@@ -21,14 +21,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def draw_sheet(kind: str, folder: str, out: Path, seed: int) -> Path:
-    """Draw a contact sheet into `<out>/sheets/`; return its path.
-
-    Args:
-        kind: benchmark, cells or shards.
-        folder: of that kind.
-        out: the results folder.
-        seed: of the choice.
-    """
+    """Draw a contact sheet into `<out>/sheets/`; return its path."""
     from evaluate.report.class_sheet import save_sheet
 
     side = 40 if kind == "benchmark" else 60  # what encoders see; what is stored

@@ -30,7 +30,6 @@ def columns_of(samples: Benchmark, embeddings: np.ndarray, seed: int = 0) -> lis
     Args:
         samples: N nuclei; their slides and projects where they are known.
         embeddings: (N, D) float, of an encoder.
-        seed: of the clusters.
     """
     found = []
     if samples.classes:
@@ -55,7 +54,6 @@ def clusters(embeddings: np.ndarray, seed: int = 0) -> Column:
 
     Args:
         embeddings: (N, D) float.
-        seed: of the first centres.
     """
     from sklearn.cluster import MiniBatchKMeans
     from sklearn.preprocessing import StandardScaler

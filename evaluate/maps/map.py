@@ -29,8 +29,6 @@ def project(embeddings: np.ndarray, seed: int = 0, jobs: int = 1) -> np.ndarray:
 
     Args:
         embeddings: (N, D) float, N at least 8.
-        seed: of PCA and t-SNE.
-        jobs: threads.
 
     Returns:
         (N, 2) float.
@@ -111,8 +109,6 @@ def draw(xy: np.ndarray, samples: Benchmark, title: str, path: Path) -> None:
 
     Args:
         xy: (N, 2) float in [0, 1], of `fit`.
-        samples: the N nuclei.
-        title: a line above.
         path: of the PNG; its folder is made if absent.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg

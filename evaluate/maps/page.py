@@ -49,13 +49,9 @@ def write_page(
     """Write the page and return its size in bytes.
 
     Args:
-        path: of the HTML file; its folder is made if absent.
         xy: (N, 2) float in [0, 1], y upwards.
         crops: (N, P, P, 3) uint8, at 0.25 µm/px.
         columns: what cells can be coloured by, the first at once; at least one.
-        keys: of the N cells.
-        title: a line above.
-        subtitle: a line below it, what the map shows.
 
     Raises:
         ValueError: no column, or one of another length.

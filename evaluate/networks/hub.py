@@ -70,7 +70,6 @@ def push_folder(
     Args:
         folder: in timm's hub layout, uploaded as it is.
         repository: owner/name; made if absent.
-        card: the text of its README.md.
         private: where it is made: for its owner only.
         overwrite: replace the card, too.
 

@@ -21,7 +21,6 @@ def fit(module: nn.Module, state: dict[str, Tensor], source: str) -> nn.Module:
         state: taken as it is where float32, else converted. Where the names lie deeper, as in
             `state_dict`, `teacher.backbone.` or below a wrapper's name, and the module's lie there
             once and whole, these are taken.
-        source: where it is from, for the error.
 
     Raises:
         ValueError: a tensor is absent, foreign, or of another shape; or several networks in the
@@ -85,11 +84,6 @@ def _unwrap(state: dict[str, Tensor], expected: dict[str, tuple], source: str) -
 
 def fetch(repository: str, file: str, kind: str) -> Path:
     """Return a file of the Hugging Face hub, downloaded once.
-
-    Args:
-        repository: owner/name.
-        file: in it.
-        kind: of encoder, for the error.
 
     Raises:
         FileNotFoundError: it is not in the cache, and the hub is not reached or refuses.

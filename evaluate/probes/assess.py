@@ -85,11 +85,8 @@ def assess(
 
     Args:
         embeddings: (N, D), its embeddings.
-        benchmark: N nuclei.
         splits: of `Settings.plan`.
-        settings: what was asked.
         components: of a PCA within each training fold, or None.
-        title: of the progress bar.
         blocks: widths of what stands side by side in an embedding; None: it is one.
 
     Returns:

@@ -28,8 +28,6 @@ def intervals(
         probabilities: (N, K) float, of models that did not see the nucleus.
         groups: (N,) of any kind; equal values are drawn together.
         column: the positive class of two, or None.
-        resamples: how many.
-        seed: of the draws.
 
     Returns:
         Metric -> [2.5th, 97.5th percentile]. Resamples that lack a class do not count for AUC and

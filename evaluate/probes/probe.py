@@ -167,10 +167,7 @@ def probe(
     found = predict(embeddings, benchmark, tests, components, seed, title)
     return [
         scores(
-            benchmark.labels[test],
-            found.probabilities[test],
-            benchmark.classes,
-            benchmark.positive,
+            benchmark.labels[test], found.probabilities[test], benchmark.classes, benchmark.positive
         )
         for test in tests
     ]

@@ -61,7 +61,6 @@ def regress(
 
     Args:
         embeddings: (N, D) float, one per nucleus.
-        benchmark: its targets and batch variables.
         splits: of SPLITS.
         strength: alpha; None: by an inner split, each other slide or patient left out in turn too,
             that of the highest mean correlation.

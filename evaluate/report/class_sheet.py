@@ -24,8 +24,6 @@ def contact_sheet(samples: Benchmark, seed: int = 0, whole: bool = True) -> Imag
     Without labels the groups take the classes' place, and without groups all is one class.
 
     Args:
-        samples: N nuclei.
-        seed: of the choice.
         whole: they are all there are, so that their number is worth saying; else their share is.
 
     Returns:

@@ -60,9 +60,7 @@ def save_figure(out: Path, name: str, figure: "Figure", **facts: object) -> Path
     The same figure gives the same bytes.
 
     Args:
-        out: the results folder.
         name: of the files: letters, digits and _+=@.- only.
-        figure: with its axes drawn.
         facts: some of FIELDS.
 
     Raises:
@@ -86,12 +84,6 @@ def save_figure(out: Path, name: str, figure: "Figure", **facts: object) -> Path
 def save_picture(out: Path, name: str, picture: "Image", **facts: object) -> Path:
     """Write a picture as PNG, and what to say of it; return its path.
 
-    Args:
-        out: the results folder.
-        name: of the files.
-        picture: of Pillow.
-        facts: some of FIELDS.
-
     Raises:
         ValueError: a name or a field that is none.
     """
@@ -105,9 +97,6 @@ def save_table(out: Path, name: str, header: list[str], rows: list[list], **fact
     """Write a table as CSV and Markdown, and what to say of it; return the CSV's path.
 
     Args:
-        out: the results folder.
-        name: of the files.
-        header: the columns' names.
         rows: of cells, a number or text such as `0.746 (0.015)`; texts are written as they are.
         facts: some of FIELDS.
 

@@ -54,10 +54,7 @@ def write_report(
     An interactive map too large to embed is linked.
 
     Args:
-        results: the folder that the other commands wrote into.
-        path: of the HTML file.
         extra: further pictures, each under its file's name.
-        title: of the page.
         beside: other results folders, whose figures and tables are shown too, but for what stands
             behind their probes.
 

@@ -95,8 +95,6 @@ def extract(slide: Path, cells: Path, flags: list[str]) -> dict:
 
     Args:
         slide: its file, or the folder of a DICOM slide.
-        cells: folder for the cells.
-        flags: further ones of extract/main.py.
 
     Returns:
         The slide's record.

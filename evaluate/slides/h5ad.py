@@ -29,7 +29,6 @@ def write_h5ad(
     """Write an AnnData file, whole or not at all.
 
     Args:
-        path: of the file.
         embeddings: (N, D) float32, X; may be mapped from a file.
         names: N names of the observations.
         columns: of obs, name -> (N,) numbers, or str, which become categories ('' is missing).

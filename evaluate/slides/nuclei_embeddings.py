@@ -11,11 +11,7 @@ from shards.schema import VIEW_PX
 
 
 def embed_slide(
-    encoder: Encoder,
-    nuclei: Nuclei,
-    work: Path,
-    overwrite: bool = False,
-    side: int | None = None,
+    encoder: Encoder, nuclei: Nuclei, work: Path, overwrite: bool = False, side: int | None = None
 ) -> np.ndarray:
     """Return the nuclei's embeddings as a file mapped into memory, made unless it is there.
 
@@ -23,10 +19,8 @@ def embed_slide(
     and a manifest of what they depend on (the encoder, the tar's digest).
 
     Args:
-        encoder: of evaluate/encoders.py.
         nuclei: N of a slide.
         work: the folder of the files in between.
-        overwrite: embed anew whatever is there.
         side: of the crops that the encoder sees, px; None: as in a benchmark.
 
     Returns:

@@ -61,8 +61,6 @@ def write_file(
 
     Args:
         path: of the file, its ending one of WRITERS.
-        encoder: whose embeddings they are.
-        nuclei: N.
         embeddings: (N, D) float32.
         calls: what a classifier says of the N, if one was asked.
         detail: of what goes in.

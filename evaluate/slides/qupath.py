@@ -34,7 +34,6 @@ def write_qupath(
     of this shape are read by extract's own `--segmenter import`.
 
     Args:
-        path: of the file.
         keys: N.
         outlines: WKB or None, in parts that add up to N.
         xy: (N, 2) centres, px.

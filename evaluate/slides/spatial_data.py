@@ -68,8 +68,6 @@ def write_store(
     Coordinates are level-0 px of the slide ("global", as in the table's obsm) and µm ("um").
 
     Args:
-        path: the .zarr folder to be.
-        nuclei: N.
         table: AnnData of the N; obs["nucleus"] holds their numbers.
         slide: its file; None: no picture.
         whole_image: store every pixel and a pyramid, instead of a picture of THUMBNAIL_PX.

@@ -19,10 +19,7 @@ def compare(
     Paper leaves open: which s.d.; here: of the sample (n - 1), over folds.
 
     Args:
-        out: the results folder.
         rows: `LABEL=ENCODER` each, or the name of an encoder that was probed, in order.
-        first: title of the first column.
-        name: of the table's files.
         wanted: metrics, and the split that each is of.
 
     Raises:

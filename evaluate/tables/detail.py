@@ -16,9 +16,6 @@ CLASS_COLUMNS = ("nuclei", "precision", "recall", "F1", "AUC", "AUPR")
 def write_details(out: Path) -> list[Path]:
     """Write `tables/{intervals,classes,genes}--<benchmark>` of all that was probed.
 
-    Args:
-        out: the results folder.
-
     Returns:
         The CSV files.
     """

@@ -241,10 +241,7 @@ def _layout(
     shown = {e: row for e, row in ours.items() if any(column in row for column in columns)}
     order = list(names)
     every: set[str] = set(shown) | set(printed or {})
-    encoders = sorted(
-        every,
-        key=lambda e: (order.index(e) if e in order else len(order), rank(e)),
-    )
+    encoders = sorted(every, key=lambda e: (order.index(e) if e in order else len(order), rank(e)))
     return Layout(title, columns, encoders, shown, printed, names)
 
 

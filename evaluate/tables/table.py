@@ -183,11 +183,7 @@ def write_tables(out: Path) -> str:
 
 
 def readouts(facts: dict) -> list[str]:
-    """Return a sentence on each encoder whose embeddings are not used as they are.
-
-    Args:
-        facts: of `read_facts`.
-    """
+    """Return a sentence on each encoder whose embeddings are not used as they are."""
     manifests = {name: m for known in facts["encoders"].values() for name, m in known.items()}
     said = {name: described(manifest) for name, manifest in manifests.items()}
     return [f"{name}: {text}." for name, text in sorted(said.items()) if text]

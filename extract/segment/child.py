@@ -20,11 +20,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def run_child(
-    command: list[str],
-    folder: Path,
-    limit_s: float,
-    stall_s: float,
-    has_failed: Callable[[], bool],
+    command: list[str], folder: Path, limit_s: float, stall_s: float, has_failed: Callable[[], bool]
 ) -> str:
     """Run a program until it ends, or has to be killed, and end all that it has started.
 

@@ -45,10 +45,6 @@ def segment(
     what made it: a rerun with the same model and options reads it.
 
     Args:
-        slide: open.
-        entry: of it.
-        asked: model and options.
-        run: command and limits.
         mask: (H, W) bool over the whole slide, where nuclei are sought; None: HoverFast finds the
             tissue.
         work: folder for what HoverFast writes; made if absent.

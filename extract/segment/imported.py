@@ -37,11 +37,6 @@ SAMPLE = 2_000  # nuclei by which the scale is judged
 def segment(slide: Slide, entry: Entry, asked: Import) -> tuple[Detections, dict]:
     """Read a slide's nuclei from the file that belongs to it.
 
-    Args:
-        slide: open.
-        entry: of it.
-        asked: where the files are and what their numbers mean.
-
     Returns:
         The nuclei, and what to record: version (the file's kind), file, remarks.
 
@@ -116,7 +111,6 @@ def gather(file: NucleiFile, scale: float, origin: tuple[int, int], mpp: float) 
     """Read all nuclei of a file into level-0 px of the full frame, duplicates marked.
 
     Args:
-        file: open.
         scale: level-0 px in a unit of its numbers.
         origin: (x, y) from where they count, level-0 px.
         mpp: of the slide, µm/px.
@@ -151,7 +145,6 @@ def _nuclei(found: Detections, kinds: np.ndarray, file: NucleiFile) -> Detection
     """Leave out what is no nucleus, given what else the file holds.
 
     Args:
-        found: all objects.
         kinds: (N,) of Rings.
         file: of which they are; its `left_out` is counted up.
     """
@@ -170,8 +163,6 @@ def _check(detections: Detections, slide: Slide, path: Path, explicit: bool) -> 
 
     Args:
         detections: in the slide's px.
-        slide: open.
-        path: of the file, for errors.
         explicit: whether the scale was given, so that a doubtful one is only remarked upon.
 
     Raises:

@@ -21,8 +21,6 @@ def find_mask(masks: str | None, slide: Slide, entry: Entry) -> np.ndarray | Non
 
     Args:
         masks: folder, or a pattern such as `histoqc/*/*_mask_use.png`.
-        slide: open.
-        entry: of it.
 
     Raises:
         FileNotFoundError: no mask belongs to the slide.
@@ -75,8 +73,6 @@ def write_reduced(mask: np.ndarray, slide: Slide, path: Path) -> None:
 
     Args:
         mask: (H, W) bool over the whole slide.
-        slide: open.
-        path: of the PNG.
     """
     left, top = bounds(slide)
     width = int(slide.properties.get("openslide.bounds-width", slide.width))

@@ -24,8 +24,6 @@ def find_file(source: Path, entry: Entry, flag: str) -> Path:
 
     Args:
         source: a folder (searched in depth), a pattern such as `seg/*/cells.json`, or one file.
-        entry: the slide.
-        flag: that gave the source, for the errors.
 
     Raises:
         FileNotFoundError: no file there, or none for the slide.
@@ -46,11 +44,6 @@ def find_files(
 
     A file belongs to the slide that its own name names, else to the one that the nearest of its
     folders names: what is one slide's by its full name is no other's.
-
-    Args:
-        source: a folder or a pattern.
-        entries: all slides of the list.
-        flag: that gave the source, for the errors.
 
     Returns:
         By id, the file, or the error that says why there is none.
@@ -86,8 +79,6 @@ def with_files(entries: Sequence[Entry], masks: str | None, imported: Import | N
 
     Args:
         entries: all slides of the list, of whatever part.
-        masks: folder or pattern; None: none are given.
-        imported: where segmentations are; None: none are given.
 
     Raises:
         ValueError: a file for two slides.
@@ -137,15 +128,7 @@ def own_file(given: Path | str | None, source: str, entry: Entry, flag: str) -> 
 def _only(
     found: list[Path], source: Path, entry: Entry, flag: str, rest: list[Path]
 ) -> Path | FileNotFoundError | ValueError:
-    """Return the one file found for a slide, or what is wrong.
-
-    Args:
-        found: that belong to it.
-        source: folder or pattern.
-        entry: the slide.
-        flag: that gave the source.
-        rest: files that belong to no slide.
-    """
+    """Return the one file found for a slide, or what is wrong."""
     if len(found) == 1:
         return found[0]
     own = names_of(entry)

@@ -103,9 +103,7 @@ def _from_table(rows: pa.Table, known: dict[str, str], entry: Entry | None) -> N
     """Take the rows of a table that are the slide's.
 
     Args:
-        rows: of all slides.
         known: the names of columns here, and in the table.
-        entry: the slide.
     """
     rows = rows.select(list(known.values())).rename_columns(list(known))
     kind, mpp, unsure = table.describe(rows.schema.names)

@@ -29,7 +29,6 @@ def own_rows(
     """Tell which rows of a table are nuclei of a slide, (N,) bool.
 
     Args:
-        table: with known columns.
         entry: the slide; None: it is not asked whose they are.
         left_out: by reason, how many rows yield no nucleus; counted up.
         remarks: what was passed over; added to.

@@ -18,8 +18,6 @@ def own_folder(work: Path, slide: str, stale_s: float) -> Iterator[Path]:
     """Make a folder for one attempt, and clear away what killed runs have left of theirs.
 
     Args:
-        work: the folder it lies in.
-        slide: id.
         stale_s: age at which another machine's folder is given up, s.
     """
     host = socket.gethostname()

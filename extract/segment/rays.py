@@ -61,7 +61,6 @@ def segment(rgb: np.ndarray, stain: Stain) -> np.ndarray:
 
     Args:
         rgb: (H, W, 3) uint8 at 0.25 µm/px.
-        stain: of the whole slide.
 
     Returns:
         (H, W) int32, 0 is background, nuclei are 1 to n, each one connected piece.

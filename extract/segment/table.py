@@ -53,10 +53,6 @@ XENIUM_FRAME = (
 def read_csv(path: Path, text: bytes) -> pa.Table:
     """Read the known columns of a CSV, by the names they have here; places are float64.
 
-    Args:
-        path: for the errors.
-        text: of the whole file.
-
     Raises:
         ValueError: it is no table; a place is no number. Names the line.
     """
@@ -191,8 +187,6 @@ def read_geometries(
     """Yield the nuclei of a GeoParquet: the largest polygon of each geometry, or its point.
 
     Args:
-        file: open.
-        path: of it.
         entry: the slide whose rows count.
         left_out: by reason, how many rows yield no nucleus; counted up.
         remarks: what else to say; added to.

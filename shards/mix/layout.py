@@ -87,10 +87,7 @@ def lay_out(
     """Lay out a mix.
 
     Args:
-        cells: what extract wrote.
-        selection: what `select` wrote; None: all cells.
         samples_per_shard: crops in a shard.
-        seed: of the shuffle.
         memory: GB that all threads may take, beside the 0.4 of Python and its libraries.
 
     Raises:

@@ -62,12 +62,7 @@ def mix(
     nothing.
 
     Args:
-        cells: what extract wrote.
-        out: made if absent.
         samples_per_shard: crops in a tar; the last one may hold fewer.
-        seed: of the shuffle.
-        overwrite: replace what `out` holds.
-        selection: what `select` wrote: only these cells.
         part: which of `parts` this is, from 0; it does its share of the work that can be done.
         parts: how many share the work.
         memory: GB that all threads may take, beside the 0.4 of Python and its libraries.

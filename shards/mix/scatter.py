@@ -20,11 +20,6 @@ WRITE_BLOCKS = 32_768  # 16 MB at a time
 def write_spill(layout: Layout, number: int, work: Path) -> None:
     """Read the cells of one spill file, check them, and write them in the order of their places.
 
-    Args:
-        layout: of the mix.
-        number: of the spill file.
-        work: folder of the spill files.
-
     Raises:
         ValueError: a tar is not the one that its slide's table describes.
     """
