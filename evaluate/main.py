@@ -34,13 +34,11 @@ if __name__ == "__main__":  # import from the clone's root, not from this folder
 
     say_what_is_missing()
 
-import argparse
 import logging
 import time
-from importlib import import_module
 
 from evaluate.commands.flags import say_encoder
-from shards.command_line import Command, read_command
+from shards.command_line import command_of, read_command
 from shards.errors import report
 from shards.progress import say_next
 
@@ -67,21 +65,7 @@ PURPOSES = {
 }
 # Their command lines are not recorded in a results folder, for the report to print.
 UNRECORDED = ("fit", "prepare", "slide", "compare", "report", "push")
-
-
-def _command(name: str, purpose: str) -> Command:
-    """Return a command: evaluate/commands/<name>.py holds its flags, and what it runs."""
-
-    def add_flags(parser: argparse.ArgumentParser) -> None:
-        import_module(f"evaluate.commands.{name}").arguments(parser)
-
-    def run(options: argparse.Namespace) -> None:
-        import_module(f"evaluate.commands.{name}").run(options)
-
-    return Command(purpose, add_flags, run)
-
-
-COMMANDS = {name: _command(name, purpose) for name, purpose in PURPOSES.items()}
+COMMANDS = {name: command_of(f"evaluate.commands.{name}", what) for name, what in PURPOSES.items()}
 
 
 def main(words: list[str]) -> int:

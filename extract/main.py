@@ -38,17 +38,21 @@ from extract.segment.flags import add_flags, read_flags
 from extract.segment.matching import with_files
 from extract.slides import Entry, list_slides
 from extract.summary import summarise
-from shards.command_line import Command, command_parser, read_command
+from shards.command_line import (
+    Command,
+    add_parts,
+    at_least,
+    check_part,
+    command_of,
+    command_parser,
+    read_command,
+)
 from shards.errors import report
 from shards.scale import check_mpp
 from shards.schema import CODECS
 
-SEGMENTERS = (
-    "rays",
-    "hoverfast",
-    "torchscript",
-    "import",
-)  # keys of extract.job.SEGMENTERS, whose import takes a second
+# Keys of extract.job.SEGMENTERS, whose import takes a second.
+SEGMENTERS = ("rays", "hoverfast", "torchscript", "import")
 log = logging.getLogger(__name__)
 CURE_FLAG = "it is not the objective's power: 40X is --mpp 0.25"
 
@@ -75,28 +79,21 @@ def extract_flags(parser: argparse.ArgumentParser) -> None:
     )
     cells.add_argument("--any-scale", action="store_true", help="take slides that are not 40X")
     cells.add_argument(
-        "--cells-per-slide", type=int, help="keep so many, drawn at random (default: all)"
+        "--cells-per-slide", type=at_least(1), help="keep so many, drawn at random (default: all)"
     )
     cells.add_argument("--codec", choices=CODECS, default="jpeg", help="of the crops")
     cells.add_argument("--seed", type=int, default=0, help="of every draw")
     add_flags(parser)
     run = parser.add_argument_group("run")
-    run.add_argument(
-        "--workers", type=int, default=len(os.sched_getaffinity(0)), help="slides at once"
-    )
-    run.add_argument("--part", type=int, default=0, help="which part of the list, from 0")
-    run.add_argument("--parts", type=int, default=1, help="into how many the list is cut")
+    cores = len(os.sched_getaffinity(0))
+    run.add_argument("--workers", type=at_least(1), default=cores, help="slides at once")
+    add_parts(run)
     run.add_argument("--overwrite", action="store_true", help="extract finished slides anew")
 
 
 def extract(options: argparse.Namespace) -> int:
     """Find the nuclei of slides and cut them out; return 1 if some slides failed."""
-    if not 0 <= options.part < options.parts:
-        raise ValueError(f"--part {options.part} of --parts {options.parts}: count from 0")
-    if options.workers < 1:
-        raise ValueError(f"--workers {options.workers}: at least 1 is needed")
-    if options.cells_per_slide is not None and options.cells_per_slide < 1:
-        raise ValueError(f"--cells-per-slide {options.cells_per_slide}: at least 1")
+    check_part(options)
     settings = Settings(
         segmenter=options.segmenter,
         codec=options.codec,
@@ -189,7 +186,7 @@ def sheet_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("cells", type=Path, help="folder that extract wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder of the page")
-    parser.add_argument("--slides", type=int, default=40, help="show so many, drawn at random")
+    parser.add_argument("--slides", type=at_least(1), default=40, help="how many, drawn at random")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
 
 
@@ -197,23 +194,7 @@ def sheet(options: argparse.Namespace) -> None:
     """Write the page to look at."""
     from extract.contact_sheet import write_sheet
 
-    if options.slides < 1:
-        raise ValueError(f"--slides {options.slides}: at least 1")
     print(write_sheet(options.cells, options.out, options.slides, options.seed))
-
-
-def train_segmenter_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `train-segmenter`."""
-    from extract.network.command import add_flags as add
-
-    add(parser)
-
-
-def train_segmenter(options: argparse.Namespace) -> None:
-    """Train the network segmenter."""
-    from extract.network.command import run
-
-    run(options)
 
 
 COMMANDS = {
@@ -222,8 +203,8 @@ COMMANDS = {
     ),
     "status": Command("what became of each slide, and what to resubmit", status_flags, status),
     "sheet": Command("a page that shows what was extracted", sheet_flags, sheet),
-    "train-segmenter": Command(
-        "train the network segmenter on outlined nuclei", train_segmenter_flags, train_segmenter
+    "train-segmenter": command_of(
+        "extract.network.command", "train the network segmenter on outlined nuclei"
     ),
 }
 

@@ -4,6 +4,7 @@ import argparse
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 FEW = 8  # flags that are named in a usage line; of more, those that must be given
@@ -47,6 +48,53 @@ class Command:
     purpose: str
     add_flags: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int | None]
+
+
+def command_of(module: str, purpose: str) -> Command:
+    """Return the command of a module, its `add_flags` and `run`, imported when it is called."""
+
+    def add_flags(parser: argparse.ArgumentParser) -> None:
+        import_module(module).add_flags(parser)
+
+    def run(options: argparse.Namespace) -> int | None:
+        return import_module(module).run(options)
+
+    return Command(purpose, add_flags, run)
+
+
+def at_least(low: int) -> Callable[[str], int]:
+    """Return a type for argparse: an integer of `low` or more."""
+
+    def number(text: str) -> int:
+        value = int(text)
+        if value < low:
+            raise argparse.ArgumentTypeError(f"{value} is less than {low}")
+        return value
+
+    number.__name__ = f"integer of {low} or more"
+    return number
+
+
+def positive(text: str) -> float:
+    """Read a number above 0, for argparse."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: a number above 0")
+    return value
+
+
+def add_parts(group: argparse._ArgumentGroup) -> None:
+    """Add --part and --parts, for the tasks of an array."""
+    group.add_argument(
+        "--part", type=at_least(0), default=0, help="which share of the work, counted from 0"
+    )
+    group.add_argument("--parts", type=at_least(1), default=1, help="how many shares")
+
+
+def check_part(options: argparse.Namespace) -> None:
+    """Raise ValueError where there is no such part."""
+    if options.part >= options.parts:
+        raise ValueError(f"--part {options.part} of --parts {options.parts}: count from 0")
 
 
 def program_parser(program: str, doc: str | None) -> argparse.ArgumentParser:

@@ -72,6 +72,7 @@ def _select_flags(flags: argparse.ArgumentParser) -> None:
     data.add_argument("--out", type=Path, required=True, help="the selection, a Parquet file")
     data.add_argument(
         "--exclude-cases",
+        dest="exclude",
         type=Path,
         help="list or table of slides or cases (e.g. TCGA-18-5592) whose patients are left out: "
         "those of the benchmarks (NuCLS and PanNuke are TCGA slides)",
@@ -103,17 +104,7 @@ def _info_flags(flags: argparse.ArgumentParser) -> None:
 def _mix(arguments: argparse.Namespace) -> None:
     from shards.mix.mix import mix
 
-    info = mix(
-        arguments.cells,
-        arguments.out,
-        arguments.samples_per_shard,
-        arguments.seed,
-        arguments.overwrite,
-        arguments.selection,
-        arguments.part,
-        arguments.parts,
-        arguments.memory,
-    )
+    info = mix(**vars(arguments))
     if info:
         print(
             f"{arguments.out}: {amount(info['samples'], 'cells')} of "
@@ -127,16 +118,7 @@ def _mix(arguments: argparse.Namespace) -> None:
 def _select(arguments: argparse.Namespace) -> None:
     from shards.selection import select
 
-    chosen = select(
-        arguments.cells,
-        arguments.out,
-        arguments.count,
-        arguments.slides,
-        arguments.projects,
-        arguments.balance,
-        arguments.seed,
-        arguments.exclude_cases,
-    )
+    chosen = select(**vars(arguments))
     print(
         f"{arguments.out}: {amount(chosen['cells'], 'cells')} of "
         f"{amount(chosen['slides'], 'slides')}, {amount(len(chosen['projects']), 'projects')}; "

@@ -22,7 +22,7 @@ import numpy as np
 
 from evaluate.analyses.neighbours import nearest, standardise
 from evaluate.benchmark import Benchmark
-from evaluate.probes.probe import folds, probe
+from evaluate.probes.probe import Model, folds, probe
 
 NEIGHBOURS = 20
 CELLS = 100  # of a level and class, drawn at random: all levels weigh alike
@@ -141,7 +141,8 @@ def effects(
         )
         tests = _slide_folds(asked, seed)
         title = f"{variable} within {label or 'all'}"
-        scored = probe(embeddings[rows], asked, tests, components, seed, title)
+        model = Model(components=components, seed=seed)
+        scored = probe(embeddings[rows], asked, tests, model, title)
         purity, chance = knn_purity(standardise(embeddings[rows]), levels[rows], slides[rows])
         score = float(np.mean([scores[METRIC] for scores in scored]))
         found.append(
@@ -192,7 +193,8 @@ def class_score(
         tests, words = folds(asked, "grouped", FOLDS, seed), "slides kept whole"
     except ValueError:
         tests, words = folds(asked, "stratified", FOLDS, seed), "nuclei shuffled"
-    scored = probe(embeddings[labelled], asked, tests, components, seed, f"class of {samples.name}")
+    model = Model(components=components, seed=seed)
+    scored = probe(embeddings[labelled], asked, tests, model, f"class of {samples.name}")
     return float(np.mean([scores[METRIC] for scores in scored])), words
 
 

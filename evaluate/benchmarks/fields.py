@@ -13,7 +13,7 @@ import shapely
 
 from evaluate.benchmark import Benchmark
 from evaluate.benchmarks.checks import Places, find_twins
-from evaluate.benchmarks.picture import of_pixels, open_picture, strays
+from evaluate.benchmarks.picture import Picture, open_picture, strays
 from evaluate.benchmarks.rule import Rule
 
 RULES = 3  # scales that are named
@@ -77,7 +77,7 @@ def build(
         blank += int(none.sum())
         scales[str(replace(rule, mpp=round(one.mpp, 3)))] += 1
         opened = (
-            of_pixels(one.image)
+            Picture(one.image)
             if isinstance(one.image, np.ndarray)
             else open_picture(one.image, source)
         )

@@ -11,7 +11,7 @@ import numpy as np
 from evaluate.benchmark import Benchmark
 from evaluate.benchmarks.checks import Places, find_twins, listed
 from evaluate.benchmarks.midog25_table import Mitoses, read_mitoses
-from evaluate.benchmarks.picture import open_picture, read_pixels
+from evaluate.benchmarks.picture import black_margins, open_picture, read_pixels
 from shards.crop import cut, inside
 from shards.folder import visible
 
@@ -91,7 +91,7 @@ def load(
         + ("kept, as in the paper's count" if duplicates == "keep" else "dropped"),
         *notes[1:],
         f"{mitoses.outvoted()} rows whose `majority` is not their experts' vote: taken as it is",
-        f"{_black(crops[whole])} of {whole.sum()} kept with a black margin",
+        f"{black_margins(crops[whole])} of {whole.sum()} kept with a black margin",
         *(said if duplicates == "keep" else ()),
         *mitoses.notes,
         *(_several_places(mitoses) if images is None else ()),
@@ -225,9 +225,3 @@ def _folder(path: Path, file: Path, first: str) -> Path:
         f"{file} names {first}, but neither {path} nor a folder in it has it; to cut from "
         "MIDOG++'s cases give their folder as --images"
     )
-
-
-def _black(crops: np.ndarray) -> int:
-    """Count crops with a whole black row or column: what lay beyond the image."""
-    blank = crops.max(axis=3) == 0  # (N, view, view)
-    return int((blank.all(axis=2).any(axis=1) | blank.all(axis=1).any(axis=1)).sum())

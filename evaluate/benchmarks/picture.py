@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import openslide
@@ -22,19 +21,21 @@ IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".svs", ".n
 WHOLE_BYTES = 2**22  # of a file: up to twice as many are compared whole
 
 
-class Picture(Protocol):
-    """What windows are cut from; a context manager."""
+class Picture:
+    """What windows are cut from: an image in memory. PNG and JPEG say no scale one could rely on.
 
-    size: tuple[int, int]  # width, height, px of level 0
+    A context manager.
+    """
 
-    @property
-    def mpp(self) -> float | None:
-        """Its own word on its scale, µm/px."""
-        ...
+    mpp: float | None = None  # its own word on its scale, µm/px
+
+    def __init__(self, pixels: np.ndarray):
+        self._pixels = pixels  # (H, W, 3) uint8
+        self.size = (pixels.shape[1], pixels.shape[0])  # width, height, px of level 0
 
     def inside(self, xy: np.ndarray, mpp: float, out_px: int) -> np.ndarray:
         """Tell which windows, (N,) bool, lie wholly in the picture; arguments as of `cut`."""
-        ...
+        return inside(xy, *self.size, mpp, out_px)
 
     def cut(self, xy: np.ndarray, mpp: float, out_px: int) -> tuple[np.ndarray, np.ndarray]:
         """Cut the windows that lie wholly in the picture.
@@ -47,11 +48,14 @@ class Picture(Protocol):
         Returns:
             (M,) the rows of xy that lie within, and (M, out_px, out_px, 3) uint8.
         """
-        ...
+        rows = np.flatnonzero(self.inside(xy, mpp, out_px))
+        return rows, cut(self._pixels, xy[rows], mpp, out_px)
 
-    def __enter__(self) -> "Picture": ...
+    def __enter__(self) -> "Picture":
+        return self
 
-    def __exit__(self, *error: object) -> None: ...
+    def __exit__(self, *error: object) -> None:
+        pass
 
 
 def open_picture(path: Path, source: str = "cells.csv") -> Picture:
@@ -69,17 +73,12 @@ def open_picture(path: Path, source: str = "cells.csv") -> Picture:
             raise ValueError(f"{path} does not open as a slide: {error}") from error
     if path.suffix.lower() in (".tif", ".tiff"):  # one that is not tiled, or too large for PIL
         try:
-            return _Image(_first_page(path))
+            return Picture(_first_page(path))
         except (OSError, ValueError, IndexError, KeyError) as error:
             raise ValueError(
                 f"{path} is neither a slide nor an image that opens: {error}"
             ) from error
-    return _Image(read_pixels(path, source))
-
-
-def of_pixels(pixels: np.ndarray) -> Picture:
-    """Return an image in memory, (H, W, 3) uint8, as a picture."""
-    return _Image(pixels)
+    return Picture(read_pixels(path, source))
 
 
 def read_pixels(path: Path, source: str) -> np.ndarray:
@@ -125,6 +124,12 @@ def _check_there(path: Path, source: str) -> None:
     check_file(path)
 
 
+def black_margins(crops: np.ndarray) -> int:
+    """Count crops, (N, P, P, 3), with a whole black row or column: what lay beyond the image."""
+    blank = crops.max(axis=3) == 0  # (N, P, P)
+    return int((blank.all(axis=2).any(axis=1) | blank.all(axis=1).any(axis=1)).sum())
+
+
 def strays(used: Iterable[Path], by_stem: bool = False) -> list[str]:
     """Return a note on the images that lie beside those used, and that no label names.
 
@@ -168,30 +173,7 @@ def _first_page(path: Path) -> np.ndarray:
     return np.ascontiguousarray(pixels[:, :, :3])
 
 
-class _Image:
-    """An image in memory; PNG and JPEG say no scale one could rely on."""
-
-    mpp = None
-
-    def __init__(self, pixels: np.ndarray):
-        self.pixels = pixels  # (H, W, 3) uint8
-        self.size = (pixels.shape[1], pixels.shape[0])
-
-    def inside(self, xy: np.ndarray, mpp: float, out_px: int) -> np.ndarray:
-        return inside(xy, self.pixels.shape[1], self.pixels.shape[0], mpp, out_px)
-
-    def cut(self, xy: np.ndarray, mpp: float, out_px: int) -> tuple[np.ndarray, np.ndarray]:
-        rows = np.flatnonzero(self.inside(xy, mpp, out_px))
-        return rows, cut(self.pixels, xy[rows], mpp, out_px)
-
-    def __enter__(self) -> "_Image":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-
-class _Slide:
+class _Slide(Picture):
     """A slide, read region by region: it may be larger than memory."""
 
     def __init__(self, slide: openslide.OpenSlide):
@@ -199,7 +181,7 @@ class _Slide:
         self.size = slide.dimensions
 
     @property
-    def mpp(self) -> float | None:
+    def mpp(self) -> float | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         properties = self.slide.properties
         sides = [side for axis in "xy" if (side := properties.get(f"openslide.mpp-{axis}"))]
         power = properties.get("openslide.objective-power")
@@ -209,11 +191,7 @@ class _Slide:
         check_square(across, down, "a slide", "give the true one in a column mpp")
         return (across + down) / 2
 
-    def inside(self, xy: np.ndarray, mpp: float, out_px: int) -> np.ndarray:
-        return inside(xy, *self.slide.dimensions, mpp, out_px)
-
     def cut(self, xy: np.ndarray, mpp: float, out_px: int) -> tuple[np.ndarray, np.ndarray]:
-        width, height = self.slide.dimensions
         rows = np.flatnonzero(self.inside(xy, mpp, out_px))
         crops = np.empty((len(rows), out_px, out_px, 3), np.uint8)
         margin = int(np.ceil(window_px(mpp, out_px) / 2)) + 12  # 12: the resampling filter's reach
@@ -221,7 +199,7 @@ class _Slide:
         for block in np.unique(blocks, axis=0):
             here = np.flatnonzero((blocks == block).all(axis=1))
             left, top = np.maximum(block * BLOCK_PX - margin, 0)
-            right, bottom = np.minimum((block + 1) * BLOCK_PX + margin, (width, height))
+            right, bottom = np.minimum((block + 1) * BLOCK_PX + margin, self.size)
             pixels = self._region(int(left), int(top), int(right - left), int(bottom - top))
             crops[here] = cut(pixels, xy[rows[here]] - (left, top), mpp, out_px)
         return rows, crops
@@ -232,9 +210,6 @@ class _Slide:
         white = Image.new("RGB", region.size, (255, 255, 255))
         white.paste(region, mask=region.getchannel("A"))
         return np.asarray(white)
-
-    def __enter__(self) -> "_Slide":
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.slide.close()

@@ -41,32 +41,28 @@ class Bundle:
     genes: np.ndarray  # (G,) str, sorted
     counts: csr_array  # (C, G)
     pixel_um: float  # of the Xenium image, µm/px
-    matrix: np.ndarray | None  # (3, 3) from px of the H&E to px of the Xenium image; None: unknown
+    matrix: np.ndarray  # (3, 3) from px of the H&E to px of the Xenium image
     notes: tuple[str, ...]
 
     def to_um(self, xy: np.ndarray) -> np.ndarray:
         """Return places in the Xenium frame, µm, of (N, 2) float px of the H&E, level 0."""
-        matrix = np.eye(3) if self.matrix is None else self.matrix
-        return (xy @ matrix[:2, :2].T + matrix[:2, 2]) * self.pixel_um
+        return (xy @ self.matrix[:2, :2].T + self.matrix[:2, 2]) * self.pixel_um
 
     def to_px(self) -> np.ndarray:
         """Return the cells' centroids in px of the H&E, level 0, (C, 2)."""
-        matrix = np.eye(3) if self.matrix is None else self.matrix
-        back = np.linalg.inv(matrix)
+        back = np.linalg.inv(self.matrix)
         return (self.xy_um / self.pixel_um) @ back[:2, :2].T + back[:2, 2]
 
     @property
     def sides(self) -> tuple[float, float]:
         """The largest and the least scale of the H&E, µm/px, in any direction."""
-        matrix = np.eye(3) if self.matrix is None else self.matrix
-        largest, least = np.linalg.svd(matrix[:2, :2], compute_uv=False).tolist()
+        largest, least = np.linalg.svd(self.matrix[:2, :2], compute_uv=False).tolist()
         return self.pixel_um * largest, self.pixel_um * least
 
     @property
     def mpp(self) -> float:
         """The scale of the H&E, µm/px, by its alignment; without one the Xenium image's."""
-        scale = 1.0 if self.matrix is None else abs(np.linalg.det(self.matrix[:2, :2])) ** 0.5
-        return float(self.pixel_um * scale)
+        return float(self.pixel_um * abs(np.linalg.det(self.matrix[:2, :2])) ** 0.5)
 
 
 def is_bundle(path: Path) -> bool:
@@ -76,13 +72,11 @@ def is_bundle(path: Path) -> bool:
     return path.name.endswith((".h5", ".zarr.zip")) and path.is_file()
 
 
-def read_bundle(path: Path, alignment: Path | None = None) -> Bundle:
+def read_bundle(path: Path) -> Bundle:
     """Read a bundle's counts, without controls, blanks and unassigned codewords.
 
     Args:
         path: the folder, or its matrix, beside which the cells' table lies.
-        alignment: Xenium Explorer's `*_imagealignment.csv`, a 3x3 matrix; None: the
-            `*he_imagealignment.csv` in the folder, if there is one.
 
     Raises:
         FileNotFoundError: a file is absent.
@@ -133,8 +127,9 @@ def read_bundle(path: Path, alignment: Path | None = None) -> Bundle:
         f"{len(barcodes) - joined.sum()} of the matrix without a place: left out"
     )
     rows = order[place[joined]]
-    matrix = _alignment(folder, alignment)
+    matrix = _alignment(folder)
     if matrix is None:
+        matrix = np.eye(3)
         notes.append(
             "no *he_imagealignment.csv: the slide is taken to be in the frame and of the scale of "
             "the Xenium image"
@@ -250,8 +245,9 @@ def _cells(file: Path) -> tuple[np.ndarray, np.ndarray]:
     return ids, xy
 
 
-def _alignment(folder: Path, given: Path | None) -> np.ndarray | None:
-    found = [given] if given else visible(folder.glob("*he_imagealignment.csv"))
+def _alignment(folder: Path) -> np.ndarray | None:
+    """Return the 3x3 matrix of Xenium Explorer's `*he_imagealignment.csv`, if there is one."""
+    found = visible(folder.glob("*he_imagealignment.csv"))
     if not found:
         return None
     if len(found) > 1:

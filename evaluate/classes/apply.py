@@ -6,6 +6,7 @@
 
 import json
 import logging
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from evaluate.classes.calls import NONE, Calls, call
@@ -43,6 +44,24 @@ def check(
     classifier.check_crops(str(nuclei.folder), CROP_PX)
 
 
+@dataclass(frozen=True)
+class Task:
+    """A classifier, and how it is applied."""
+
+    classifier: Classifier
+    encoder: Encoder  # that it was fitted on
+    out: Path  # the results folder
+    least: float = 0.0  # probability below which a nucleus stays without a class
+    any_scale: bool = False  # take slides that are not 40X, too
+    formats: tuple[str, ...] = ()  # endings of further files, of evaluate/slides/outputs.py
+    overwrite: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """The folder of what is written."""
+        return self.out / "classes" / self.classifier.name
+
+
 def slides_of(cells: Path, classifier: Classifier) -> tuple[list[dict], list[Count]]:
     """Return the records of slides with cells, and the counts of those done without any.
 
@@ -70,71 +89,54 @@ def slides_of(cells: Path, classifier: Classifier) -> tuple[list[dict], list[Cou
     return [record for record in done if record["fates"]["kept"]], empty
 
 
-def classify(
-    record: dict,
-    cells: Path,
-    classifier: Classifier,
-    encoder: Encoder,
-    out: Path,
-    least: float = 0.0,
-    any_scale: bool = False,
-    formats: tuple[str, ...] = (),
-    overwrite: bool = False,
-) -> Count:
+def classify(record: dict, cells: Path, task: Task) -> Count:
     """Classify one slide's nuclei and write what is asked for, unless that was done before.
-
-    Args:
-        least: probability below which a nucleus stays without a class.
-        any_scale: take slides that are not 40X, too.
-        formats: endings of further files, of evaluate/slides/outputs.py.
 
     Raises:
         ValueError: another encoder, scale or window; or the cells are not whole.
     """
-    folder = Path(out) / "classes" / classifier.name
-    mark = folder / f"{record['slide']}.json"
+    classifier, encoder = task.classifier, task.encoder
+    mark = task.folder / f"{record['slide']}.json"
     depends = {
         "format": FORMAT,
         "classifier_sha256": classifier.sha256,
         "encoder": json.loads(json.dumps(encoder.manifest())),
         "tar_sha256": record["sha256"],
-        "min_probability": least,
+        "min_probability": task.least,
     }
-    files = [folder / f"{record['slide']}{ending}" for ending in (".parquet", *formats)]
-    if not overwrite and (found := _read(mark, depends)) and all(p.exists() for p in files):
+    files = [task.folder / f"{record['slide']}{ending}" for ending in (".parquet", *task.formats)]
+    if not task.overwrite and (found := _read(mark, depends)) and all(p.exists() for p in files):
         return found
     for path in files:
         check_writable(path, calls=True)
     nuclei = open_nuclei(cells, record)
-    check(classifier, encoder, nuclei, any_scale)
-    embeddings = embed_slide(encoder, nuclei, Path(out), overwrite, classifier.window_px)
-    calls = call(classifier, embeddings, least)
+    check(classifier, encoder, nuclei, task.any_scale)
+    embeddings = embed_slide(encoder, nuclei, task.out, task.overwrite, classifier.window_px)
+    calls = call(classifier, embeddings, task.least)
     mark.unlink(missing_ok=True)
     write_parquet(files[0], nuclei, None, about(encoder, nuclei, calls), calls)
     for path in files[1:]:
         write_file(path, encoder, nuclei, embeddings, calls=calls)
     counted = count(nuclei, calls)
-    write_text(mark, json.dumps(depends | {"count": counted.as_json()}, indent=1) + "\n")
+    write_text(mark, json.dumps(depends | {"count": asdict(counted)}, indent=1) + "\n")
     return counted
 
 
-def calls_of(
-    record: dict, cells: Path, classifier: Classifier, encoder: Encoder, out: Path, least: float
-) -> tuple[Nuclei, Calls]:
+def calls_of(record: dict, cells: Path, task: Task) -> tuple[Nuclei, Calls]:
     """Return a slide's nuclei and what was said of them, from the embeddings on disk."""
     nuclei = open_nuclei(cells, record)
-    embeddings = embed_slide(encoder, nuclei, Path(out), False, classifier.window_px)
-    return nuclei, call(classifier, embeddings, least)
+    embeddings = embed_slide(task.encoder, nuclei, task.out, False, task.classifier.window_px)
+    return nuclei, call(task.classifier, embeddings, task.least)
 
 
-def counts_so_far(out: Path, classifier: Classifier, least: float) -> list[Count]:
+def counts_so_far(task: Task) -> list[Count]:
     """Return the counts of all slides that this classifier was applied to, by slide."""
     found = []
-    for path in sorted((Path(out) / "classes" / classifier.name).glob("*.json")):
+    for path in sorted(task.folder.glob("*.json")):
         facts = read_json(path, AGAIN)
         try:
-            same = facts["classifier_sha256"] == classifier.sha256
-            if same and facts["min_probability"] == least:
+            same = facts["classifier_sha256"] == task.classifier.sha256
+            if same and facts["min_probability"] == task.least:
                 found.append(Count(**facts["count"]))
         except (KeyError, TypeError) as error:
             raise ValueError(f"{path} holds no counts of `apply` ({error!r}); {AGAIN}") from error

@@ -1,7 +1,6 @@
 """How many nuclei of each class a slide has, and how many in a mm² of its tissue."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from evaluate.classes.calls import Calls
 from evaluate.classes.tissue import view
@@ -31,10 +30,6 @@ class Count:
             return None
         return self.nuclei[name] / self.share / self.tissue_mm2
 
-    def as_json(self) -> dict[str, Any]:
-        """Return it as JSON."""
-        return asdict(self)
-
 
 def count(nuclei: Nuclei, calls: Calls, tissue_mm2: float | None = None) -> Count:
     """Count a slide's nuclei.
@@ -53,7 +48,7 @@ def count(nuclei: Nuclei, calls: Calls, tissue_mm2: float | None = None) -> Coun
     return Count(nuclei.slide, record["project"] or "", calls.counts(), tissue_mm2, share)
 
 
-def said(one: Count) -> str:
+def in_words(one: Count) -> str:
     """Say a slide's counts in a line."""
     parts = []
     for name, number in one.nuclei.items():

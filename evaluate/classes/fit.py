@@ -11,7 +11,7 @@ from evaluate.maps.colouring import hues
 from evaluate.probes.assess import Settings, details_of, truth_of
 from evaluate.probes.calibration import calibration
 from evaluate.probes.logistic import Problem, Regressions
-from evaluate.probes.probe import GRID, predict
+from evaluate.probes.probe import GRID, Model, predict
 from shards.schema import MPP
 
 NAMED = 50  # groups of the training set that are named in its facts
@@ -49,6 +49,7 @@ def fit(
             "on morphology"
         )
     blocks = encoder.blocks(embeddings.shape[1])
+    model = Model(strength=None, blocks=blocks, seed=settings.seed)
     splits, absent = settings.plan(benchmark)
     truth = truth_of(benchmark)
     scores: dict[str, dict] = {}
@@ -56,7 +57,7 @@ def fit(
     for split, own in splits.items():  # the last, with groups whole where it is there, decides
         title = f"{encoder.name} on {benchmark.name}, {split}"
         try:
-            found = predict(embeddings, benchmark, own, None, settings.seed, title, None, 0, blocks)
+            found = predict(embeddings, benchmark, own, model, title)
         except ValueError as error:  # too few groups to choose C on what is left of them
             if not scores:
                 raise

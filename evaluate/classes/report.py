@@ -8,7 +8,7 @@ from evaluate.classes.counts import Count
 from evaluate.classes.picture import GREY, LONGEST_PX, grid, overview
 from evaluate.classes.scores import SECTION, save_scores
 from evaluate.classes.tissue import view
-from evaluate.classes.truth import ABSENT, RADIUS_UM, Truth, agreement
+from evaluate.classes.truth import ABSENT, RADIUS_UM, agreement
 from evaluate.report.figures import save_picture, save_table
 from evaluate.slides.extraction import Nuclei
 from shards.schema import MPP, VIEW_PX
@@ -95,11 +95,7 @@ def save_slide(nuclei: Nuclei, calls: Calls, one: Count, out: Path, seed: int = 
 
 
 def save_confusion(
-    classifier: Classifier,
-    truth: Truth,
-    slides: list[str],
-    pairs: dict[tuple[str, str], int],
-    out: Path,
+    classifier: Classifier, slides: list[str], pairs: dict[tuple[str, str], int], out: Path
 ) -> str:
     """Write the confusion matrix of some slides' annotated nuclei; return it in a sentence."""
     true = [*classifier.classes, *sorted({t for t, _ in pairs} - set(classifier.classes))]

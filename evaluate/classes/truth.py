@@ -1,5 +1,6 @@
 """What a classifier says of nuclei whose class is known: `cells.csv` against the detected ones."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,9 +38,7 @@ def read_truth(path: Path) -> Truth:
     """
     path = Path(path)
     path = path / "cells.csv" if path.is_dir() else path
-    table = read_columns(
-        path, ("label",), ("x", "y"), ("image", "slide"), as_written=("label",)
-    )  # fmt: skip
+    table = read_columns(path, ("label",), ("x", "y"), ("image", "slide"), as_written=("label",))
     names = np.where(table["slide"] != "", table["slide"], table["image"])
     labels, _ = no_class(table["label"])
     rows = np.flatnonzero(labels != "")
@@ -71,10 +70,7 @@ def confusion(truth: Truth, nuclei: Nuclei, calls: Calls) -> dict[tuple[str, str
     same = (distance * nuclei.record["mpp"] <= RADIUS_UM) & (back[nearest] == np.arange(len(rows)))
     called = np.where(calls.labels == "", NONE, calls.labels)[nearest]
     called = np.where(same, called, ABSENT)
-    found: dict[tuple[str, str], int] = {}
-    for pair in zip(truth.labels[rows].tolist(), called.tolist(), strict=True):
-        found[pair] = found.get(pair, 0) + 1
-    return found
+    return Counter(zip(truth.labels[rows].tolist(), called.tolist(), strict=True))
 
 
 def remarks(
@@ -116,12 +112,11 @@ def remarks(
 
 def agreement(pairs: dict[tuple[str, str], int]) -> tuple[float, int, int]:
     """Return the balanced accuracy of the called nuclei, how many these are, and all annotated."""
-    right: dict[str, int] = {}
-    called: dict[str, int] = {}
+    right, called = Counter[str](), Counter[str]()
     for (true, said), number in pairs.items():
         if said not in (NONE, ABSENT):
-            called[true] = called.get(true, 0) + number
-            right[true] = right.get(true, 0) + number * (true == said)
+            called[true] += number
+            right[true] += number * (true == said)
     recalls = [right[true] / number for true, number in called.items()]
     mean = float(np.mean(recalls)) if recalls else float("nan")
     return mean, sum(called.values()), sum(pairs.values())

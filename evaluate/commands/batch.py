@@ -6,7 +6,7 @@ from pathlib import Path
 from evaluate.commands import flags
 
 
-def arguments(command: argparse.ArgumentParser) -> None:
+def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     flags.encoder(command)
     flags.source(command)
@@ -29,9 +29,9 @@ def run(options: argparse.Namespace) -> None:
 
     from evaluate.analyses.batch_effects import batch_variables, class_score, effects
     from evaluate.analyses.batch_report import save
-    from evaluate.commands.inputs import samples_of, source_of
+    from evaluate.commands.inputs import open_encoders, samples_of, source_of
     from evaluate.embeddings import embed
-    from evaluate.encoders import check_encoders, open_encoders
+    from evaluate.encoders import check_encoders
 
     check_encoders(options.encoder)
     source, folder = source_of(options)
@@ -44,22 +44,15 @@ def run(options: argparse.Namespace) -> None:
             raise ValueError(f"--within {options.within}: known are {', '.join(variables)}")
         strata = np.char.add(np.char.add(strata, " · "), variables.pop(options.within))
         strata = np.char.strip(strata, " ·")
-    found = {}
-    for encoder in open_encoders(options.encoder, options.seed, options.batch, options.precision):
+    found, seed = {}, options.seed
+    for encoder in open_encoders(options):
         keep = source == "benchmark" and encoder.cached
         embeddings = embed(encoder, samples, options.out, keep=keep)
         measured = [
             effect
             for variable, levels in variables.items()
             for effect in effects(
-                embeddings,
-                samples,
-                variable,
-                levels,
-                slides,
-                strata,
-                encoder.components,
-                options.seed,
+                embeddings, samples, variable, levels, slides, strata, encoder.components, seed
             )
         ]
         if not measured:
@@ -69,7 +62,7 @@ def run(options: argparse.Namespace) -> None:
             )
         score = None
         if len(samples.classes) > 1:
-            score = class_score(embeddings, samples, slides, encoder.components, options.seed)
+            score = class_score(embeddings, samples, slides, encoder.components, seed)
         found[encoder.name] = (score, measured)
     print(save(options.out, samples, found, options.within))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 SPLITS = ("stratified", "grouped", "slide", "patient")
 
 
-def arguments(command: argparse.ArgumentParser) -> None:
+def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     command.add_argument("results", type=Path, help="a folder that probe wrote to")
     command.add_argument(

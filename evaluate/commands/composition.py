@@ -4,11 +4,12 @@ import argparse
 from pathlib import Path
 
 from evaluate.commands import flags
+from shards.command_line import at_least, check_part
 
 
-def arguments(command: argparse.ArgumentParser) -> None:
+def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    positive = flags.at_least(1)
+    positive = at_least(1)
     command.add_argument("cells", type=Path, metavar="CELLS", help="what extract wrote")
     flags.benchmarks(command)
     group = command.add_argument_group("grid")
@@ -29,7 +30,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
         "--projects", type=positive, nargs="+", default=[], metavar="N", help="its lines"
     )
     group.add_argument("--cells-fixed", type=positive, metavar="N", help="cells of the lower row")
-    group.add_argument("--repeats", type=positive, default=1, help="seeds for each point")
+    flags.number(group, "--repeats", 1, "seeds for each point")
     group = command.add_argument_group("jobs")
     group.add_argument(
         "--train", default="", metavar="FLAGS", help='of train/main.py, as "--epochs 10"'
@@ -52,26 +53,16 @@ def run(options: argparse.Namespace) -> None:
     from evaluate.analyses.composition import Plan, check_grid, check_settings, grid, run_jobs
     from evaluate.analyses.composition_report import write_composition
 
-    flags.check_part(options)
+    check_part(options)
     jobs = grid(
-        options.sizes,
-        options.encoders,
-        options.slides,
-        options.projects,
-        options.cells_fixed,
+        options.sizes, options.encoders, options.slides, options.projects, options.cells_fixed,
         options.repeats,
-    )
+    )  # fmt: skip
     check_grid(jobs, options.cells)
     plan = Plan(
-        options.cells,
-        options.out,
-        tuple(options.benchmark),
-        options.train,
-        options.launch,
-        options.probe,
-        options.seed,
-        options.keep_shards,
-    )
+        options.cells, options.out, tuple(options.benchmark), options.train, options.launch,
+        options.probe, options.seed, options.keep_shards,
+    )  # fmt: skip
     check_settings(plan)
     mine = jobs[options.part :: options.parts]
     failed = run_jobs(mine, plan)

@@ -6,7 +6,7 @@ from pathlib import Path
 from evaluate.commands import flags
 
 
-def arguments(command: argparse.ArgumentParser) -> None:
+def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     command.add_argument("out", type=Path, metavar="RESULTS", help="what probe wrote into")
     group = command.add_argument_group("encoder")

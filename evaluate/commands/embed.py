@@ -3,10 +3,11 @@
 import argparse
 
 from evaluate.commands import flags
-from evaluate.commands.inputs import distinct_benchmarks
+from evaluate.commands.inputs import distinct_benchmarks, open_encoders
+from shards.command_line import check_part
 
 
-def arguments(command: argparse.ArgumentParser) -> None:
+def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     flags.encoder(command, compiled=True, needed=False)
     data = command.add_argument_group("data")
@@ -22,10 +23,10 @@ def arguments(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Write the embeddings of every encoder on every benchmark, or of a data set's cells."""
     from evaluate.embeddings import array_path, embed
-    from evaluate.encoders import check_encoders, open_encoders
+    from evaluate.encoders import check_encoders
     from evaluate.shard_embeddings import embed_shards
 
-    flags.check_part(options)
+    check_part(options)
     names = list(check_encoders(options.encoder))
     if options.shards:
         sources = [options.shards]
@@ -35,11 +36,7 @@ def run(options: argparse.Namespace) -> None:
         sources = list({benchmark.name: benchmark for benchmark in whole}.values())
     pairs = [(name, i) for name in names for i in range(len(sources))]
     mine = pairs[options.part :: options.parts]
-    encoders = open_encoders(
-        options.encoder, options.seed, options.batch, options.precision, options.compile,
-        {name for name, _ in mine},
-    )  # fmt: skip
-    for encoder in encoders:
+    for encoder in open_encoders(options, {name for name, _ in mine}):
         for source in (sources[i] for name, i in mine if name == encoder.name):
             if options.shards:
                 path, embeddings = embed_shards(

@@ -6,7 +6,7 @@ from pathlib import Path
 from evaluate.commands import flags
 
 
-def arguments(command: argparse.ArgumentParser) -> None:
+def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     flags.encoder(command, several=False, needed=False)
     data = command.add_argument_group("data")
@@ -27,10 +27,8 @@ def arguments(command: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--work", type=Path, metavar="DIR", help="of the embeddings (default: <out>.work)"
     )
-    group.add_argument("--folds", type=flags.at_least(3), default=5, help="of the cross-validation")
-    group.add_argument(
-        "--bootstrap", type=flags.at_least(0), default=1000, help="resamples of intervals; 0: none"
-    )
+    flags.number(group, "--folds", 5, "of the cross-validation", low=3)
+    flags.number(group, "--bootstrap", 1000, "resamples of intervals; 0: none", low=0)
     group.add_argument("--seed", type=int, default=0, help="of the folds and of `untrained`")
 
 
@@ -40,16 +38,15 @@ def run(options: argparse.Namespace) -> None:
     from evaluate.classes.classifier import save
     from evaluate.classes.fit import fit, without
     from evaluate.classes.scores import lines
-    from evaluate.commands.inputs import say_used
+    from evaluate.commands.inputs import open_encoders, say_used
     from evaluate.embeddings import embed
-    from evaluate.encoders import open_encoders
     from evaluate.probes.assess import Settings
     from shards.progress import say_next
 
     benchmark = find_benchmark(options.benchmark)
     say_used([benchmark])
     rows = without(benchmark, options.without)
-    (encoder,) = open_encoders([options.encoder], options.seed, options.batch, options.precision)
+    (encoder,) = open_encoders(options)
     work = options.work or options.out.with_name(f"{options.out.name}.work")
     embeddings = embed(encoder, benchmark, work, keep=encoder.cached)
     if len(rows) < len(benchmark):

@@ -4,22 +4,10 @@ import argparse
 import logging
 from pathlib import Path
 
+from shards.command_line import add_parts, at_least, positive
 from train.shipped import DEFAULT
 
 log = logging.getLogger(__name__)
-
-
-def at_least(low: int):
-    """Return a type for argparse: an integer of `low` or more."""
-
-    def number(text: str) -> int:
-        value = int(text)
-        if value < low:
-            raise argparse.ArgumentTypeError(f"{value} is less than {low}")
-        return value
-
-    number.__name__ = f"integer of {low} or more"
-    return number
 
 
 def strength(text: str) -> float | None:
@@ -32,20 +20,24 @@ def strength(text: str) -> float | None:
     return value
 
 
-def positive(text: str) -> float:
-    """Read a number above 0."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}: a number above 0")
-    return value
-
-
 def probability(text: str) -> float:
     """Read a number from 0 to 1."""
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text}: a number from 0 to 1")
     return value
+
+
+def number(
+    group: argparse._ActionsContainer, flag: str, default: int, help: str, low: int = 1
+) -> None:
+    """Add a flag that takes an integer of `low` or more."""
+    group.add_argument(flag, type=at_least(low), default=default, metavar="N", help=help)
+
+
+def several(group: argparse._ActionsContainer, flag: str, metavar: str, help: str) -> None:
+    """Add a flag that takes paths; without it there are none."""
+    group.add_argument(flag, type=Path, nargs="+", default=[], metavar=metavar, help=help)
 
 
 def encoder(
@@ -122,13 +114,7 @@ def source(
     group.add_argument("--cells", metavar="DIR", help="a folder that extract/main.py wrote")
     group.add_argument("--shards", metavar="DIR", help="a folder that shards/main.py wrote")
     if points:
-        data.add_argument(
-            "--points",
-            type=at_least(8),
-            default=points,
-            metavar="N",
-            help="cells at most, drawn at random",
-        )
+        number(data, "--points", points, "cells at most, drawn at random", low=8)
 
 
 def cohort(group: argparse._ActionsContainer) -> None:
@@ -203,15 +189,6 @@ def run(command: argparse.ArgumentParser, parts: bool = False, overwrite: bool =
     group.add_argument("--out", type=Path, required=True, metavar="DIR", help="results folder")
     group.add_argument("--seed", type=int, default=0, help="of every draw")
     if parts:
-        group.add_argument(
-            "--part", type=at_least(0), default=0, help="which share of the work, counted from 0"
-        )
-        group.add_argument("--parts", type=at_least(1), default=1, help="how many shares")
+        add_parts(group)
     if overwrite:
         group.add_argument("--overwrite", action="store_true", help="drop what is there")
-
-
-def check_part(options: argparse.Namespace) -> None:
-    """Raise ValueError where there is no such part."""
-    if options.part >= options.parts:
-        raise ValueError(f"--part {options.part} of --parts {options.parts}: count from 0")

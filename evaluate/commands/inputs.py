@@ -2,12 +2,24 @@
 
 import argparse
 import logging
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from evaluate.analyses.molecules import Molecules
 
 log = logging.getLogger(__name__)
+
+
+def open_encoders(options: argparse.Namespace, only: set[str] | None = None) -> Iterator:
+    """Open those of --encoder one after another; `only` and errors as of evaluate/encoders.py."""
+    from evaluate import encoders
+
+    words = options.encoder if isinstance(options.encoder, list) else [options.encoder]
+    compiled = vars(options).get("compile", False)
+    return encoders.open_encoders(
+        words, options.seed, options.batch, options.precision, compiled, only
+    )
 
 
 def distinct_benchmarks(paths: list[str]) -> list:
@@ -45,14 +57,11 @@ def molecules_of(options: argparse.Namespace, samples) -> "Molecules | None":
 
     if options.values and options.benchmark:
         raise ValueError("--values are keyed like cells: give --cells or --shards")
-    found = None
     if options.values and is_bundle(options.values):
-        found = from_xenium(options.values, samples, samples.xy, options.radius)
-    elif options.values:
-        found = from_file(options.values, samples, samples.nuclei, options.log1p)
-    elif samples.targets is not None:
-        found = from_targets(samples)
-    return found
+        return from_xenium(options.values, samples, samples.xy, options.radius)
+    if options.values:
+        return from_file(options.values, samples, samples.nuclei, options.log1p)
+    return None if samples.targets is None else from_targets(samples)
 
 
 def check_markers(markers: list[str] | None, found: "Molecules | None") -> None:

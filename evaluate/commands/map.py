@@ -10,7 +10,7 @@ from shards.schema import VIEW_PX
 THREADED = 20_000  # cells from which on t-SNE takes several threads
 
 
-def arguments(command: argparse.ArgumentParser) -> None:
+def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     flags.encoder(command, several=False, needed=False)
     flags.source(command, points=5000)
@@ -30,9 +30,8 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Draw the map of a benchmark, of cells or of shards."""
-    from evaluate.commands.inputs import check_markers, molecules_of
+    from evaluate.commands.inputs import check_markers, molecules_of, open_encoders
     from evaluate.embeddings import embed
-    from evaluate.encoders import open_encoders
     from evaluate.maps.map import draw, fit, project
 
     if isinstance(options.html, str) and not options.html.endswith(".html"):
@@ -42,7 +41,7 @@ def run(options: argparse.Namespace) -> None:
     if options.slide and options.benchmark:
         raise ValueError("--slide chooses among the slides of --cells or --shards")
     classifier = flags.open_classifier(options)
-    (encoder,) = open_encoders([options.encoder], options.seed, options.batch, options.precision)
+    (encoder,) = open_encoders(options)
     if classifier:
         classifier.check_encoder(encoder)
         classifier.check_crops("a map's cells", VIEW_PX)

@@ -5,22 +5,16 @@ import argparse
 from evaluate.commands import flags
 
 
-def arguments(command: argparse.ArgumentParser) -> None:
+def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     flags.encoder(command)
     flags.source(command)
     flags.values(command)
     group = command.add_argument_group("Moran's I")
     group.add_argument("--slide", metavar="ID", help="take one slide alone, as in the paper")
-    group.add_argument(
-        "--neighbours", type=flags.at_least(1), default=15, metavar="K", help="of a cell"
-    )
-    group.add_argument(
-        "--permutations", type=flags.at_least(1), default=999, metavar="N", help="for p-values"
-    )
-    group.add_argument(
-        "--drawn", type=flags.at_least(8), default=5000, metavar="N", help="cells on the maps"
-    )
+    flags.number(group, "--neighbours", 15, "of a cell")
+    flags.number(group, "--permutations", 999, "for p-values")
+    flags.number(group, "--drawn", 5000, "cells on the maps", low=8)
     flags.run(command)
 
 
@@ -32,9 +26,15 @@ def run(options: argparse.Namespace) -> None:
     from evaluate.analyses.molecules import from_crops
     from evaluate.analyses.molecules_report import save, save_maps
     from evaluate.analyses.moran import graph, morans_i
-    from evaluate.commands.inputs import check_markers, molecules_of, samples_of, source_of
+    from evaluate.commands.inputs import (
+        check_markers,
+        molecules_of,
+        open_encoders,
+        samples_of,
+        source_of,
+    )
     from evaluate.embeddings import embed
-    from evaluate.encoders import check_encoders, open_encoders
+    from evaluate.encoders import check_encoders
 
     check_encoders(options.encoder)
     source, folder = source_of(options)
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"no slide has more than {options.neighbours} cells; take --neighbours 5")
     rows, within, values = molecules.rows[kept], within[kept], molecules.values[kept]
     found = {}
-    for encoder in open_encoders(options.encoder, options.seed, options.batch, options.precision):
+    for encoder in open_encoders(options):
         keep = source == "benchmark" and encoder.cached and not options.slide
         embeddings = embed(encoder, samples, options.out, keep=keep)[rows]
         weights = graph(embeddings, within, options.neighbours)

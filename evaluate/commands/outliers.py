@@ -8,14 +8,12 @@ from evaluate.commands import flags
 SLIDES = 3  # that are named
 
 
-def arguments(command: argparse.ArgumentParser) -> None:
+def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     flags.cohort(command.add_argument_group("data"))
     group = command.add_argument_group("neighbours")
-    group.add_argument("--count", type=flags.at_least(1), default=96, help="cells to show")
-    group.add_argument(
-        "-k", type=flags.at_least(1), default=10, help="a cell's distance is to its k-th nearest"
-    )
+    flags.number(group, "--count", 96, "cells to show")
+    flags.number(group, "-k", 10, "a cell's distance is to its N-th nearest")
     group.add_argument(
         "--other-slides",
         action="store_true",

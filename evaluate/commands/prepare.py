@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
-from evaluate.commands import flags
+from shards.command_line import at_least
 
 
-def arguments(command: argparse.ArgumentParser) -> None:
+def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     data = command.add_argument_group("data")
     data.add_argument(
@@ -35,7 +35,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
         "Each benchmark takes some; its default is in `evaluate/benchmarks/` and in its notes.",
     )
     rules.add_argument(
-        "--view", type=flags.at_least(8), metavar="PX", help="side of a crop (default: 40)"
+        "--view", type=at_least(8), metavar="PX", help="side of a crop (default: 40)"
     )
     rules.add_argument("--mpp", type=float, help="scale of the publisher's images, µm/px")
     rules.add_argument("--window", help="side that must lie in the image: 60, or 60@0.2 (µm/px)")
@@ -56,12 +56,8 @@ def arguments(command: argparse.ArgumentParser) -> None:
         help="folder: QuPath's objects as a classifier said, unchanged (default: drop)",
     )
     rules.add_argument("--outline", choices=("nucleus", "cell"), help="hest: the centre's")
-    rules.add_argument(
-        "--cells", type=flags.at_least(1), help="hest: drawn per slide (default: 10000)"
-    )
-    rules.add_argument(
-        "--genes", type=flags.at_least(1), help="hest: most expressed ones (default: 50)"
-    )
+    rules.add_argument("--cells", type=at_least(1), help="hest: drawn per slide (default: 10000)")
+    rules.add_argument("--genes", type=at_least(1), help="hest: most expressed ones (default: 50)")
     rules.add_argument("--quality", type=float, help="hest: least qv of a transcript (default: 20)")
     rules.add_argument("--slides", nargs="+", metavar="ID", help="hest: instead of the paper's")
     rules.add_argument("--seed", dest="draw", type=int, help="hest: of the draw (default: 0)")

@@ -4,17 +4,18 @@ import argparse
 import logging
 
 from evaluate.commands import flags
-from evaluate.commands.inputs import distinct_benchmarks
+from evaluate.commands.inputs import distinct_benchmarks, open_encoders
+from shards.command_line import check_part
 
 log = logging.getLogger(__name__)
 
 
-def arguments(command: argparse.ArgumentParser) -> None:
+def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     flags.encoder(command, compiled=True)
     flags.benchmarks(command)
     group = command.add_argument_group("probe")
-    group.add_argument("--folds", type=flags.at_least(2), default=5, help="of the cross-validation")
+    flags.number(group, "--folds", 5, "of the cross-validation", low=2)
     group.add_argument(
         "--C",
         type=flags.strength,
@@ -30,12 +31,8 @@ def arguments(command: argparse.ArgumentParser) -> None:
         metavar="A",
         help="L2 penalty of the ridge regression; `inner`: by an inner split",
     )
-    group.add_argument(
-        "--knn", type=flags.at_least(0), default=20, metavar="K", help="of the k-NN probe; 0: none"
-    )
-    group.add_argument(
-        "--bootstrap", type=flags.at_least(0), default=1000, metavar="N", help="resamples; 0: none"
-    )
+    flags.number(group, "--knn", 20, "neighbours of the k-NN probe; 0: none", low=0)
+    flags.number(group, "--bootstrap", 1000, "resamples; 0: none", low=0)
     group.add_argument(
         "--check", action="store_true", help="look at the flags and the encoders' names alone"
     )
@@ -45,14 +42,14 @@ def arguments(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Probe every encoder on every benchmark; write `probe.csv`, the tables, contact sheets."""
     from evaluate.embeddings import embed
-    from evaluate.encoders import check_encoders, open_encoders
+    from evaluate.encoders import check_encoders
     from evaluate.probes.assess import Settings, assess
     from evaluate.report.class_sheet import save_sheet
     from evaluate.results import benchmark_facts, check_comparable, is_done, store, write_views
     from evaluate.tables.detail import write_details
     from evaluate.tables.table import write_tables
 
-    flags.check_part(options)
+    check_part(options)
     names = list(check_encoders(options.encoder))
     settings = Settings(
         options.folds, options.seed, options.C, options.alpha, options.knn, options.bootstrap
@@ -79,11 +76,7 @@ def run(options: argparse.Namespace) -> None:
         for task in tasks:
             units.setdefault((name, id(task[0].part_of or task[0])), []).append(task)
     mine = list(units.items())[options.part :: options.parts]
-    encoders = open_encoders(
-        options.encoder, options.seed, options.batch, options.precision, options.compile,
-        {name for (name, _), _ in mine},
-    )  # fmt: skip
-    for encoder in encoders:
+    for encoder in open_encoders(options, {name for (name, _), _ in mine}):
         for benchmark, facts, splits in (
             task for (name, _), own in mine if name == encoder.name for task in own
         ):

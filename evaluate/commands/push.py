@@ -4,24 +4,20 @@ import argparse
 import logging
 from pathlib import Path
 
+from evaluate.commands import flags
+
 log = logging.getLogger(__name__)
 
 
-def arguments(command: argparse.ArgumentParser) -> None:
+def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     hub = command.add_argument_group("hub")
     hub.add_argument("run", metavar="RUN", help="a run's folder, or one that holds an encoder")
     hub.add_argument("repository", metavar="OWNER/NAME", help="of the hub; made if absent")
     hub.add_argument("--private", action="store_true", help="make it for its owner only")
     card = command.add_argument_group("model card")
-    card.add_argument(
-        "--results",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="DIR",
-        help="folders of `probe`, whose scores of these weights go into the card",
-    )
+    whose = "folders of `probe`, whose scores of these weights go into the card"
+    flags.several(card, "--results", "DIR", whose)
     card.add_argument(
         "--license", default="", metavar="ID", help="of the weights, as the hub writes it"
     )

@@ -3,10 +3,11 @@
 import argparse
 from pathlib import Path
 
+from evaluate.commands import flags
 from evaluate.commands.sheet import draw_sheet
 
 
-def arguments(command: argparse.ArgumentParser) -> None:
+def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     page = command.add_argument_group("page")
     page.add_argument("results", type=Path, help="the folder that the other commands wrote to")
@@ -15,17 +16,9 @@ def arguments(command: argparse.ArgumentParser) -> None:
     )
     page.add_argument("--title", default="LEMON: what the encoder learnt", help="of the page")
     more = command.add_argument_group("what else is on it")
-    more.add_argument(
-        "--beside",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="DIR",
-        help="add the figures and tables of these folders, as composition/ runs/compare/results",
-    )
-    more.add_argument(
-        "--extra", type=Path, nargs="+", default=[], metavar="FILE.png", help="further pictures"
-    )
+    beside = "add the figures and tables of these folders, as composition/ runs/compare/results"
+    flags.several(more, "--beside", "DIR", beside)
+    flags.several(more, "--extra", "FILE.png", "further pictures")
     more.add_argument("--cells", metavar="DIR", help="add a contact sheet of extracted cells")
     more.add_argument("--shards", metavar="DIR", help="add one of what was trained on")
 

@@ -1,31 +1,19 @@
 """Robustness to staining: embeddings and probe under six other stains."""
 
 import argparse
-from pathlib import Path
 
 from evaluate.commands import flags
 
 
-def arguments(command: argparse.ArgumentParser) -> None:
+def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     flags.encoder(command)
     flags.source(command, several=True)
     group = command.add_argument_group("stains")
-    group.add_argument(
-        "--reference",
-        type=Path,
-        nargs="+",
-        metavar="FILE",
-        help="images or slides whose stains are taken (default: six of TCGA, stored)",
-    )
-    group.add_argument(
-        "--neighbours",
-        type=flags.at_least(1),
-        default=100,
-        metavar="K",
-        help="whose overlap counts",
-    )
-    group.add_argument("--folds", type=flags.at_least(2), default=5, help="of the probe")
+    whose = "images or slides whose stains are taken (default: six of TCGA, stored)"
+    flags.several(group, "--reference", "FILE", whose)
+    flags.number(group, "--neighbours", 100, "whose overlap counts")
+    flags.number(group, "--folds", 5, "of the probe", low=2)
     flags.run(command, overwrite=True)
 
 
@@ -37,9 +25,14 @@ def run(options: argparse.Namespace) -> None:
     from evaluate.analyses.reference_stains import stains_of, tcga_stains
     from evaluate.analyses.robustness import restained, shifted_probe, slide_stains, stability
     from evaluate.analyses.robustness_report import save
-    from evaluate.commands.inputs import distinct_benchmarks, samples_of, source_of
+    from evaluate.commands.inputs import (
+        distinct_benchmarks,
+        open_encoders,
+        samples_of,
+        source_of,
+    )
     from evaluate.embeddings import embed
-    from evaluate.encoders import check_encoders, open_encoders
+    from evaluate.encoders import check_encoders
     from evaluate.probes.probe import folds
 
     check_encoders(options.encoder)
@@ -64,9 +57,7 @@ def run(options: argparse.Namespace) -> None:
         probed = samples.take(labelled) if len(samples.classes) > 1 else None
         tests = folds(probed, "stratified", options.folds, options.seed) if probed else []
         moved, accuracies = {}, {}
-        for encoder in open_encoders(
-            options.encoder, options.seed, options.batch, options.precision
-        ):
+        for encoder in open_encoders(options):
             keep = bool(options.benchmark) and encoder.cached
             original = embed(encoder, samples, options.out, options.overwrite, keep)
             moved[encoder.name], conditions = {}, {"original": original[labelled]}

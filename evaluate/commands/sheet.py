@@ -9,7 +9,7 @@ from evaluate.commands.inputs import samples_of, source_of
 SHEET_CROPS = 4000  # sampled for a contact sheet, so that rare classes show
 
 
-def arguments(command: argparse.ArgumentParser) -> None:
+def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     flags.source(command, points=None)
     flags.run(command)

@@ -5,7 +5,7 @@ import argparse
 from evaluate.commands import flags
 
 
-def arguments(command: argparse.ArgumentParser) -> None:
+def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     data = command.add_argument_group("data")
     data.add_argument(
@@ -13,7 +13,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     )
     flags.cohort(data)
     group = command.add_argument_group("neighbours")
-    group.add_argument("-k", type=flags.at_least(1), default=24, help="cells to show for each")
+    flags.number(group, "-k", 24, "cells to show for each")
     group.add_argument(
         "--other-slides", action="store_true", help="leave out those of the cell's own slide"
     )

@@ -4,17 +4,18 @@ import argparse
 from pathlib import Path
 
 from evaluate.commands import flags
+from shards.command_line import positive
 
 FORMATS = (".h5ad", ".zarr", ".parquet", ".geojson", ".png")
 
 
-def arguments(command: argparse.ArgumentParser) -> None:
+def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     data = command.add_argument_group("data")
     data.add_argument("slide", nargs="?", type=Path, help="a slide's file, or an image's")
     data.add_argument(
         "--mpp",
-        type=flags.positive,
+        type=positive,
         help="µm/px of a slide that does not say it, such as a PNG; 0.25 at 40X",
     )
     data.add_argument("--cells", type=Path, metavar="DIR", help="take what is extracted already")
@@ -33,13 +34,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--work", type=Path, metavar="DIR", help="cells and embeddings (default: <out>.work)"
     )
-    group.add_argument(
-        "--components",
-        type=flags.at_least(0),
-        default=10,
-        metavar="N",
-        help="principal components among QuPath's measurements",
-    )
+    flags.number(group, "--components", 10, "principal ones among QuPath's measurements", low=0)
     group.add_argument(
         "--whole-image",
         action="store_true",
@@ -68,7 +63,8 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError("give a slide, or --cells with a folder that extract/main.py wrote")
     if options.cells and options.mpp:
         raise ValueError("--mpp is of a slide to extract, and --cells are extracted already")
-    from evaluate.encoders import check_encoders, open_encoders
+    from evaluate.commands.inputs import open_encoders
+    from evaluate.encoders import check_encoders
     from evaluate.slides.extraction import extract, find, open_nuclei
     from evaluate.slides.nuclei_embeddings import embed_slide
 
@@ -83,7 +79,7 @@ def run(options: argparse.Namespace) -> None:
         scale += ["--mpp", str(options.mpp)] if options.mpp else []
         record = extract(options.slide, cells, scale + options.extract)
     nuclei = open_nuclei(cells, record)
-    (encoder,) = open_encoders([options.encoder], options.seed, options.batch, options.precision)
+    (encoder,) = open_encoders(options)
     side = None
     if classifier:
         from evaluate.classes.apply import check
@@ -94,10 +90,10 @@ def run(options: argparse.Namespace) -> None:
     calls = None
     if classifier:
         from evaluate.classes.calls import call
-        from evaluate.classes.counts import count, said
+        from evaluate.classes.counts import count, in_words
 
         calls = call(classifier, embeddings, options.min_probability)
-        print(said(count(nuclei, calls)))
+        print(in_words(count(nuclei, calls)))
     detail = Detail(options.components, options.whole_image)
     for path in options.out:
         write_file(path, encoder, nuclei, embeddings, calls, detail)

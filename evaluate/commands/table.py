@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 
-def arguments(command: argparse.ArgumentParser) -> None:
+def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     command.add_argument("results", type=Path, nargs="+", help="folders that `probe` wrote")
     command.add_argument(

@@ -9,7 +9,7 @@ from evaluate.probes import logistic, regression
 from evaluate.probes.bootstrap import intervals
 from evaluate.probes.calibration import BINS, calibration
 from evaluate.probes.metrics import METRICS, confusion, per_class, scores
-from evaluate.probes.probe import GRID, SPLITS, Prediction, folds, predict
+from evaluate.probes.probe import GRID, SPLITS, Model, Prediction, folds, predict
 
 KNN_METRIC = "k-NN balanced accuracy"
 
@@ -95,11 +95,9 @@ def assess(
     if benchmark.targets is not None:
         return _regress(embeddings, benchmark, splits, settings)
     rows, details = [], {}
+    model = Model(settings.C, components, blocks, settings.neighbours, settings.seed)
     for split, tests in splits.items():
-        found = predict(
-            embeddings, benchmark, tests, components, settings.seed, f"{title}, {split}",
-            settings.C, settings.neighbours, blocks,
-        )  # fmt: skip
+        found = predict(embeddings, benchmark, tests, model, f"{title}, {split}")
         rows += [{"split": split, **row} for row in _fold_rows(found, benchmark, tests)]
         details[split] = details_of(found, benchmark, settings)
     return rows, details
@@ -140,13 +138,9 @@ def details_of(found: Prediction, benchmark: Benchmark, settings: Settings) -> d
         if len(classes) == 2:
             column = classes.index(benchmark.positive) if benchmark.positive else 1
         details["resampled"] = benchmark.group_kind if grouped else "nucleus"
+        groups = benchmark.groups if grouped else np.arange(len(truth))
         details["interval"] = intervals(
-            truth,
-            found.probabilities,
-            benchmark.groups if grouped else np.arange(len(truth)),
-            column,
-            settings.resamples,
-            settings.seed,
+            truth, found.probabilities, groups, column, settings.resamples, settings.seed
         )
     return details
 

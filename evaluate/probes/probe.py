@@ -20,6 +20,20 @@ SPLITS = ("stratified", "grouped")
 
 
 @dataclass(frozen=True)
+class Model:
+    """What is fitted in a fold."""
+
+    strength: float | None = C  # None: by the inner split
+    components: int | None = None  # of a PCA of the training fold before all else, at most
+    blocks: tuple[int, ...] | None = None  # widths of what stands side by side in an embedding
+    neighbours: int = 0  # k of the k-NN probe; 0: none
+    seed: int = 0  # of the PCA's random start
+
+
+PLAIN = Model()
+
+
+@dataclass(frozen=True)
 class Prediction:
     """What models that did not see a nucleus say of it."""
 
@@ -90,12 +104,8 @@ def predict(
     embeddings: np.ndarray,
     benchmark: Benchmark,
     tests: list[np.ndarray],
-    components: int | None = None,
-    seed: int = 0,
+    model: Model = PLAIN,
     title: str = "",
-    strength: float | None = C,
-    neighbours: int = 0,
-    blocks: tuple[int, ...] | None = None,
 ) -> Prediction:
     """Predict each fold by a regression trained on the others.
 
@@ -106,14 +116,7 @@ def predict(
 
     Args:
         embeddings: (N, D) float, one per nucleus.
-        benchmark: its labels.
         tests: of `folds`.
-        components: of a PCA fitted on the training fold before all else, at most, or None.
-        seed: of the PCA's random start.
-        title: of the progress bar.
-        strength: C; None: by the inner split.
-        neighbours: k of the k-NN probe; 0 for none.
-        blocks: widths of what stands side by side in an embedding; None: it is one.
 
     Raises:
         ValueError: an inner split of folds too few, or that a class is absent from.
@@ -128,28 +131,29 @@ def predict(
     for fold, test in enumerate(tests):
         parts[test] = fold
     probabilities = np.empty((len(labels), len(names)))
-    votes = np.empty((len(labels), len(names)), np.float32) if neighbours else None
+    votes = np.empty((len(labels), len(names)), np.float32) if model.neighbours else None
     fewest = len(labels) - max(map(len, tests))  # rows of a training fold, whose axes are one less
     reduced = None
-    if components and components < embeddings.shape[1]:
-        reduced = min(components, fewest - 1)
+    if model.components and model.components < embeddings.shape[1]:
+        reduced = min(model.components, fewest - 1)
     strengths: list[float] = []
     rounds = [[fold] for fold in range(len(tests))] if reduced else [list(range(len(tests)))]
-    bar = Bar(None, f"probe {title}", "folds", total=len(tests))
-    with bar:
+    with Bar(None, f"probe {title}", "folds", total=len(tests)) as bar:
         for held in rounds:  # all folds at once, where they share their features
             x = embeddings
             if reduced:
                 others = np.flatnonzero(parts != held[0])
-                x = principal_components(embeddings, reduced, others, seed)
-            alike = (x.shape[1],) if reduced or not blocks else blocks
-            for fold, chosen, p in _regress(x, labels, parts, held, strength, benchmark, alike):
+                x = principal_components(embeddings, reduced, others, model.seed)
+            blocks = (x.shape[1],) if reduced or not model.blocks else model.blocks
+            for fold, chosen, p in _regress(
+                x, labels, parts, held, model.strength, benchmark, blocks
+            ):
                 probabilities[tests[fold]] = p
                 strengths.append(chosen)
                 if votes is not None:
                     known = parts != fold
                     votes[tests[fold]] = vote(
-                        x[known], labels[known], x[tests[fold]], len(names), neighbours
+                        x[known], labels[known], x[tests[fold]], len(names), model.neighbours
                     )
                 bar.update()
     return Prediction(probabilities, strengths, votes)
@@ -159,18 +163,13 @@ def probe(
     embeddings: np.ndarray,
     benchmark: Benchmark,
     tests: list[np.ndarray],
-    components: int | None = None,
-    seed: int = 0,
-    title: str = "",
+    model: Model,
+    title: str,
 ) -> list[dict[str, float]]:
     """Return the metrics of each fold; arguments as of `predict`."""
-    found = predict(embeddings, benchmark, tests, components, seed, title)
-    return [
-        scores(
-            benchmark.labels[test], found.probabilities[test], benchmark.classes, benchmark.positive
-        )
-        for test in tests
-    ]
+    chances = predict(embeddings, benchmark, tests, model, title).probabilities
+    names, positive = benchmark.classes, benchmark.positive
+    return [scores(benchmark.labels[test], chances[test], names, positive) for test in tests]
 
 
 def _regress(

@@ -14,6 +14,7 @@ from extract.segment.options import (
     Run,
     TorchScript,
 )
+from shards.command_line import at_least, positive
 from shards.scale import check_mpp
 
 SPEED = {"-n", "--n_process", "-g", "--batch_gpu", "-r", "--batch_mem"}
@@ -46,17 +47,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="further options of `HoverFast infer_wsi`, e.g. '-n 4 -g 8' or '-l 20'",
     )
     hoverfast.add_argument(
-        "--hoverfast-limit", type=float, default=Run.limit_s, help="seconds a slide may take"
+        "--hoverfast-limit", type=positive, default=Run.limit_s, help="seconds a slide may take"
     )
     hoverfast.add_argument(
         "--hoverfast-stall",
-        type=float,
+        type=positive,
         default=Run.stall_s,
         help="seconds it may go without CPU time and output",
     )
     hoverfast.add_argument(
         "--hoverfast-at-once",
-        type=int,
+        type=at_least(1),
         default=1,
         help="slides it works on at once; the other --workers cut crops meanwhile",
     )
@@ -81,7 +82,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     imported.add_argument(
         "--from-mpp",
-        type=float,
+        type=positive,
         help="µm in a unit of their coordinates: 1 where they are µm (default: px of level 0)",
     )
     imported.add_argument(
@@ -104,8 +105,6 @@ def read_flags(a: argparse.Namespace) -> dict:
             raise ValueError(
                 "--masks are for segmenters; an imported segmentation is taken as it is"
             )
-        if a.from_mpp is not None and a.from_mpp <= 0:
-            raise ValueError(f"--from-mpp {a.from_mpp}: µm, above 0")
         return {"imported": Import(a.source, a.from_mpp, a.from_origin)}
     if a.source or a.from_mpp or a.from_origin:
         raise ValueError("--from, --from-mpp and --from-origin belong to --segmenter import")
@@ -126,8 +125,6 @@ def read_flags(a: argparse.Namespace) -> dict:
         return {"masks": a.masks, "network": Network(_fingerprint(str(path))), "model": str(path)}
     if not a.hoverfast_model:
         raise ValueError("--hoverfast-command needs --hoverfast-model: HoverFast's .pth")
-    if min(a.hoverfast_limit, a.hoverfast_stall, a.hoverfast_at_once) <= 0:
-        raise ValueError("--hoverfast-limit, --hoverfast-stall and --hoverfast-at-once: above 0")
     magnification, others, speed = _split(shlex.split(a.hoverfast_options))
     return {
         "masks": a.masks,

@@ -14,7 +14,7 @@ from PIL import Image
 from evaluate.baselines import Morphology
 from evaluate.benchmark import Benchmark
 from evaluate.classes import truth
-from evaluate.classes.apply import classify, counts_so_far, slides_of
+from evaluate.classes.apply import Task, classify, counts_so_far, slides_of
 from evaluate.classes.apply_shards import classify_shards
 from evaluate.classes.calls import NONE, Calls, call
 from evaluate.classes.classifier import load, save
@@ -270,22 +270,23 @@ def test_a_cohort_is_classified_counted_and_reported(fitted, cells, tmp_path):
     classifier, encoder, nuclei, _ = fitted
     records, empty = slides_of(cells, classifier)
     assert not empty and len(records) > 1
-    counts = [classify(r, cells, classifier, encoder, tmp_path) for r in records]
+    task = Task(classifier, encoder, tmp_path)
+    counts = [classify(r, cells, task) for r in records]
     mark = tmp_path / "classes" / "kinds" / f"{SLIDE}.json"
     before = mark.stat().st_mtime_ns
-    again = classify(records[0], cells, classifier, encoder, tmp_path)  # done: not written anew
+    again = classify(records[0], cells, task)  # done: not written anew
     assert again == counts[0] and mark.stat().st_mtime_ns == before
     earlier = mark.read_text()
     mark.write_text(earlier.replace('"format": 2', '"format": 1'))  # '' stood for null there
-    assert classify(nuclei.record, cells, classifier, encoder, tmp_path) in counts
+    assert classify(nuclei.record, cells, task) in counts
     assert mark.read_text() == earlier
-    assert counts_so_far(tmp_path, classifier, 0.0) == counts
-    assert counts_so_far(tmp_path, classifier, 0.5) == []
+    assert counts_so_far(task) == counts
+    assert counts_so_far(replace(task, least=0.5)) == []
     facts = json.loads(earlier)
     for damaged in ([], facts | {"count": {"slide": "s"}}, facts | {"count": None}):
         mark.write_text(json.dumps(damaged))
         with pytest.raises(ValueError, match=r"holds no counts of `apply`.*delete it and apply"):
-            counts_so_far(tmp_path, classifier, 0.0)
+            counts_so_far(task)
     mark.write_text(earlier)
     one = counts[[c.slide for c in counts].index(SLIDE)]
     assert one.total == len(nuclei) and 0 < one.tissue_mm2 < 1
@@ -339,7 +340,7 @@ def test_annotated_nuclei_are_compared_with_the_detected_ones(fitted, tmp_path):
         truth.remarks(known, {"elsewhere"}, ("large",), {})
     accuracy, called, total = truth.agreement(pairs)
     assert (called, total) == (3, 5) and accuracy == pytest.approx(1 / 3)
-    said = save_confusion(classifier, known, [SLIDE], pairs, tmp_path)
+    said = save_confusion(classifier, [SLIDE], pairs, tmp_path)
     assert "1 slide that it was not fitted on" in said
     header, table = read_table(tmp_path / "tables" / "classes--kinds--confusion.csv")
     assert header[-2:] == [NONE, truth.ABSENT]
@@ -349,7 +350,7 @@ def test_annotated_nuclei_are_compared_with_the_detected_ones(fitted, tmp_path):
 
 def test_shards_are_classified_in_the_order_of_their_index(fitted, shards_folder, tmp_path):
     classifier, encoder, _, _ = fitted
-    path, counts = classify_shards(shards_folder, classifier, encoder, tmp_path, 0.7)
+    path, counts = classify_shards(shards_folder, Task(classifier, encoder, tmp_path, 0.7))
     table, index = pq.read_table(path), pq.read_table(shards_folder / "index.parquet")
     assert table["nucleus"].to_pylist() == index["nucleus"].to_pylist()
     assert sum(one.total for one in counts) == len(index)

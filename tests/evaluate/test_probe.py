@@ -10,7 +10,7 @@ from evaluate.probes.bootstrap import Ranking, intervals
 from evaluate.probes.calibration import calibration
 from evaluate.probes.knn import vote
 from evaluate.probes.metrics import METRICS, per_class, scores
-from evaluate.probes.probe import GRID, folds, predict, probe
+from evaluate.probes.probe import GRID, Model, folds, predict, probe
 
 
 def test_binary_metrics_by_hand():
@@ -64,7 +64,7 @@ def test_probe_is_scikit_learn(classes, components):
     from sklearn.preprocessing import StandardScaler, label_binarize
 
     features, data = blobs(classes)
-    got = probe(features, data, folds(data, "stratified", 5, 7), components)
+    got = probe(features, data, folds(data, "stratified", 5, 7), Model(components=components), "")
     steps = [PCA(components, svd_solver="full")] if components else []
     model = make_pipeline(*steps, StandardScaler(), LogisticRegression(tol=1e-8, max_iter=9999))
     splitter = StratifiedKFold(5, shuffle=True, random_state=7)
@@ -135,7 +135,7 @@ def test_inner_split_takes_the_C_of_the_best_balanced_accuracy_on_the_other_fold
 
     features, data = blobs(("c", "a", "b"))
     tests = folds(data, "stratified", 4, 0)
-    got = predict(features, data, tests, strength=None)
+    got = predict(features, data, tests, Model(strength=None))
     x = features.astype(np.float64)
     scored = []
     for c in GRID:  # for fold 1, by refitting
@@ -149,12 +149,12 @@ def test_inner_split_takes_the_C_of_the_best_balanced_accuracy_on_the_other_fold
         scored.append(recall_score(np.concatenate(truth), np.concatenate(said), average="macro"))
     assert got.strengths[1] == GRID[int(np.argmax(scored))]
     assert got.strengths[1] < max(GRID)  # six features of which three are noise
-    alone = predict(features, data, tests, strength=got.strengths[1] / x.shape[1])  # unscaled
+    alone = predict(features, data, tests, Model(got.strengths[1] / x.shape[1]))  # unscaled
     np.testing.assert_allclose(
         alone.probabilities[tests[1]], got.probabilities[tests[1]], atol=1e-4
     )
     with pytest.raises(ValueError, match="only two folds"):
-        predict(features, data, folds(data, "stratified", 2, 0), strength=None)
+        predict(features, data, folds(data, "stratified", 2, 0), Model(strength=None))
 
 
 def test_votes_of_neighbours_by_hand():

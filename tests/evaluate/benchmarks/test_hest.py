@@ -198,7 +198,7 @@ def test_the_draw_is_of_the_seed_and_the_slide(bowel):
 def test_prepare_writes_targets_of_their_own(bowel, tmp_path, capsys):
     path, _ = bowel
     parser = argparse.ArgumentParser()
-    prepare.arguments(parser)
+    prepare.add_flags(parser)
     out = tmp_path / "bowel"
     words = ["hest-bowel", "--raw", path, "--out", out, "--genes", 5, "--cells", 10]
     prepare.run(parser.parse_args([str(word) for word in words]))

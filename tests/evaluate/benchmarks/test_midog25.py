@@ -81,7 +81,7 @@ def test_duplicates_are_counted(midog25):
 
 def test_table_8_leaves_hamamatsu_out(midog25, tmp_path, capsys):
     parser = argparse.ArgumentParser()
-    prepare.arguments(parser)
+    prepare.add_flags(parser)
     out = tmp_path / "wide"
     words = ["midog25", "--raw", midog25, "--out", out, "--view", "128"]
     prepare.run(parser.parse_args([str(word) for word in words]))
@@ -254,7 +254,7 @@ def test_the_publishers_own_table(data, capsys):
     by_scanner = counts["scanners at 0.25 µm/px (3D Histech, Aperio CS2)"]
     assert by_scanner == {"midog25-128px": {"NMF": 7955, "AMF": 1160}}
     parser = argparse.ArgumentParser()
-    prepare.arguments(parser)
+    prepare.add_flags(parser)
     prepare.run(parser.parse_args(["midog25", "--raw", str(data / "midog25"), "--try"]))
     printed = capsys.readouterr().out
     assert printed.splitlines()[0] == "off by 0 (sum over classes): all rows: midog25 11,939"

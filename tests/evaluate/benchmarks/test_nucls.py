@@ -62,7 +62,7 @@ def write(path, stem: str, nuclei: list, size=(200, 160), images: str = "rgb") -
 def run(*words: object) -> None:
     """Run `evaluate/main.py prepare …` within this process."""
     parser = argparse.ArgumentParser()
-    prepare.arguments(parser)
+    prepare.add_flags(parser)
     prepare.run(parser.parse_args([str(word) for word in words]))
 
 

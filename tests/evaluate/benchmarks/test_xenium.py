@@ -72,7 +72,7 @@ def test_prepare_cuts_cells_and_takes_their_counts(tmp_path, capsys):
         write_image(raw / name / f"{name}_he_image.ome.tif", number)
     assert find_name(raw) == "xenium"
     parser = argparse.ArgumentParser()
-    prepare.arguments(parser)
+    prepare.add_flags(parser)
     words = ["xenium", "--raw", raw, "--out", tmp_path / "out", "--genes", 6, "--cells", 25]
     prepare.run(parser.parse_args([str(word) for word in words]))
     assert "50 nuclei (6 targets, 2 slides)" in capsys.readouterr().out
@@ -297,7 +297,7 @@ def test_an_alignment_that_stretches_is_refused(tmp_path):
 def test_a_bundle_says_what_it_holds_without_an_image(tmp_path, capsys):
     counts, _ = write_bundle(tmp_path / "one")
     parser = argparse.ArgumentParser()
-    prepare.arguments(parser)
+    prepare.add_flags(parser)
     prepare.run(parser.parse_args(["xenium", "--raw", str(tmp_path), "--try"]))
     first, *notes = capsys.readouterr().out.splitlines()
     total = counts.sum()  # of the genes
