@@ -19,10 +19,9 @@ import numpy as np
 import torch
 
 from bench.alternate import last_line
-from bench.fields import add_nuclei
+from bench.flags import bench_parser
 from evaluate.benchmarks.find import find_benchmark
 from evaluate.network import Network
-from shards.command_line import program_parser
 
 
 def module_of(path: str | None) -> tuple[torch.nn.Module, dict]:
@@ -37,11 +36,9 @@ def module_of(path: str | None) -> tuple[torch.nn.Module, dict]:
 
 def main() -> None:
     """Alternate, and print ratios."""
-    parser = program_parser("bench/embed.py", __doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer repeats or less data")
-    parser.add_argument("--encoder", help="a run's folder; else a ViT-S/8 as initialised")
-    parser.add_argument("--threads", type=int, default=1, help="of torch")
-    add_nuclei(parser)
+    parser = bench_parser(
+        "embed", __doc__, "fewer repeats or less data", "--benchmark", "--encoder", "--threads"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     crops = find_benchmark(options.benchmark).crops[: 256 if options.quick else 1024]

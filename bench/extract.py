@@ -28,12 +28,11 @@ import openslide
 import shapely
 
 from bench.alternate import alternate, last_line
-from bench.fields import add_fields
+from bench.flags import bench_parser
 from demo.paint import write_slide
 from extract.crops import assign_fates, write_crops
 from extract.slide import Slide
 from extract.tiff import JpegTiles
-from shards.command_line import program_parser
 from shards.crop import cut, encode
 from shards.schema import CROP_PX, MPP
 from shards.stain import REFERENCE, REFERENCE_MAX, Stain
@@ -131,9 +130,7 @@ def _peak(slide: Path, xy: np.ndarray, out: Path, queue) -> None:
 
 def main() -> None:
     """Build the slide, measure in turn, print the table."""
-    parser = program_parser("bench/extract.py", __doc__)
-    add_fields(parser)
-    parser.add_argument("--quick", action="store_true", help="a quarter of the slide, 3 repeats")
+    parser = bench_parser("extract", __doc__, "a quarter of the slide, 3 repeats", "--data")
     args = parser.parse_args()
     side, count, few, repeats = QUICK if args.quick else (SIDE, NUCLEI, PLAIN, REPEATS)
     cv2.setNumThreads(1)

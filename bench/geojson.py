@@ -24,7 +24,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 
 from bench.alternate import alternate, last_line
-from shards.command_line import program_parser
+from bench.flags import bench_parser
 
 NUCLEI, PLAIN, REPEATS = 1_000_000, 100_000, 5
 QUICK = (100_000, 20_000, 3)
@@ -96,8 +96,7 @@ def work(way: str, path: Path) -> None:
 
 def main() -> None:
     """Write the files, measure in turn, print the table."""
-    parser = program_parser("bench/geojson.py", __doc__)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the nuclei, 3 repeats")
+    parser = bench_parser("geojson", __doc__, "a tenth of the nuclei, 3 repeats")
     parser.add_argument("--way", choices=("ours", "plain"), help=argparse.SUPPRESS)
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -28,7 +28,7 @@ from bench.card.longrun import long_run
 from bench.card.right import right
 from bench.card.smooth import smooth
 from bench.card.work import Card
-from shards.command_line import program_parser
+from bench.flags import bench_parser
 from train.distributed import start, stop
 
 DINO = ("dinov2-no-local-kde", "dinov2-no-local", "dinov2")
@@ -119,8 +119,7 @@ def sound(report: dict[str, Any]) -> bool:
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, or train."""
-    parser = program_parser("bench/gpu.py", __doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer parts and turns")
+    parser = bench_parser("gpu", __doc__, "fewer parts and turns")
     parser.add_argument("--cpu", action="store_true", help="tiny sizes on the CPU: no figures")
     parser.add_argument("--minutes", type=float, default=4.5, help="after which no part begins")
     parser.add_argument(

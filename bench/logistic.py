@@ -27,11 +27,10 @@ from sklearn.preprocessing import StandardScaler
 
 from bench.alternate import ratio
 from bench.embed import module_of
-from bench.fields import add_nuclei
+from bench.flags import bench_parser
 from evaluate.benchmarks.find import find_benchmark
 from evaluate.network import Network
 from evaluate.probes.logistic import Problem, Regressions
-from shards.command_line import program_parser
 
 
 def embeddings(
@@ -80,11 +79,8 @@ def objective(found: tuple, x: np.ndarray, y: np.ndarray, parts: np.ndarray) -> 
 
 def main() -> None:
     """Alternate, and print the ratios."""
-    parser = program_parser("bench/logistic.py", __doc__)
-    parser.add_argument("--quick", action="store_true", help="8,000 nuclei")
-    parser.add_argument("--encoder", help="a run's folder; else a ViT-S/8 as initialised")
+    parser = bench_parser("logistic", __doc__, "8,000 nuclei", "--benchmark", "--encoder")
     parser.add_argument("--repeats", type=int, default=2, help="turns")
-    add_nuclei(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
     x, *tasks = embeddings(options.benchmark, options.encoder, 8000 if options.quick else 37_000)

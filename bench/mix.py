@@ -29,8 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.alternate import alternate, last_line, ratio
-from bench.fields import add_fields
-from shards.command_line import program_parser
+from bench.flags import bench_parser
 from shards.crop import encode
 from shards.schema import CELL_COLUMNS, CROP_PX, FATES, key
 from shards.write import TarWriter
@@ -148,10 +147,7 @@ def copy(cells: Path, out: Path, sync: bool) -> tuple[float, float, float]:
 
 def main() -> None:
     """Time each size, and print the table."""
-    parser = program_parser("bench/mix.py", __doc__)
-    add_fields(parser)
-    parser.add_argument("--folder", type=Path, help="where to write (default: temporary)")
-    parser.add_argument("--quick", action="store_true", help="the small sizes only")
+    parser = bench_parser("mix", __doc__, "the small sizes only", "--data", "--folder")
     args = parser.parse_args()
     crops = crops_of(args.data, POOL)
     print(

@@ -19,8 +19,8 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 from bench.alternate import last_line
+from bench.flags import bench_parser
 from evaluate.analyses.neighbours import nearest
-from shards.command_line import program_parser
 
 SIZE, QUICK, WIDTH, K, REPEATS = 22_000, 5_000, 384, 100, 3
 
@@ -42,8 +42,7 @@ def faiss_flat(x: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     """Alternate the ways, and print the table."""
-    parser = program_parser("bench/neighbours.py", __doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer vectors")
+    parser = bench_parser("neighbours", __doc__, "fewer vectors")
     count = QUICK if parser.parse_args().quick else SIZE
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)

@@ -27,9 +27,8 @@ import webdataset
 from torch.utils.data import DataLoader, Dataset
 
 from bench.alternate import alternate, last_line, ratio
-from bench.fields import add_fields
+from bench.flags import bench_parser
 from bench.mix import crops_of, write_cells
-from shards.command_line import program_parser
 from shards.mix.mix import mix
 from shards.read import Shards
 from shards.stream import Stream
@@ -92,9 +91,7 @@ def rates(way: Callable, folder: Path, workers: int) -> tuple[float, float]:
 
 def main() -> None:
     """Alternate the ways, and print the table."""
-    parser = program_parser("bench/read.py", __doc__)
-    add_fields(parser)
-    parser.add_argument("--quick", action="store_true", help="fewer crops and repeats")
+    parser = bench_parser("read", __doc__, "fewer crops and repeats", "--data")
     args = parser.parse_args()
     count, repeats = QUICK if args.quick else (CELLS, REPEATS)
     torch.set_num_threads(1)

@@ -22,8 +22,8 @@ from sklearn.linear_model import Ridge as PlainRidge
 from sklearn.preprocessing import StandardScaler
 
 from bench.alternate import ratio
+from bench.flags import bench_parser
 from evaluate.probes.ridge import Ridge
-from shards.command_line import program_parser
 
 ALPHA = 1.0
 
@@ -64,8 +64,7 @@ def plain(x: np.ndarray, y: np.ndarray, parts: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     """Alternate, and print the ratio."""
-    parser = program_parser("bench/ridge.py", __doc__)
-    parser.add_argument("--quick", action="store_true", help="2,000 cells a slide")
+    parser = bench_parser("ridge", __doc__, "2,000 cells a slide")
     options = parser.parse_args()
     torch.set_num_threads(1)
     data = make(20, 2000 if options.quick else 10_000, 384, 50)

@@ -23,10 +23,9 @@ import tifffile
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bench.fields import DATA, FIELDS, existing
+from bench.flags import DATA, FIELDS, bench_parser, existing
 from extract.network.fields import Field, read_fields
 from extract.network.scores import rates, scores
-from shards.command_line import program_parser
 
 QUICK = 3  # fields of a folder
 NOT_COUNTED = ("duplicate", "size")  # fates that are no detections
@@ -73,7 +72,7 @@ def label_image(table: Path, shape: tuple[int, int]) -> np.ndarray:
 
 def main() -> None:
     """Extract, score, and print the tables."""
-    parser = program_parser("bench/segment.py", __doc__)
+    parser = bench_parser("segment", __doc__, f"only {QUICK} fields of each folder")
     parser.add_argument(
         "--data",
         nargs="+",
@@ -82,7 +81,6 @@ def main() -> None:
     )
     parser.add_argument("--segmenter", nargs="+", default=["rays", "hoverfast"], help="of extract")
     parser.add_argument("--hoverfast-model", help="weights other than those of the clone")
-    parser.add_argument("--quick", action="store_true", help=f"only {QUICK} fields of each folder")
     args = parser.parse_args()
     lines = []
     for word in args.data:

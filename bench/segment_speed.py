@@ -22,9 +22,8 @@ import tifffile
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bench.fields import add_fields
+from bench.flags import bench_parser
 from extract.network.fields import read_fields
-from shards.command_line import program_parser
 
 REPEATS = 3
 SIDE = 4  # fields of 1000x1000 px along the slide's side
@@ -116,12 +115,10 @@ def shares(slide: Path, out: Path, model: str | None) -> dict[str, float]:
 
 def main() -> None:
     """Measure and print."""
-    parser = program_parser("bench/segment_speed.py", __doc__)
-    add_fields(parser)
+    parser = bench_parser("segment_speed", __doc__, "a slide of four fields, one repeat", "--data")
     parser.add_argument("--weights", help="other than those of the clone")
     parser.add_argument("--hoverfast", help="how the real program is called")
     parser.add_argument("--model", help="its checkpoint, .pth, of the same weights")
-    parser.add_argument("--quick", action="store_true", help="a slide of four fields, one repeat")
     args = parser.parse_args()
     side = 2 if args.quick else SIDE
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})

@@ -26,9 +26,8 @@ import pyarrow.parquet as pq
 import shapely
 
 from bench.alternate import last_line
-from bench.fields import add_fields
+from bench.flags import bench_parser
 from bench.mix import crops_of, timed
-from shards.command_line import program_parser
 from shards.schema import CELL_COLUMNS, FATES, key
 from shards.write import TarWriter
 
@@ -111,10 +110,7 @@ def ours(*words: object) -> tuple[float, float, float]:
 
 def main() -> None:
     """Time each size, ours and the plain way in turn on the smallest."""
-    parser = program_parser("bench/slide.py", __doc__)
-    add_fields(parser)
-    parser.add_argument("--folder", type=Path, help="where to write (default: temporary)")
-    parser.add_argument("--quick", action="store_true", help="20,000 nuclei, once")
+    parser = bench_parser("slide", __doc__, "20,000 nuclei, once", "--data", "--folder")
     args = parser.parse_args()
     sizes, repeats = (QUICK, 1) if args.quick else (SIZES, REPEATS)
     crops = crops_of(args.data, POOL)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from bench.alternate import alternate, last_line
-from shards.command_line import program_parser
+from bench.flags import bench_parser
 from train.config import MocoConfig
 from train.distributed import World, start, stop
 from train.moco import MoCo, contrast
@@ -70,9 +70,7 @@ def ours(model: MoCo, config: MocoConfig, world: World) -> Callable[[Tensor], No
 
 def main() -> None:
     """Alternate, and print ratios."""
-    parser = program_parser("bench/step.py", __doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer repeats or less data")
-    parser.add_argument("--threads", type=int, default=1, help="of torch")
+    parser = bench_parser("step", __doc__, "fewer repeats or less data", "--threads")
     parser.add_argument("--batch", type=int, default=32, help="images")
     parser.add_argument("--compile", action="store_true", help="ours, compiled")
     options = parser.parse_args()

@@ -23,7 +23,7 @@ from PIL import Image
 from torchvision import transforms as T
 
 from bench.alternate import alternate, last_line, ratio
-from shards.command_line import program_parser
+from bench.flags import bench_parser
 from shards.schema import VIEW_PX
 from train import augment
 from train.batches import Batch
@@ -134,8 +134,7 @@ def kornia() -> Callable[[np.ndarray], torch.Tensor]:
 
 def main() -> None:
     """Alternate, and print ratios."""
-    parser = program_parser("bench/views.py", __doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer repeats or less data")
+    parser = bench_parser("views", __doc__)
     quick = parser.parse_args().quick
     torch.set_num_threads(1)
     crops = np.random.default_rng(0).integers(0, 256, (512, 60, 60, 3), dtype=np.uint8)
