@@ -38,15 +38,7 @@ from extract.segment.flags import add_flags, read_flags
 from extract.segment.matching import with_files
 from extract.slides import Entry, list_slides
 from extract.summary import summarise
-from shards.command_line import (
-    Command,
-    add_parts,
-    at_least,
-    check_part,
-    command_of,
-    command_parser,
-    read_command,
-)
+from shards.command_line import Command, add_parts, at_least, check_part, command_of, read_command
 from shards.errors import report
 from shards.scale import check_mpp
 from shards.schema import CODECS
@@ -169,7 +161,8 @@ def status(options: argparse.Namespace) -> int:
     if entries is None:
         log.warning("only slides with a record are counted; name the list of slides, too")
     if again:
-        parser = command_parser("extract/main.py", None, COMMANDS, "extract")
+        parser = argparse.ArgumentParser()
+        extract_flags(parser)
         flags = flags_before([row["command"] for row in rows], parser)
         words = [f"{out}/resubmit.csv", "--out", str(options.cells), *flags]
         print(f"to resubmit: python extract/main.py {shlex.join(words)}")

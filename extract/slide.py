@@ -151,11 +151,7 @@ class Slide:
         return self._scan.region(x, y, *size)
 
     def _note_damage(self, row: int, column: int, error: ValueError) -> None:
-        """List a tile as damaged.
-
-        Raises:
-            ValueError: there are too many.
-        """
+        """List a tile as damaged."""
         (side_x, side_y) = self._tile_px
         left, top = column * side_x, row * side_y
         box = (left, top, min(left + side_x, self.width), min(top + side_y, self.height))

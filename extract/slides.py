@@ -107,11 +107,7 @@ def list_slides(
 
 
 def _check_ids(entries: list[Entry]) -> None:
-    """Say which slides are one file.
-
-    Raises:
-        ValueError: an id cannot be used, or another slide has it.
-    """
+    """Say which slides are one file."""
     seen: dict[str, Entry] = {}
     files: dict[str, Entry] = {}
     for entry in entries:
@@ -226,11 +222,7 @@ def _read_manifest(source: Path, root: Path | None, frozen: bool) -> list[Entry]
 
 
 def _say_frozen(source: Path, left_out: int, kept: int) -> None:
-    """Say how many frozen sections were left out.
-
-    Raises:
-        FileNotFoundError: nothing else is there.
-    """
+    """Say how many frozen sections were left out."""
     if left_out and not kept:
         raise FileNotFoundError(f"{source} holds frozen sections only; --frozen takes them")
     if left_out:
@@ -238,11 +230,7 @@ def _say_frozen(source: Path, left_out: int, kept: int) -> None:
 
 
 def _say_absent(source: Path, entries: list[Entry], where: str) -> None:
-    """Say how many of the listed slides are not there.
-
-    Raises:
-        FileNotFoundError: not one is.
-    """
+    """Say how many of the listed slides are not there."""
     absent = [entry for entry in entries if not entry.path.exists()]
     if len(absent) == len(entries):
         raise FileNotFoundError(

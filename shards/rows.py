@@ -57,11 +57,7 @@ def read_rows(
 def _arrow(
     body: bytes, width: int, separator: str, places: list[int]
 ) -> dict[int, pa.ChunkedArray]:
-    """Read cells as text, without blanks around.
-
-    Raises:
-        pa.ArrowInvalid: a row of another width.
-    """
+    """Read cells as text, without blanks around."""
     if not body.strip(b"\n"):
         return {i: pa.chunked_array([[]], pa.string()) for i in places}
     names = [str(i) for i in range(width)]
@@ -105,9 +101,6 @@ def _even(
 
     Empty cells beyond the header are cut, absent ones below names that are empty are filled. R's
     row names, which have no name over them, are taken off where they count 1, 2, 3 …
-
-    Raises:
-        ValueError: a row is longer or shorter; a cell goes over lines.
     """
     width = len(header)
     named = max((i + 1 for i, name in enumerate(header) if name), default=width)
@@ -143,11 +136,7 @@ def _count(number: int, noun: str) -> str:
 def _rows(
     path: Path, text: str, first: int, separator: str, header: list[str], places: list[int]
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows that are not blank, with the lines in which they begin.
-
-    Raises:
-        ValueError: a quotation mark does not close where it should.
-    """
+    """Yield the rows that are not blank, with the lines in which they begin."""
     reader = csv.reader(io.StringIO(text, newline="\n"), strict=True, **dialect(separator))
     before, quoted = first, '"' in text
     try:

@@ -119,12 +119,7 @@ def _of_mats(path: Path, notes: list[str]) -> Iterator[Field]:
 
 
 def _field(mat: Path, image: Path) -> Field:
-    """Return a field of its image and .mat file.
-
-    Raises:
-        FileNotFoundError: no such image.
-        ValueError: the file's arrays do not fit each other or the image.
-    """
+    """Return a field of its image and .mat file."""
     pixels = read_pixels(image, str(mat))
     found = read_mat(mat, ("inst_map", "inst_type"), ("inst_centroid",))
     ids = found["inst_map"]

@@ -76,11 +76,7 @@ def _points(file: Path) -> list[tuple[float, float, str]]:
 
 
 def _objects(file: Path, keep: bool, left_out: Counter[str]) -> list[tuple[float, float, str]]:
-    """Return QuPath's classed nuclei: (x, y, label) in its own frame, in the order of the file.
-
-    Raises:
-        ValueError: it is no GeoJSON, or a point lies in an outline of another class.
-    """
+    """Return QuPath's classed nuclei: (x, y, label) in its own frame, in the order of the file."""
     shapes: list[BaseGeometry] = []
     labels: list[str] = []
     try:
@@ -122,11 +118,7 @@ def _objects(file: Path, keep: bool, left_out: Counter[str]) -> list[tuple[float
 
 
 def _repeated(file: Path, shapes: list[BaseGeometry], labels: list[str]) -> set[int]:
-    """Return the rows of points in an outline: a nucleus drawn and pointed at counts once.
-
-    Raises:
-        ValueError: a point lies in an outline of another class.
-    """
+    """Return the rows of points in an outline: a nucleus drawn and pointed at counts once."""
     points = [row for row, shape in enumerate(shapes) if shape.geom_type == "Point"]
     outlines = [row for row, shape in enumerate(shapes) if shape.geom_type != "Point"]
     tree = shapely.STRtree([shapes[row] for row in outlines])

@@ -319,11 +319,7 @@ def _png(where: str, stored: dict | None, mode: str = "1") -> np.ndarray:
 
 
 def _check_names(file: Path, metadata: dict) -> None:
-    """See that the classes' and tissues' numbers mean what is written above.
-
-    Raises:
-        ValueError: the file's own list is another one.
-    """
+    """See that the classes' and tissues' numbers mean what is written above."""
     try:
         described = json.loads(metadata.get(b"huggingface", b"{}"))
     except ValueError:  # not what `datasets` writes; the columns are checked all the same

@@ -82,11 +82,7 @@ def load(path: Path, view_px: int | None = None) -> list[Benchmark]:
 
 
 def _facts(path: Path) -> dict:
-    """Return benchmark.json, with what an earlier version left out as empty.
-
-    Raises:
-        ValueError: it is no such file, of another format, or lacks something.
-    """
+    """Return benchmark.json, with what an earlier version left out as empty."""
     needed = ("name", "nuclei", "classes", "positive", "group_kind", "notes")
     what = "a prepared benchmark"
     facts = read_versioned(path / "benchmark.json", what, FORMAT, needed, AGAIN)

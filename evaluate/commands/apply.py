@@ -30,13 +30,8 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         "--formats", nargs="+", choices=ENDINGS, default=[], help="of cells: further files a slide"
     )
     flags.number(group, "--pictures", 6, "of cells: slides drawn for the report", low=0)
-    group.add_argument(
-        "--truth",
-        type=Path,
-        metavar="CSV",
-        help="of cells: nuclei whose class is known (image or slide, x, y, label): a confusion "
-        "matrix",
-    )
+    what = "of cells: nuclei of known class (image or slide, x, y, label): a confusion matrix"
+    flags.path(group, "--truth", "CSV", what)
     flags.run(command, parts=True, overwrite=True)
 
 

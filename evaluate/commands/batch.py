@@ -11,12 +11,8 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     flags.encoder(command)
     flags.source(command)
     group = command.add_argument_group("batch variables")
-    group.add_argument(
-        "--variables",
-        type=Path,
-        metavar="CSV",
-        help="slide,scanner[,site,…]: where slides come from, in any words",
-    )
+    what = "slide,scanner[,site,…]: where slides come from, in any words"
+    flags.path(group, "--variables", "CSV", what)
     group.add_argument(
         "--within", metavar="VARIABLE", help="probe within class and this variable, say, project"
     )

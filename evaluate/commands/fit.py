@@ -1,7 +1,6 @@
 """A classifier of nuclei to keep, fitted on a benchmark's labels."""
 
 import argparse
-from pathlib import Path
 
 from evaluate.commands import flags
 
@@ -21,12 +20,8 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         help="leave these slides, images or patients out, to apply the classifier to",
     )
     group = command.add_argument_group("run")
-    group.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="the classifier's folder"
-    )
-    group.add_argument(
-        "--work", type=Path, metavar="DIR", help="of the embeddings (default: <out>.work)"
-    )
+    flags.path(group, "--out", "DIR", "the classifier's folder", required=True)
+    flags.path(group, "--work", "DIR", "of the embeddings (default: <out>.work)")
     flags.number(group, "--folds", 5, "of the cross-validation", low=3)
     flags.number(group, "--bootstrap", 1000, "resamples of intervals; 0: none", low=0)
     group.add_argument("--seed", type=int, default=0, help="of the folds and of `untrained`")

@@ -35,7 +35,14 @@ def number(
     group.add_argument(flag, type=at_least(low), default=default, metavar="N", help=help)
 
 
-def several(group: argparse._ActionsContainer, flag: str, metavar: str, help: str) -> None:
+def path(
+    group: argparse._ActionsContainer, flag: str, metavar: str, help: str, required: bool = False
+) -> None:
+    """Add a flag that takes a path."""
+    group.add_argument(flag, type=Path, metavar=metavar, help=help, required=required)
+
+
+def paths(group: argparse._ActionsContainer, flag: str, metavar: str, help: str) -> None:
     """Add a flag that takes paths; without it there are none."""
     group.add_argument(flag, type=Path, nargs="+", default=[], metavar=metavar, help=help)
 
@@ -128,20 +135,15 @@ def cohort(group: argparse._ActionsContainer) -> None:
         help="an encoder's embeddings: results/embeddings/NAME, of `embed`, `apply` or `slide`",
     )
     source = group.add_mutually_exclusive_group(required=True)
-    source.add_argument("--cells", type=Path, metavar="DIR", help="whose slides they are of")
-    source.add_argument("--shards", type=Path, metavar="DIR", help="likewise, embedded by `embed`")
+    path(source, "--cells", "DIR", "whose slides they are of")
+    path(source, "--shards", "DIR", "likewise, embedded by `embed`")
 
 
 def classifier(command: argparse.ArgumentParser, required: bool = False) -> None:
     """Add --classifier, --min-probability and --any-scale."""
     group = command.add_argument_group("classes")
-    group.add_argument(
-        "--classifier",
-        type=Path,
-        required=required,
-        metavar="DIR",
-        help="give each nucleus a class: a folder that `fit` wrote",
-    )
+    what = "give each nucleus a class: a folder that `fit` wrote"
+    path(group, "--classifier", "DIR", what, required)
     group.add_argument(
         "--min-probability",
         type=probability,
@@ -166,12 +168,8 @@ def open_classifier(options: argparse.Namespace):
 def values(command: argparse.ArgumentParser) -> None:
     """Add --values, --log1p and --markers: what is known of cells beside their pictures."""
     group = command.add_argument_group("values a cell")
-    group.add_argument(
-        "--values",
-        type=Path,
-        metavar="FILE",
-        help="CSV or Parquet of values (genes) a cell of --cells, --shards; or a Xenium bundle",
-    )
+    what = "CSV or Parquet of values (genes) a cell of --cells, --shards; or a Xenium bundle"
+    path(group, "--values", "FILE", what)
     group.add_argument(
         "--radius",
         type=positive,
@@ -186,7 +184,7 @@ def values(command: argparse.ArgumentParser) -> None:
 def run(command: argparse.ArgumentParser, parts: bool = False, overwrite: bool = False) -> None:
     """Add --out and --seed; --part and --parts for an array's tasks; --overwrite."""
     group = command.add_argument_group("run")
-    group.add_argument("--out", type=Path, required=True, metavar="DIR", help="results folder")
+    path(group, "--out", "DIR", "results folder", required=True)
     group.add_argument("--seed", type=int, default=0, help="of every draw")
     if parts:
         add_parts(group)

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from evaluate.commands import flags
 from shards.command_line import at_least
 
 
@@ -17,12 +18,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         "by what lies in it",
     )
     data.add_argument("--raw", metavar="DIR", help="the publisher's folder")
-    data.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="the folder to write to; needed unless --try is given",
-    )
+    flags.path(data, "--out", "DIR", "the folder to write to; needed unless --try is given")
     data.add_argument(
         "--try",
         dest="tried",
@@ -43,12 +39,8 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         "--centre", "--center", choices=("box", "centroid"), help="of an outline: the crop's"
     )
     rules.add_argument("--duplicates", choices=("keep", "drop"), help="midog25 (default: keep)")
-    rules.add_argument(
-        "--images",
-        type=Path,
-        metavar="DIR",
-        help="midog25: cut from MIDOG++'s cases (201.tiff, …); xenium: H&E",
-    )
+    what = "midog25: cut from MIDOG++'s cases (201.tiff, …); xenium: H&E"
+    flags.path(rules, "--images", "DIR", what)
     rules.add_argument("--scanners", nargs="+", metavar="S", help="midog25: their rows alone")
     rules.add_argument(
         "--predicted",

@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-from pathlib import Path
 
 from evaluate.commands import flags
 
@@ -17,13 +16,11 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     hub.add_argument("--private", action="store_true", help="make it for its owner only")
     card = command.add_argument_group("model card")
     whose = "folders of `probe`, whose scores of these weights go into the card"
-    flags.several(card, "--results", "DIR", whose)
+    flags.paths(card, "--results", "DIR", whose)
     card.add_argument(
         "--license", default="", metavar="ID", help="of the weights, as the hub writes it"
     )
-    card.add_argument(
-        "--card", type=Path, metavar="FILE.md", help="take this card instead of making one"
-    )
+    flags.path(card, "--card", "FILE.md", "take this card instead of making one")
     card.add_argument(
         "--overwrite", action="store_true", help="replace the card that is on the hub"
     )

@@ -11,14 +11,12 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     page = command.add_argument_group("page")
     page.add_argument("results", type=Path, help="the folder that the other commands wrote to")
-    page.add_argument(
-        "--out", type=Path, required=True, metavar="FILE.html", help="the page to write"
-    )
+    flags.path(page, "--out", "FILE.html", "the page to write", required=True)
     page.add_argument("--title", default="LEMON: what the encoder learnt", help="of the page")
     more = command.add_argument_group("what else is on it")
     beside = "add the figures and tables of these folders, as composition/ runs/compare/results"
-    flags.several(more, "--beside", "DIR", beside)
-    flags.several(more, "--extra", "FILE.png", "further pictures")
+    flags.paths(more, "--beside", "DIR", beside)
+    flags.paths(more, "--extra", "FILE.png", "further pictures")
     more.add_argument("--cells", metavar="DIR", help="add a contact sheet of extracted cells")
     more.add_argument("--shards", metavar="DIR", help="add one of what was trained on")
 

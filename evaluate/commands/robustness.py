@@ -11,7 +11,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     flags.source(command, several=True)
     group = command.add_argument_group("stains")
     whose = "images or slides whose stains are taken (default: six of TCGA, stored)"
-    flags.several(group, "--reference", "FILE", whose)
+    flags.paths(group, "--reference", "FILE", whose)
     flags.number(group, "--neighbours", 100, "whose overlap counts")
     flags.number(group, "--folds", 5, "of the probe", low=2)
     flags.run(command, overwrite=True)

@@ -18,7 +18,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         type=positive,
         help="µm/px of a slide that does not say it, such as a PNG; 0.25 at 40X",
     )
-    data.add_argument("--cells", type=Path, metavar="DIR", help="take what is extracted already")
+    flags.path(data, "--cells", "DIR", "take what is extracted already")
     data.add_argument("--slide", dest="slide_id", metavar="ID", help="which one of --cells")
     flags.encoder(command, several=False, needed=False)
     flags.classifier(command)
@@ -31,9 +31,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help=f"files to write, by their endings: {', '.join(FORMATS)}",
     )
-    group.add_argument(
-        "--work", type=Path, metavar="DIR", help="cells and embeddings (default: <out>.work)"
-    )
+    flags.path(group, "--work", "DIR", "cells and embeddings (default: <out>.work)")
     flags.number(group, "--components", 10, "principal ones among QuPath's measurements", low=0)
     group.add_argument(
         "--whole-image",

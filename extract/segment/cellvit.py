@@ -64,11 +64,7 @@ def read_cells(blocks: Iterable[Block], left_out: Counter[str]) -> Iterator[Ring
 
 
 def _place(item: dict) -> list[float]:
-    """Return a cell's centroid (x, y).
-
-    Raises:
-        ValueError: it is none.
-    """
+    """Return a cell's centroid (x, y)."""
     centre = item["centroid"]
     if not (
         isinstance(centre, list)

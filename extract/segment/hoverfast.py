@@ -80,12 +80,7 @@ def segment(
 
 
 def _magnification(slide: Slide, asked: HoverFast) -> float:
-    """Return the power HoverFast takes a slide for: 40 times a power of two, by its mpp alone.
-
-    Raises:
-        ValueError: it cannot open the slide, the true scale means another, or it is below the one
-            HoverFast works at.
-    """
+    """Return the power HoverFast takes a slide for: 40 times a power of two, by its mpp alone."""
     if "openslide.vendor" not in slide.properties:
         raise ValueError(
             f"HoverFast opens slides by OpenSlide, and OpenSlide does not open {slide.path.name}; "
@@ -144,11 +139,7 @@ def _made_by(described: Path) -> dict | None:
 def _attempt(
     slide: Slide, entry: Entry, asked: HoverFast, run: Run, mask: np.ndarray | None, work: Path
 ) -> tuple[Detections, dict]:
-    """Run HoverFast until its output is usable; return the nuclei and facts of the attempt.
-
-    Raises:
-        ValueError: as in segment.
-    """
+    """Run HoverFast until its output is usable; return the nuclei and facts of the attempt."""
     reasons, log = [], work / f"{entry.slide}.log"
     log.unlink(missing_ok=True)
     for attempt in range(1, ATTEMPTS + 1):
@@ -202,11 +193,7 @@ def _command(
 
 
 def _accept(path: Path, slide: Slide) -> Detections:
-    """Read HoverFast's output to its very end.
-
-    Raises:
-        ValueError: the gzip, the JSON or the array in it does not end, or it is not HoverFast's.
-    """
+    """Read HoverFast's output to its very end."""
     if not path.stat().st_size:
         raise ValueError("its output is empty (0 bytes)")
     file = open_nuclei(path)

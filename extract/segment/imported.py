@@ -80,11 +80,7 @@ def segment(slide: Slide, entry: Entry, asked: Import) -> tuple[Detections, dict
 
 
 def _from_power(file: NucleiFile, slide: Slide, path: Path) -> float:
-    """Return how many level-0 px a unit of a file is, whose numbers are px at an objective's power.
-
-    Raises:
-        ValueError: the slide does not say its own power, and its scale is another.
-    """
+    """Return how many level-0 px a unit of a file is, whose numbers are px at an objective's power."""
     if not file.mag:
         return 1.0
     names = ("openslide.objective-power", "aperio.AppMag")
@@ -164,9 +160,6 @@ def _check(detections: Detections, slide: Slide, path: Path, explicit: bool) -> 
     Args:
         detections: in the slide's px.
         explicit: whether the scale was given, so that a doubtful one is only remarked upon.
-
-    Raises:
-        ValueError: they lie outside it, or their scale cannot be right.
     """
     remarks, xy = [], detections.xy
     if not len(xy):

@@ -151,11 +151,7 @@ def _work(
 
 
 def _check_room(layout: Layout, out: Path, work: Path) -> None:
-    """Refuse at once what the disk cannot hold, rather than when it is full.
-
-    Raises:
-        NoRoom: it has much less room than what is missing will take.
-    """
+    """Refuse at once what the disk cannot hold, rather than when it is full."""
     spills, shards = len(layout.spills), layout.shards
     to_sort = sum(not spill_path(work, n).is_file() for n in range(spills))
     to_write = sum(not is_made(out, work, n) for n in range(shards))
@@ -229,11 +225,7 @@ def _join(layout: Layout, out: Path, work: Path) -> dict:
 
 
 def _sample(shards: Shards) -> Iterator[np.ndarray]:
-    """Yield the first crops of a data set, (N, 3, H, W) uint8, some at a time.
-
-    Raises:
-        ValueError: one does not decode, or has another size.
-    """
+    """Yield the first crops of a data set, (N, 3, H, W) uint8, some at a time."""
     count = min(SAMPLE, len(shards))
     for start in range(0, count, DECODED):
         stop = min(start + DECODED, count)

@@ -89,9 +89,6 @@ def _read(
 
     Returns:
         (N,) where the members of the table begin in `blocks`.
-
-    Raises:
-        ValueError: the tar ends before them.
     """
     path = layout.tar(rows.slide)
     sizes, offsets = table["size"].to_numpy(), table["offset"].to_numpy()
@@ -115,11 +112,7 @@ def _read(
 def _checked_headers(
     layout: Layout, rows: SlideRows, table: pa.Table, found: np.ndarray
 ) -> np.ndarray:
-    """Return the headers that members get, (N, 512), once they are those found.
-
-    Raises:
-        ValueError: a member is not where the table says.
-    """
+    """Return the headers that members get, (N, 512), once they are those found."""
     slide = layout.slides[rows.slide]
     names = member_names(slide["slide"], table["nucleus"].to_numpy(), slide["codec"])
     expected = headers(names, table["size"].to_numpy())

@@ -134,11 +134,7 @@ class DicomScan:
         return fitted(np.asarray(self._slide.read_thumbnail((side, side)).convert("RGB")), side)
 
     def _read(self, corner: tuple[int, int], level: int, size: tuple[int, int]) -> np.ndarray:
-        """Read a region.
-
-        Raises:
-            ValueError: it cannot be read.
-        """
+        """Read a region."""
         try:
             return np.array(self._slide.read_region(corner, level, size).convert("RGB"))
         except self._errors as error:

@@ -54,11 +54,7 @@ class OpenSlideScan:
         return np.asarray(self._slide.get_thumbnail((side, side)).convert("RGB"))
 
     def _read(self, corner: tuple[int, int], level: int, size: tuple[int, int]) -> np.ndarray:
-        """Read a region over white.
-
-        Raises:
-            ValueError: it cannot be read.
-        """
+        """Read a region over white."""
         try:
             region = np.asarray(self._slide.read_region(corner, level, size))  # (H, W, 4)
         except openslide.OpenSlideError as error:

@@ -196,11 +196,7 @@ def coloured(
 
 
 def _largest(path: Path, tiff: tifffile.TiffFile) -> tuple[int, tifffile.TiffPageSeries]:
-    """Return the largest image of a file, and its number among them.
-
-    Raises:
-        ValueError: there are several as large, or it is a stack.
-    """
+    """Return the largest image of a file, and its number among them."""
     if not tiff.series:
         raise ValueError(f"{path} is a TIFF without an image")
     areas = [s.sizes.get("height", 0) * s.sizes.get("width", 0) for s in tiff.series]
@@ -217,11 +213,7 @@ def _largest(path: Path, tiff: tifffile.TiffFile) -> tuple[int, tifffile.TiffPag
 
 
 def _page(level: tifffile.TiffPageSeries) -> tifffile.TiffPage:
-    """Return the page of a level.
-
-    Raises:
-        ValueError: it lies in another file.
-    """
+    """Return the page of a level."""
     page = level.pages[0]
     if page is None:
         file = level.parent.filename if level.parent else "the TIFF"
@@ -230,11 +222,7 @@ def _page(level: tifffile.TiffPageSeries) -> tifffile.TiffPage:
 
 
 def _whole(path: Path, page: tifffile.TiffPage, properties: Mapping[str, str]) -> np.ndarray:
-    """Read an image whole, (H, W, 3) uint8.
-
-    Raises:
-        ValueError: it is too large, or damaged.
-    """
+    """Read an image whole, (H, W, 3) uint8."""
     if page.is_tiled:
         why, cure = "its tiles are not of 8-bit RGB", SAVE_8_BITS
     else:

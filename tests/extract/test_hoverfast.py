@@ -287,10 +287,18 @@ def test_as_many_run_at_once_as_there_are_places(run_stage, painted, tmp_path, a
         (["--from", "x"], "belong to --segmenter import"),
         (["--segmenter", "import", "--from", "x", "--masks", "m"], "taken as it is"),
         (["--segmenter", "import", "--from", "x", "--from-mpp", "0"], "above 0"),
+        (["--hoverfast-stall", "0"], "above 0"),
+        (["--hoverfast-at-once", "0"], "0 is less than 1"),
+        (["--workers", "0"], "0 is less than 1"),
+        (["--part", "2", "--parts", "2"], "count from 0"),
     ],
 )
 def test_flags_that_do_not_fit(painted, tmp_path, capsys, flags, message):
-    assert main([str(painted), "--out", str(tmp_path / "cells"), *flags]) == 2
+    try:
+        code = main([str(painted), "--out", str(tmp_path / "cells"), *flags])
+    except SystemExit as ended:  # argparse's own
+        code = ended.code
+    assert code == 2
     assert message in capsys.readouterr().err
 
 
