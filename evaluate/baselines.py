@@ -8,34 +8,45 @@ import numpy as np
 CROPS = 512  # measured at once
 
 
-class Pixels:
+class Encoder:
+    """What turns crops into embeddings."""
+
+    components: int | None = None  # axes of a PCA that the probe fits in each training fold
+    cached: bool = True  # whether its embeddings are worth keeping on disk
+    input_px: int | None = None  # side of the crops it takes; None: any
+
+    def __init__(self, name: str):
+        self.name = name  # of files and rows of tables
+
+    def embed(self, crops: np.ndarray) -> np.ndarray:
+        """Return (N, D) float32 for (N, P, P, 3) uint8 RGB crops at 0.25 µm/px."""
+        raise NotImplementedError
+
+    def blocks(self, width: int) -> tuple[int, ...]:
+        """Return the widths of the parts that stand side by side in an embedding of a width."""
+        return (width,)
+
+    def manifest(self) -> dict:
+        """Return what the embeddings depend on, as JSON."""
+        raise NotImplementedError
+
+
+class Pixels(Encoder):
     """The crops' own pixels; the probe reduces them by PCA within each training fold."""
 
-    components, cached, input_px = 128, False, None  # on disk, a copy 4x as large as the crops
-
-    def __init__(self, name: str = "pixels"):
-        self.name = name
+    components, cached = 128, False  # on disk, a copy 4x as large as the crops
 
     def embed(self, crops: np.ndarray) -> np.ndarray:
         """Return (N, P * P * 3) float32 in [0, 1]."""
         return crops.reshape(len(crops), -1).astype(np.float32) / 255
-
-    def blocks(self, width: int) -> tuple[int, ...]:
-        """Return the widths of what stands side by side: one."""
-        return (width,)
 
     def manifest(self) -> dict:
         """Return what the embeddings depend on, as JSON."""
         return {"name": self.name, "kind": "raw pixels", "components": self.components}
 
 
-class Morphology:
+class Morphology(Encoder):
     """Handcrafted measures of shape, colour and texture (train/measures.py)."""
-
-    components, cached, input_px = None, True, None
-
-    def __init__(self, name: str = "morphology"):
-        self.name = name
 
     def embed(self, crops: np.ndarray) -> np.ndarray:
         """Return (N, 76) float32."""
@@ -43,10 +54,6 @@ class Morphology:
 
         parts = [measure(crops[i : i + CROPS]) for i in range(0, len(crops), CROPS)]
         return np.concatenate(parts)
-
-    def blocks(self, width: int) -> tuple[int, ...]:
-        """Return the widths of what stands side by side: one."""
-        return (width,)
 
     def manifest(self) -> dict:
         """Return what the embeddings depend on, as JSON."""

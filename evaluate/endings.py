@@ -8,55 +8,21 @@
 They combine, in this order: runs/x+mean+tta+morphology.
 """
 
-from typing import Protocol
-
 import numpy as np
 
-from evaluate.baselines import Morphology
+from evaluate.baselines import Encoder, Morphology
 
 ENDINGS = ("+mean", "+stages", "+tta", "+morphology")
 READOUTS = {"+mean": "class+mean", "+stages": "stages"}  # what a network itself gives
 VIEWS = 8  # of a square: four rotations, each as it is and mirrored
 
 
-class Encoder(Protocol):
-    """What turns crops into embeddings."""
-
-    name: str  # names files and rows of tables
-
-    @property
-    def components(self) -> int | None:
-        """How many axes of a PCA the probe fits within each training fold; None: no PCA."""
-        ...
-
-    @property
-    def cached(self) -> bool:
-        """Whether its embeddings are worth keeping on disk."""
-        ...
-
-    @property
-    def input_px(self) -> int | None:
-        """Side of the crops it takes, px; None: any."""
-        ...
-
-    def embed(self, crops: np.ndarray) -> np.ndarray:
-        """Return (N, D) float32 for (N, P, P, 3) uint8 RGB crops at 0.25 µm/px."""
-        ...
-
-    def blocks(self, width: int) -> tuple[int, ...]:
-        """Return the widths of the parts that stand side by side in an embedding of a width."""
-        ...
-
-    def manifest(self) -> dict:
-        """Return what the embeddings depend on, as JSON."""
-        ...
-
-
-class Averaged:
+class Averaged(Encoder):
     """An encoder's mean over the eight flips and rotations of a crop."""
 
     def __init__(self, encoder: Encoder, name: str):
-        self.encoder, self.name = encoder, name
+        super().__init__(name)
+        self.encoder = encoder
         self.components, self.cached = encoder.components, encoder.cached
         self.input_px = encoder.input_px
 
@@ -80,10 +46,8 @@ class Averaged:
         return self.encoder.manifest() | {"name": self.name, "views": VIEWS}
 
 
-class WithMorphology:
+class WithMorphology(Encoder):
     """An encoder's embedding, and the handcrafted measures behind it."""
-
-    components, cached = None, True
 
     def __init__(self, encoder: Encoder, name: str):
         """Refuse an encoder whose embedding is reduced by PCA.
@@ -96,7 +60,8 @@ class WithMorphology:
                 f"{name}: raw pixels are reduced by a PCA within each training fold, measures are "
                 "not; put +morphology behind a network's name"
             )
-        self.encoder, self.name, self.measures = encoder, name, Morphology()
+        super().__init__(name)
+        self.encoder, self.measures = encoder, Morphology("morphology")
         self.input_px = encoder.input_px
 
     def embed(self, crops: np.ndarray) -> np.ndarray:

@@ -4,16 +4,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from evaluate.baselines import Encoder
+
 if TYPE_CHECKING:
     from torch import nn
 
 BATCH = {"cpu": 64, "cuda": 512}  # small batches stay in a CPU's cache
 
 
-class Network:
+class Network(Encoder):
     """A network in eval mode on its own input size and normalisation."""
-
-    components, cached = None, True
 
     def __init__(
         self,
@@ -37,8 +37,9 @@ class Network:
         """
         import torch
 
-        self.name, self.config, self.facts, self.precision = name, config, facts, precision
-        self.input_px: int | None = config["input_px"]
+        super().__init__(name)
+        self.config, self.facts, self.precision = config, facts, precision
+        self.input_px = config["input_px"]
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.batch = batch or BATCH[self.device.type]
         self.module = module.eval().to(self.device)

@@ -26,7 +26,7 @@ def nuclear_measures(crops: np.ndarray) -> list[tuple[str, np.ndarray, str]]:
     """
     from train.measures import NAMES
 
-    values = Morphology().embed(crops).astype(float)
+    values = Morphology("morphology").embed(crops).astype(float)
     return [
         (name, values[:, NAMES.index(key)] * factor, unit)
         for key, (name, unit, factor) in MEASURES.items()

@@ -65,15 +65,14 @@ def read_pairs(out: Path) -> list[dict]:
 
     Each lies in a file of its own, `probes/<benchmark>/<encoder>.json`, so that any number of
     tasks write into one folder, on any file system, without a lock. `probe.csv` and `probe.json`
-    are made of them, for reading; a folder that an earlier version wrote has only those two.
+    are made of them, for reading.
 
     Raises:
         ValueError: a file is not of this shape.
     """
-    paths = sorted((Path(out) / "probes").glob("*/*.json"))
-    if not paths:
-        return _read_old(Path(out))
-    pairs = []
+    paths, pairs = sorted((Path(out) / "probes").glob("*/*.json")), []
+    if not paths and (Path(out) / "probe.csv").is_file():
+        raise ValueError(f"{out} holds probe.csv without the probes/ it is made of; name another")
     for path in paths:
         try:
             pair = read_json(path, "move it away")
@@ -83,33 +82,6 @@ def read_pairs(out: Path) -> list[dict]:
             raise ValueError(f"{path} holds no probe: it lacks {missing[0]!r}; move it away")
         pairs.append(pair)
     return sorted(pairs, key=lambda pair: (pair["benchmark"], rank(pair["encoder"])))
-
-
-def _read_old(out: Path) -> list[dict]:
-    """Return the pairs of `probe.csv` and `probe.json` as format 1 had them, without details."""
-    if not (out / "probe.csv").is_file():
-        return []
-    try:
-        with open(out / "probe.csv", newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        rows = [
-            {k: row[k] for k in COLUMNS} | {"fold": int(row["fold"]), "value": float(row["value"])}
-            for row in rows
-        ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{out / 'probe.csv'} is no table of probes ({error!r}); move it away"
-        ) from error
-    path = out / "probe.json"
-    facts = read_json(path, "move it and probe.csv away") if path.is_file() else {}
-    pairs: dict[tuple[str, str], dict] = {}
-    for row in rows:
-        name, encoder = row.pop("benchmark"), row.pop("encoder")
-        known = facts.get("benchmarks", {}).get(name, {})
-        manifest = facts.get("encoders", {}).get(name, {}).get(encoder, {})
-        pair = {"encoder": encoder, "benchmark": name, "facts": known, "manifest": manifest}
-        pairs.setdefault((name, encoder), pair | {"rows": [], "details": {}})["rows"].append(row)
-    return list(pairs.values())
 
 
 def benchmark_facts(benchmark: Benchmark, path: str, protocol: dict) -> dict:
@@ -183,10 +155,6 @@ def store(
         drop: drop other encoders' results on this benchmark by other nuclei or another protocol.
         details: what else was found, by split.
     """
-    out = Path(out)
-    if not (out / "probes").is_dir():  # what an earlier version wrote stays
-        for pair in _read_old(out):
-            _write_pair(out, pair)
     keys = ("split", "fold", "metric", "value")
     kept = [{k: row[k] for k in keys} | {"value": round(row["value"], 6)} for row in rows]
     pair = {"encoder": encoder, "benchmark": name, "facts": facts, "manifest": manifest}
@@ -291,16 +259,13 @@ def record(out: Path, argv: list[str], seconds: float) -> None:
 
 def read_commands(out: Path) -> list[dict]:
     """Return the commands run into this folder, the last of those that are alike, oldest first."""
-    path = Path(out) / "commands"
-    old = Path(out) / "commands.jsonl"  # of an earlier version
-    lines = old.read_text(encoding="utf-8").splitlines() if old.is_file() else []
-    lines += [file.read_text(encoding="utf-8") for file in sorted(path.glob("*.json"))]
     entries = {}
-    for line in lines:
+    for path in sorted((Path(out) / "commands").glob("*.json")):
+        text = path.read_text(encoding="utf-8")
         try:
-            entry = json.loads(line)
+            entry = json.loads(text)
             entries.pop(entry["command"], None)
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} holds a line that is no command: {line[:60]!r}") from error
+            raise ValueError(f"{path} holds no command: {text[:60]!r}") from error
         entries[entry["command"]] = entry
     return list(entries.values())

@@ -6,6 +6,7 @@ from PIL import Image, ImageDraw
 
 from evaluate.classes.calls import NONE, Calls
 from evaluate.classes.tissue import View
+from evaluate.maps.colouring import rgb
 from evaluate.report.class_sheet import COLUMNS, ROWS, font, headed
 from evaluate.slides.annotations import xy
 from evaluate.slides.extraction import Nuclei
@@ -65,9 +66,3 @@ def grid(nuclei: Nuclei, calls: Calls, seed: int = 0) -> Image.Image:
         blocks.append((f"{name}  ·  {number:,}  ·  {number / len(labels):.0%}",
                        nuclei.crops(chosen, VIEW_PX)))  # fmt: skip
     return headed(blocks)
-
-
-def rgb(colour: str) -> tuple[int, int, int]:
-    """Return #rrggbb as numbers."""
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return red, green, blue

@@ -100,6 +100,12 @@ def hues(names: list[str]) -> list[str]:
         colours = iter(COLOURS)
     else:  # the golden angle keeps neighbours in the list apart
         turns = [(i * 0.618 % 1, (0.42, 0.58, 0.5)[i % 3], 0.6) for i in range(len(names))]
-        rgb = [[round(255 * c) for c in colorsys.hls_to_rgb(*turn)] for turn in turns]
-        colours = iter([*COLOURS[:-1], *(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in rgb)])
+        light = [[round(255 * c) for c in colorsys.hls_to_rgb(*turn)] for turn in turns]
+        colours = iter([*COLOURS[:-1], *(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in light)])
     return ["#8a949e" if name == "" else next(colours) for name in names]
+
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    """Return #rrggbb as numbers."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return red, green, blue

@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 import shapely
 
-from evaluate.maps.colouring import hues
+from evaluate.maps.colouring import hues, rgb
 from shards.write import atomic
 
 DECIMALS = 2  # of an outline's corners, px
@@ -45,7 +45,7 @@ def write_qupath(
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     names = sorted(set(labels.tolist()) - {""})
     colours = colours or dict(zip(names, hues(names), strict=True))
-    classes = {name: {"name": name, "color": _rgb(colours[name])} for name in names}
+    classes = {name: {"name": name, "color": list(rgb(colours[name]))} for name in names}
     first = 0
     with atomic(path) as file:
         file.write(b'{"type":"FeatureCollection","features":[')
@@ -123,7 +123,3 @@ def _mended(polygon: shapely.Polygon) -> shapely.Polygon | None:
 def _rounded(values: np.ndarray) -> list[float]:
     """Return numbers to DIGITS significant digits, as Python's."""
     return [float(f"{value:.{DIGITS}g}") for value in values.tolist()]
-
-
-def _rgb(colour: str) -> list[int]:
-    return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]

@@ -80,7 +80,7 @@ def segment(slide: Slide, entry: Entry, asked: Import) -> tuple[Detections, dict
 
 
 def _from_power(file: NucleiFile, slide: Slide, path: Path) -> float:
-    """Return how many level-0 px a unit of a file is, whose numbers are px at an objective's power."""
+    """Return the level-0 px in a unit of a file whose numbers are px at an objective's power."""
     if not file.mag:
         return 1.0
     names = ("openslide.objective-power", "aperio.AppMag")

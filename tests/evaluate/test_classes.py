@@ -20,8 +20,9 @@ from evaluate.classes.calls import NONE, Calls, call
 from evaluate.classes.classifier import load, save
 from evaluate.classes.counts import Count
 from evaluate.classes.fit import cool, fit, without
-from evaluate.classes.picture import GREY, rgb
+from evaluate.classes.picture import GREY
 from evaluate.classes.report import save_confusion, save_counts, save_slide
+from evaluate.maps.colouring import rgb
 from evaluate.probes.assess import Settings
 from evaluate.report.figures import read_entries, read_table
 from evaluate.report.report import write_report
@@ -70,7 +71,7 @@ def separable(classes=("a", "b", "c"), each=40, spread=1.0, seed=0):
 @pytest.fixture(scope="module")
 def fitted(cells):
     """A classifier of Morphology's width, and its encoder, on crops of any content."""
-    encoder = Morphology()
+    encoder = Morphology("morphology")
     nuclei = open_nuclei(cells, find(cells, SLIDE))
     area = nuclei.table["area_um2"].to_numpy()
     measured = encoder.embed(nuclei.crops(np.arange(len(nuclei)), 40))

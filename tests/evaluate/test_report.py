@@ -99,9 +99,10 @@ def results(tmp_path_factory) -> Path:
         path.write_text(json.dumps(pair | {"rows": rows, "details": {}}))
     entry = {"finished": "2026-01-02T03:04:05", "seconds": 1, "commit": None, "versions": {}}
     commands = ["probe --encoder first", "compute results", f"map --shards {HOSTILE}"]
-    (out / "commands.jsonl").write_text("".join(
-        json.dumps(entry | {"command": f"python evaluate/main.py {c}"}) + "\n" for c in commands
-    ))  # fmt: skip
+    (out / "commands").mkdir()
+    for i, c in enumerate(commands):
+        text = json.dumps(entry | {"command": f"python evaluate/main.py {c}"})
+        (out / "commands" / f"{i}.json").write_text(text)
     figure = Figure()
     figure.subplots().set_title("drawn")
     told = {"section": "Compute", "command": "compute"}

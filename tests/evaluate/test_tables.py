@@ -10,9 +10,8 @@ import pytest
 
 from evaluate import main
 from evaluate.probes.metrics import METRICS
-from evaluate.results import is_done, read_facts, read_rows, store
+from evaluate.results import is_done, read_rows, store, write_views
 from evaluate.tables import paper
-from evaluate.tables.table import read_tables
 
 
 def facts(sha: str = "x", regression: bool = False) -> dict:
@@ -152,19 +151,12 @@ def test_tasks_write_one_folder_at_once_and_lose_nothing(tmp_path):
     assert len(listed) == 20
 
 
-def test_an_earlier_versions_results_stay(tmp_path):
-    with open(tmp_path / "probe.csv", "w") as file:
-        file.write("encoder,benchmark,split,fold,metric,value\n")
-        for fold in range(2):
-            for metric in METRICS:
-                file.write(f"pixels,consep,stratified,{fold},{metric},0.5\n")
-    old = {"benchmarks": {"consep": facts()}, "encoders": {"consep": {"pixels": {"name": "p"}}}}
-    (tmp_path / "probe.json").write_text(json.dumps(old))
-    assert len(read_rows(tmp_path)) == 10
-    put(tmp_path, "ami-br", "mine", 0.6)
-    assert len(read_rows(tmp_path)) == 20
-    assert read_facts(tmp_path)["encoders"]["consep"] == {"pixels": {"name": "p"}}
-    assert [t.benchmark for t in read_tables(tmp_path)] == ["ami-br", "consep"]
+def test_a_table_without_what_it_is_made_of_is_not_written_over(tmp_path):
+    (tmp_path / "probe.csv").write_text("encoder,benchmark,split,fold,metric,value\n")
+    with pytest.raises(ValueError, match=r"probe\.csv without the probes/ it is made of"):
+        read_rows(tmp_path)
+    with pytest.raises(ValueError, match=r"probe\.csv without the probes/ it is made of"):
+        write_views(tmp_path)
 
 
 def test_done_is_what_agrees_in_nuclei_protocol_and_encoder(tmp_path):
