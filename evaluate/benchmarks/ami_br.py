@@ -61,7 +61,7 @@ def load(path: Path, view_px: int = 40) -> list[Benchmark]:
             raise ValueError(f"{path / 'crops' / name} is {pixels.shape[:2]} px, under {view_px}")
         centre = ((pixels.shape[1] - 1) / 2, (pixels.shape[0] - 1) / 2)
         crops[i] = cut(pixels, np.array([centre]), MPP, view_px)[0]
-        first.append(seen.setdefault(hashlib.sha256(pixels).hexdigest(), name))
+        first.append(seen.setdefault(hashlib.sha256(pixels.tobytes()).hexdigest(), name))
     twins, said = find_twins("labels.csv", np.array(first), np.zeros((len(rows), 2)), labels)
     if none:
         said.append(f"{none.total()} of {len(table['file'])} rows passed over: no label")

@@ -195,7 +195,7 @@ def test_c_by_an_inner_split_is_fair_to_narrow_blocks(benchmark):
     )
     x = np.concatenate([rng.standard_normal((len(labels), 160)) * 7, useful], axis=1)
     tests = probe.folds(benchmark, "stratified", 4, 0)
-    found = probe.predict(x, benchmark, tests, strength=None, blocks=(160, 3))
+    found = probe.predict(x, benchmark, tests, probe.Model(strength=None, blocks=(160, 3)))
     width = np.sqrt(np.repeat([160, 3], [160, 3]))
 
     def fitted(train, held, c):
@@ -222,5 +222,5 @@ def test_c_by_an_inner_split_is_fair_to_narrow_blocks(benchmark):
             found.probabilities[test], fitted(outside(test), test, c), atol=2e-3
         )
     right = (found.probabilities.argmax(1) == labels).mean()
-    alike = probe.predict(x, benchmark, tests, strength=None)
+    alike = probe.predict(x, benchmark, tests, probe.Model(strength=None))
     assert right > (alike.probabilities.argmax(1) == labels).mean()
