@@ -39,7 +39,11 @@ def save(
     order = np.argsort(-np.nan_to_num(first.observed, nan=-np.inf), kind="stable")
     rows = [
         [molecules.names[t]]
-        + [text for m in found.values() for text in (f"{m.observed[t]:.3f}", _p(m, t))]
+        + [
+            text
+            for m in found.values()
+            for text in (f"{m.observed[t]:.3f}", f"{m.p_adjusted[t]:.3g}")
+        ]
         for t in order
     ]
     caption = (
@@ -146,7 +150,3 @@ def _headline(samples: Benchmark, molecules: Molecules, found: dict[str, Moran])
         parts[encoder] = f"{np.nanmean(moran.observed):.2f} ({positive} of {known.sum()})"
     what = f"{molecules.what} of {samples.name} on the embedding"
     return headline(f"{what}, mean Moran's I (how many gather, adjusted p < 0.05)", parts)
-
-
-def _p(moran: Moran, t: int) -> str:
-    return f"{moran.p_adjusted[t]:.3g}"

@@ -29,16 +29,9 @@ from shards.write import write_text
 
 # The order of sections; those of other names come after Molecules.
 ORDER = (
-    "Probes",
-    "Slides",
-    DETAILS,
-    "Comparison",
-    "Compute",
-    "Composition",
-    "Robustness to staining",
-    "Batch effects",
+    *("Probes", "Slides", DETAILS, "Comparison", "Compute", "Composition"),
+    *("Robustness to staining", "Batch effects", "Molecules"),
 )
-ORDER += ("Molecules",)
 LAST = ("Maps", "Cells", "More", "Provenance")
 
 
@@ -71,7 +64,8 @@ def write_report(
     for folder in beside:
         commands = read_commands(folder) + commands
         entries += [one for one in read_entries(folder) if one.section != DETAILS]
-    maps = sorted({p.with_suffix("") for kind in ("png", "html") for p in _glob(results, kind)})
+    drawn = [*results.glob("maps/*.png"), *results.glob("maps/*.html")]
+    maps = sorted({one.with_suffix("") for one in drawn})
     sheets = sorted((results / "sheets").glob("*.png"))
     if not (tables or entries or maps or sheets or extra):
         raise ValueError(
@@ -96,10 +90,6 @@ def write_report(
     entries = sorted(entries, key=lambda one: sections.index(one.section))
     head = _head(title, tables, facts, commands) + _findings(judge(tables, facts), results, entries)
     write_text(Path(path), _page(title, head, {name: parts[name] for name in sections}))
-
-
-def _glob(results: Path, kind: str) -> list[Path]:
-    return list((results / "maps").glob(f"*.{kind}"))
 
 
 def _page(title: str, head: str, sections: dict[str, str]) -> str:
