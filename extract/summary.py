@@ -19,10 +19,9 @@ def summarise(records: list[dict], out: Path) -> int:
     empty = [record for record in done if not record["fates"]["kept"]]
     for record in empty:
         print(f"no cells: {record['slide']}: {record['reason'] or 'no nucleus was kept'}")
-    fates: dict[str, int] = {}
+    fates = Counter[str]()
     for record in done:
-        for fate, count in record["fates"].items():
-            fates[fate] = fates.get(fate, 0) + count
+        fates.update(record["fates"])
     counts = ", ".join(f"{count} {fate}" for fate, count in fates.items() if count)
     passed_over, where = Counter(), 0
     for record in done:
