@@ -23,7 +23,7 @@ from scipy.spatial.distance import cdist
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bench.fields import add_fields
+from bench.flags import bench_parser
 from bench.segment_speed import write_slide
 from extract.morphology import outlines
 from extract.network.fields import read_fields
@@ -31,7 +31,6 @@ from extract.network.inference import Predictor
 from extract.network.instances import HOVERFAST, MIN_AREA, instances, nuclei
 from extract.network.scores import rates, scores
 from extract.network.weights import load_network
-from shards.command_line import program_parser
 
 TILE = 1024  # HoverFast's, px
 FAR = 3.0  # px, beyond which two centroids are of two nuclei
@@ -91,14 +90,14 @@ def compare(ours: np.ndarray, theirs: np.ndarray, side: int) -> tuple[np.ndarray
 
 def main() -> None:
     """Compare and print."""
-    parser = program_parser("bench/hoverfast_agreement.py", __doc__)
-    add_fields(parser)
+    parser = bench_parser("hoverfast_agreement", __doc__, "one field", "--data")
     parser.add_argument("--fields", type=int, default=4, help="of --data, the first with labels")
     parser.add_argument("--hoverfast", required=True, help="how the real program is called")
     parser.add_argument("--model", required=True, help="checkpoint, .pth, as HoverFast writes it")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    fields = [field for field in read_fields(args.data) if field.has_instances][: args.fields]
+    fields = [field for field in read_fields(args.data) if field.has_instances]
+    fields = fields[: 1 if args.quick else args.fields]
     ways = {
         "its rule, float32": (torch.float32, lambda o, m: instances(o > 0, m, HOVERFAST)),
         "its rule, bfloat16": (torch.bfloat16, lambda o, m: instances(o > 0, m, HOVERFAST)),
