@@ -13,7 +13,7 @@ FORMAT = 2
 EARLIER = {"second_blur": 0.1, "erase_ratio": "width/height", "heads": 0}
 EARLIER_DINO = {"interpolate_offset": 0.0, "koleo_over": "batch"}
 # Settings that came later, with what was done before them.
-LATER = {"projector_layers": 0, "init": ""}
+LATER = {"projector_layers": 0, "init": "", "measures_weight": 0.0}
 # Defaults that were others in format 1: a run begun with those goes on with them.
 CHANGED = {
     "prototypes": 4096,

@@ -10,7 +10,7 @@ from shards.command_line import command_parser
 from tests.train.test_dino import tiny
 from train.augment import draw
 from train.config import RECIPES, configure
-from train.config_file import FORMAT, check_same, read_settings
+from train.config_file import EARLIER, EARLIER_DINO, FORMAT, LATER, check_same, read_settings
 from train.encoder import build_encoder
 from train.flags import parse
 from train.main import COMMANDS
@@ -129,3 +129,28 @@ def test_positions_are_scaled_with_dinov2s_offset():
     assert found[0] == 7
     assert found[5].item() == pytest.approx(6 * middle, abs=1e-4)
     assert torch.equal(positions(plane, 5, 0.1), plane)
+
+
+# What config.json held before it bore a format.
+NAMES_1 = """
+    activation_checkpointing batch bottleneck checkpoint_every clip compile data drop_path
+    encoder end_lr end_weight_decay epoch_samples epochs freeze_last_epochs global_weight
+    hidden ibot_head ibot_weight kappa kde_reduction kde_weight keep keep_every koleo_weight
+    layer_decay layer_scale local_crops local_px local_scale_least local_scale_most
+    log_every lr mask_probability mask_ratio_least mask_ratio_most method momentum
+    neighbours out patch_lr policy precision probe probe_every projection prototypes seed
+    self_pairs skip_corrupt start_temperature student_temperature targets
+    teacher_temperature temperature temperature_epochs time_limit_hours two_pass
+    warmup_epochs weight_decay workers
+""".split()
+
+
+@pytest.mark.parametrize("method", RECIPES)
+def test_a_run_of_before_a_setting_came_has_a_value_for_it(method):
+    fields = RECIPES[method].settings.__dataclass_fields__
+    fixed = {name for name, one in fields.items() if not one.metadata["free"]}
+    fixed -= {*RECIPES[method].absent, "method"}
+    known = {*NAMES_1, *EARLIER, *EARLIER_DINO}
+    assert fixed - known == {name for name in LATER if name in fields}
+    for name in fixed - known:  # what was done before it is what is done without it
+        assert fields[name].default == LATER[name]
