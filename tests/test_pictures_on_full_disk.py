@@ -37,7 +37,8 @@ def nuclei() -> Benchmark:
 def curves(disk: Path, shards: Path) -> None:
     run = shards.parent / "run"
     run.mkdir(exist_ok=True)
-    lines = [json.dumps({"step": step, "loss": 1 / step}) for step in range(1, 40)]
+    logged = ("loss", "accuracy", "probe", "rank", "lr", "momentum", "images_per_s", "spread")
+    lines = [json.dumps({"step": n} | dict.fromkeys(logged, 1 / n)) for n in range(1, 40)]
     (run / "log.jsonl").write_text("\n".join([*lines, '{"step": 4']))  # cut by a kill
     plot([run], disk / "curves.png")
 

@@ -1,12 +1,12 @@
-"""The tables that compare runs, from probe.csv to Markdown and files."""
+"""The tables that compare runs, from results to Markdown and files."""
 
-import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from evaluate.report.figures import read_entries, read_table
-from evaluate.results import COLUMNS
+from evaluate.results import store
 from evaluate.tables.comparison import compare
 
 VALUES = {
@@ -18,16 +18,21 @@ VALUES = {
 }
 
 
+def write(out: Path, encoder: str, benchmark: str, values: dict[str, list[float]], split: str):
+    """Write results as `probe` does."""
+    rows = [
+        {"split": split, "fold": fold, "metric": metric, "value": value}
+        for metric, folds in values.items()
+        for fold, value in enumerate(folds)
+    ]
+    store(out, benchmark, {}, encoder, {}, rows)
+
+
 @pytest.fixture
 def results(tmp_path):
-    with open(tmp_path / "probe.csv", "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for (encoder, benchmark), folds in VALUES.items():
-            for fold, value in enumerate(folds):
-                for metric, worse in (("balanced accuracy", 0), ("AUC", 0.05)):
-                    row = [benchmark, "stratified", fold, metric, value - worse]
-                    writer.writerow([encoder, *row])
+    for (encoder, benchmark), folds in VALUES.items():
+        values = {"balanced accuracy": folds, "AUC": [value - 0.05 for value in folds]}
+        write(tmp_path, encoder, benchmark, values, "stratified")
     return tmp_path
 
 
@@ -65,10 +70,8 @@ def test_only_benchmarks_of_all_rows_and_other_metrics(results):
 
 
 def test_a_regression_is_a_column_of_its_own_metric(results):
-    with open(results / "probe.csv", "a", newline="") as file:
-        for encoder in "ab":
-            for fold in range(2):
-                csv.writer(file).writerow([encoder, "hest", "slide", fold, "Pearson", 0.1 + fold])
+    for encoder in "ab":
+        write(results, encoder, "hest", {"Pearson": [0.1, 1.1]}, "slide")
     head, _, row, _ = compare(results, ["a", "b"], "Augmentations", "table2").splitlines()
     assert head.split("|")[-2].strip() == "hest pcc"
     assert row.split("|")[-2].strip() == "**0.600 (0.707)**"
