@@ -50,7 +50,7 @@ def run_hoverfast(command: str, model: str, image: np.ndarray, folder: Path) -> 
     return np.asarray(shapely.buffer(np.array(found), 0.5, join_style="mitre"))
 
 
-def as_read(image: np.ndarray, folder: Path) -> np.ndarray:
+def as_read(folder: Path) -> np.ndarray:
     """Return the tile that HoverFast reads of the field's slide: JPEG, white beyond its end."""
     import openslide
     from PIL import Image
@@ -103,15 +103,20 @@ def main() -> None:
         "its rule, bfloat16": (torch.bfloat16, lambda o, m: instances(o > 0, m, HOVERFAST)),
         "our rule, bfloat16": (torch.bfloat16, nuclei),
     }
+    predictors = {
+        dtype: Predictor(load_network(Path(args.model)), dtype=dtype)
+        for dtype in (torch.float32, torch.bfloat16)
+    }
     counts = {way: np.zeros(4, int) for way in ways}
     overlaps: dict[str, list[float]] = {way: [] for way in ways}
     against_labels: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
     for field in fields:
         with tempfile.TemporaryDirectory() as folder:
             theirs = run_hoverfast(args.hoverfast, args.model, field.image, Path(folder))
-            tile = as_read(field.image, Path(folder))
+            tile = as_read(Path(folder))
+        predicted = {dtype: predictor(tile) for dtype, predictor in predictors.items()}
         for way, (dtype, divide) in ways.items():
-            labels = divide(*Predictor(load_network(Path(args.model)), dtype=dtype)(tile))
+            labels = divide(*predicted[dtype])
             labels[(np.bincount(labels.ravel()) < MIN_AREA)[labels]] = 0
             ours = np.array(outlines(labels))
             # HoverFast's least area is of the outline through pixel centres.

@@ -1,6 +1,7 @@
 """Baselines without a network: a crop's own pixels, and handcrafted measures of its nucleus."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 CROPS = 512  # measured at once
 
 
-class Encoder:
+class Encoder(ABC):
     """What turns crops into embeddings."""
 
     components: int | None = None  # axes of a PCA that the probe fits in each training fold
@@ -18,17 +19,17 @@ class Encoder:
     def __init__(self, name: str):
         self.name = name  # of files and rows of tables
 
+    @abstractmethod
     def embed(self, crops: np.ndarray) -> np.ndarray:
         """Return (N, D) float32 for (N, P, P, 3) uint8 RGB crops at 0.25 µm/px."""
-        raise NotImplementedError
 
     def blocks(self, width: int) -> tuple[int, ...]:
         """Return the widths of the parts that stand side by side in an embedding of a width."""
         return (width,)
 
+    @abstractmethod
     def manifest(self) -> dict:
         """Return what the embeddings depend on, as JSON."""
-        raise NotImplementedError
 
 
 class Pixels(Encoder):

@@ -21,6 +21,8 @@ def two_pass(
     model: MoCo,
     views: Tensor,
     momentum: float,
+    measures: Tensor | None = None,
+    *,
     chunk: int,
     autocast: Callable[[], AbstractContextManager],
 ) -> dict[str, Tensor]:
@@ -30,6 +32,7 @@ def two_pass(
         model: not wrapped for DDP; its gradients are averaged over the ranks here.
         views: (2 * N, 3, H, W), as for MoCo.forward.
         momentum: of the teacher.
+        measures: as for MoCo.forward.
         chunk: images whose activations fit in memory.
         autocast: makes the context of the forward passes.
 
@@ -43,7 +46,7 @@ def two_pass(
         student = torch.cat([model.encoder(p) for p in parts])
     student.requires_grad_()
     with autocast():
-        result = model.compare(student, teacher)
+        result = model.compare(student, teacher, measures)
     result["loss"].backward()
     assert student.grad is not None
     for part, gradient in zip(parts, student.grad.split(chunk), strict=True):

@@ -1,7 +1,9 @@
 """The head that predicts handcrafted measures beside MoCo v3's loss."""
 
+import copy
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from train.measured import Measured
 from train.measures import measure
 from train.methods import build_model
 from train.moco import Measurer
+from train.twopass import two_pass
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -129,6 +132,18 @@ def test_resumed_equals_straight(shards_folder, straight, tmp_path):
     assert train(config_of(shards_folder, out), ALONE)
     assert losses(out) == losses(straight)
     assert same_state(out, straight)
+
+
+def test_the_two_pass_step_measures_too():
+    plain = build_model(tiny(measures_weight=3.0)).train()
+    parts, views, measures = copy.deepcopy(plain), torch.rand(12, 3, 40, 40), torch.rand(6, 76)
+    result = plain(views, 0.9, measures)
+    result["loss"].backward()
+    again = two_pass(parts, views, 0.9, measures, chunk=5, autocast=nullcontext)
+    assert torch.allclose(again["loss"], result["loss"])
+    for one, other in zip(plain.parameters(), parts.parameters(), strict=True):
+        if one.grad is not None:
+            assert torch.allclose(one.grad, other.grad, atol=1e-5)
 
 
 def test_a_resnets_last_stages_are_measured():
