@@ -52,6 +52,7 @@ def extract_cohort(
     _say_changed(out, waiting)
     lost: dict[str, dict] = {}  # records that could not be written
     running: dict[Any, tuple[BaseProcess, Entry]] = {}  # by sentinel
+    begun = 0
     context, server_only = _context(settings)
     threads = max(workers // max(len(waiting), 1), 1)  # of a network: few slides, many cores
     ready = len(entries) - len(waiting)
@@ -65,10 +66,12 @@ def extract_cohort(
                     progress.update()  # by another process that was given the same part
                     continue
                 (out / f"{entry.slide}.json").unlink(missing_ok=True)
+                turn = (threads, begun)
                 process = context.Process(
-                    target=_work, args=(entry, out, settings, server_only, threads, alone)
+                    target=_work, args=(entry, out, settings, server_only, turn, alone)
                 )
                 process.start()
+                begun += 1
                 running[process.sentinel] = (process, entry)
             for sentinel in wait(list(running), SECONDS):
                 process, entry = running.pop(sentinel)
@@ -125,9 +128,14 @@ def _context(settings: Settings) -> tuple[ForkServerContext, list[str]]:
 
 
 def _work(
-    entry: Entry, out: Path, settings: Settings, server_only: list[str], threads: int, alone: bool
+    entry: Entry,
+    out: Path,
+    settings: Settings,
+    server_only: list[str],
+    turn: tuple[int, int],
+    alone: bool,
 ) -> None:
-    """Extract one slide, in the child."""
+    """Extract one slide, in the child; its turn is a network's threads, and slides begun before."""
     import cv2
     import pyarrow as pa
 
@@ -143,7 +151,10 @@ def _work(
     if settings.network or settings.scripted:
         import torch
 
-        torch.set_num_threads(threads)
+        from extract.gpu import take_turn
+
+        torch.set_num_threads(turn[0])
+        take_turn(turn[1])
     try:
         extract_slide(entry, out, settings)
     except OSError as error:

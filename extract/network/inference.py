@@ -11,7 +11,12 @@ from extract.network.folding import fold
 class Predictor:
     """A network applied to whole images."""
 
-    def __init__(self, network: HoverFast, device: str = "cpu", dtype: torch.dtype | None = None):
+    def __init__(
+        self,
+        network: HoverFast,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype | None = None,
+    ):
         """Take a network over: it is changed.
 
         Args:

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from extract.gpu import device, full_memory
 from extract.network.inference import Predictor
 from extract.network.instances import nuclei
 from extract.network.weights import load_network
@@ -21,10 +21,10 @@ class NetworkSegmenter:
         """Load weights.
 
         Raises:
-            ValueError: the file holds none that fit.
+            ValueError: the file holds none that fit, or the GPU's memory is full.
         """
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.predictor = Predictor(load_network(weights), device)
+        with full_memory():
+            self.predictor = Predictor(load_network(weights), device())
 
     def __call__(self, rgb: np.ndarray, stain: Stain) -> Callable[[], np.ndarray]:
         """Look at a tile; what is returned labels its nuclei.
@@ -32,6 +32,10 @@ class NetworkSegmenter:
         Args:
             rgb: (H, W, 3) uint8 at 0.25 µm/px.
             stain: of the slide; the network does without.
+
+        Raises:
+            ValueError: the GPU's memory is full.
         """
-        odds, maps = self.predictor(rgb)
+        with full_memory():
+            odds, maps = self.predictor(rgb)
         return lambda: nuclei(odds, maps)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from extract import gpu
 from extract.network.architecture import HoverFast
 from extract.network.fields import Field
 from extract.network.patches import draw_patch
@@ -67,7 +68,7 @@ def train(
         ValueError: the loss is no number.
     """
     torch.manual_seed(settings.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = gpu.device()
     network = HoverFast().to(device).to(memory_format=torch.channels_last)
     averaged = HoverFast().to(device)
     averaged.load_state_dict(network.state_dict())

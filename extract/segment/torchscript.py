@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import torch
 
+from extract.gpu import device, full_memory
 from extract.segment.options import TorchScript
 from shards.filetype import check_archive, check_file, describe
 from shards.schema import MPP
@@ -26,19 +27,22 @@ class ScriptedSegmenter:
         """Load the model onto the GPU, if there is one.
 
         Raises:
-            ValueError: the file is no TorchScript.
+            ValueError: the file is no TorchScript, or the GPU's memory is full.
         """
         self.asked = asked
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device()
         check_file(path)
         check_archive(path)
-        try:
-            self.model = torch.jit.load(str(path), map_location=self.device).eval()
-        except (RuntimeError, ValueError) as error:
-            raise ValueError(
-                f"{path} is no TorchScript model, but {describe(path)} of another content; "
-                "torch.jit.save writes one"
-            ) from error
+        with full_memory():
+            try:
+                self.model = torch.jit.load(str(path), map_location=self.device).eval()
+            except torch.OutOfMemoryError:
+                raise
+            except (RuntimeError, ValueError) as error:
+                raise ValueError(
+                    f"{path} is no TorchScript model, but {describe(path)} of another content; "
+                    "torch.jit.save writes one"
+                ) from error
 
     @torch.inference_mode()
     def __call__(self, rgb: np.ndarray, stain: Stain) -> np.ndarray:
@@ -52,7 +56,8 @@ class ScriptedSegmenter:
             (H, W) int32, 0 background.
 
         Raises:
-            ValueError: what the model gives is no label image of its input's size.
+            ValueError: what the model gives is no label image of its input's size; or the GPU's
+                memory is full.
         """
         height, width = rgb.shape[:2]
         shrink = self.asked.mpp / MPP
@@ -60,7 +65,8 @@ class ScriptedSegmenter:
         kind = cv2.INTER_AREA if shrink > 1 else cv2.INTER_CUBIC
         image = cv2.resize(rgb, size, interpolation=kind) if shrink != 1 else rgb
         x = torch.from_numpy(self._normalise(image)).permute(2, 0, 1)[None].to(self.device)
-        found = self.model(x)
+        with full_memory():
+            found = self.model(x)
         if not isinstance(found, torch.Tensor) or found.shape[-2:] != x.shape[-2:]:
             shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
             raise ValueError(
