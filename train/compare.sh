@@ -1,58 +1,81 @@
 #!/usr/bin/env bash
 # The paper's Table 6 (methods) and Table 2 (augmentation policies), in small: the three DINOv2
 # recipes and MoCo v3 under one policy, MoCo v3 under every policy, on the same shards with the same
-# budget; each probed on the same benchmarks; both tables printed.
+# budget, over several seeds; each probed on the same benchmarks; both tables printed, with
+# shuffled folds and with groups kept whole.
 #
 #   SHARDS=shards BENCHMARKS="benchmarks/consep benchmarks/ami-br" OUT=runs/compare \
 #       bash train/compare.sh
-#   … bash train/compare.sh list      # the nine training commands, one a line, for an array job
+#   … bash train/compare.sh list      # the training commands, one a line, for an array job
 #   … bash train/compare.sh probe     # when they have run: probe and print
 #
-# About half an hour on 2 quiet cores. Run it again after a stop: every part
-# goes on where it was. The settings are a CPU's, alike for all but what a method has of its own.
+# About three and a half hours on 2 quiet cores, an hour and a quarter with SEEDS=0. Run it again
+# after a stop: every part goes on where it was. The settings are a CPU's, alike for all but what a
+# method has of its own; policies are tried on resnet18s, which learns more in the same time.
 # shellcheck disable=SC2086 # lists of words
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 : "${SHARDS:?a folder of shards}" "${BENCHMARKS:?folders of benchmarks}" "${OUT:?a folder for runs}"
-images=${IMAGES:-12800} # of a run
+seeds=${SEEDS:-0 1 2}
 jobs=${JOBS:-$(nproc)}  # runs at a time, a thread each
-policy=${POLICY:-light} # of Table 6, and a further row of Table 2: a1 teaches little in so few steps
+policy=${POLICY:-light} # of Table 6, and a further row of Table 2
 policies=(a0 a1 a1+gray a1+gmm1 a1+gmm10)
 methods=(dinov2 dinov2-no-local dinov2-no-local-kde)
 
-common="--data $SHARDS --encoder vit_ti8 --batch 32 --epochs 1 --epoch-samples $images
-    --warmup-epochs 0.1 --momentum 0.95 --workers 0 --checkpoint-every 100"
-moco="--method moco --lr 8e-3 --hidden 1024"
-# Layer scale and stochastic depth are for deep networks and long runs: from 1e-5 nothing would be
-# learnt in some hundred steps. Prototypes are 1,024 where official ones are 65,536, as batches of 32
-# on a CPU give most of more no view; all else is official (train/main.py --help).
-dino="--hidden 512 --bottleneck 128 --prototypes 1024 --layer-scale 0 --drop-path 0
-    --temperature-epochs 0.3 --freeze-last-epochs 0.02"
+common="--data $SHARDS --epochs 1 --warmup-epochs 0.1 --momentum 0.98 --workers 0
+    --checkpoint-every 100"
+by_method="--encoder vit_ti8 --batch 64 --epoch-samples ${METHOD_IMAGES:-40000}"
+by_policy="--encoder resnet18s --batch 128 --epoch-samples ${POLICY_IMAGES:-60000}
+    --lr 3e-3 --hidden 1024 --projector-layers 3"
+moco="--lr 4e-3 --hidden 1024"
+# For some hundred steps of 64 images: no layer scale, stochastic depth or decay of the rate by
+# layer, which are for deep networks and long runs; 512 prototypes behind a narrow bottleneck, and a
+# cold teacher, without which its targets stay flat. All else is official (train/main.py --help).
+dino="--lr 8e-3 --hidden 512 --bottleneck 32 --prototypes 512 --layer-scale 0 --drop-path 0
+    --layer-decay 1 --patch-lr 1 --end-weight-decay 0.1 --freeze-last-epochs 0.02
+    --start-temperature 0.03 --teacher-temperature 0.04 --temperature-epochs 1"
 
 commands() {
-    for method in "${methods[@]}"; do
-        echo "$here/train/main.py --out $OUT/$method--$policy --policy $policy" \
-            --method "$method" $dino $common
-    done
-    for name in "$policy" "${policies[@]}"; do
-        echo "$here/train/main.py --out $OUT/moco--$name --policy $name" $moco $common
+    for seed in $seeds; do
+        for method in moco "${methods[@]}"; do
+            local own=$dino
+            [ $method = moco ] && own=$moco
+            echo "$here/train/main.py --out $OUT/$method--$seed --policy $policy --seed $seed" \
+                --method $method $own $by_method $common
+        done
+        for name in "$policy" "${policies[@]}"; do
+            echo "$here/train/main.py --out $OUT/$name--$seed --policy $name --seed $seed" \
+                $by_policy $common
+        done
     done
 }
 
+row() { # LABEL NAME: the runs of all seeds
+    local runs=()
+    for seed in $seeds; do runs+=("$2--$seed"); done
+    (IFS=, && echo "$1=${runs[*]}")
+}
+
 probe() {
-    local encoders=(untrained)
-    for method in "${methods[@]}"; do encoders+=("$method--$policy=$OUT/$method--$policy"); done
-    for name in "$policy" "${policies[@]}"; do encoders+=("moco--$name=$OUT/moco--$name"); done
+    local encoders=(untrained) table6=("untrained ViT-Ti/8=untrained") table2=() name
+    for name in moco "${methods[@]}" "$policy" "${policies[@]}"; do
+        for seed in $seeds; do encoders+=("$name--$seed=$OUT/$name--$seed"); done
+    done
     python "$here/evaluate/main.py" probe --encoder "${encoders[@]}" --benchmark $BENCHMARKS \
         --out "$OUT/results" --precision bf16 --knn 0 --bootstrap 0 >"$OUT/probe.log"
-    python "$here/evaluate/main.py" compare "$OUT/results" --name table6 --first Model --rows \
-        "untrained=untrained" "DINOv2-Baseline=dinov2--$policy" \
-        "DINOv2-No local-to-global=dinov2-no-local--$policy" \
-        "DINOv2-No local-to-global + KDE=dinov2-no-local-kde--$policy" "MoCov3=moco--$policy"
-    local rows=("untrained=untrained" "a0 (MoCo)=moco--a0")
-    for name in "${policies[@]:1}" "$policy"; do rows+=("$name=moco--$name"); done
-    python "$here/evaluate/main.py" compare "$OUT/results" --name table2 --first Augmentations \
-        --rows "${rows[@]}"
+    table6+=("$(row DINOv2-Baseline dinov2)" "$(row 'DINOv2-No local-to-global' dinov2-no-local)"
+        "$(row 'DINOv2-No local-to-global + KDE' dinov2-no-local-kde)" "$(row MoCov3 moco)")
+    for name in "${policies[@]}" "$policy"; do table2+=("$(row $name $name)"); done
+    for split in stratified grouped; do
+        echo "$split folds"
+        compare table6 Model $split "${table6[@]}"
+        compare table2 Augmentations $split "${table2[@]}"
+    done
+}
+
+compare() { # NAME FIRST SPLIT ROWS...
+    python "$here/evaluate/main.py" compare "$OUT/results" --name "$1-$3" --first "$2" \
+        --metric "balanced accuracy" --split "$3" --rows "${@:4}"
 }
 
 case ${1:-all} in

@@ -11,7 +11,11 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     command.add_argument("results", type=Path, help="a folder that probe wrote to")
     command.add_argument(
-        "--rows", nargs="+", required=True, metavar="LABEL=ENCODER", help="the table's, in order"
+        "--rows",
+        nargs="+",
+        required=True,
+        metavar="LABEL=ENCODER",
+        help="the table's, in order; LABEL=ENCODER,ENCODER: runs of several seeds in one row",
     )
     command.add_argument("--first", default="Model", metavar="TITLE", help="of the first column")
     command.add_argument("--name", default="comparison", help="of the table's files")

@@ -1,4 +1,4 @@
-"""The paper's comparisons (Tables 2 and 6): a row per run, a column per benchmark, mean (s.d.)."""
+"""The paper's comparisons (Tables 2 and 6): a row per run or runs, a column per benchmark."""
 
 from pathlib import Path
 
@@ -16,10 +16,12 @@ def compare(
 ) -> str:
     """Write results/tables/<name>.csv and .md from `probe.csv`; return the table as Markdown.
 
-    Paper leaves open: which s.d.; here: of the sample (n - 1), over folds.
+    Paper leaves open: which s.d.; here: of the sample (n - 1), over folds. A row of several
+    runs has the mean over runs, and its standard error.
 
     Args:
-        rows: `LABEL=ENCODER` each, or the name of an encoder that was probed, in order.
+        rows: `LABEL=ENCODER` each, or `LABEL=ENCODER,ENCODER`, runs that differ by seed, or the
+            name of an encoder that was probed, in order.
         wanted: metrics, and the split that each is of.
 
     Raises:
@@ -30,27 +32,29 @@ def compare(
         if wanted.get(row["metric"]) == row["split"]:
             column = (row["benchmark"], row["metric"])
             values.setdefault(row["encoder"], {}).setdefault(column, []).append(row["value"])
-    pairs = [(label or encoder, encoder) for label, _, encoder in (r.rpartition("=") for r in rows)]
-    for _, encoder in pairs:
+    runs: list[tuple[str, list[str]]] = []  # a row's label, and encoders
+    for label, _, word in (row.rpartition("=") for row in rows):
+        runs.append((label or word, [word] if word in values else word.split(",")))
+    for encoder in (encoder for _, encoders in runs for encoder in encoders):
         if encoder not in values:
             what = " or ".join(f"{split} {metric}" for metric, split in wanted.items())
             raise ValueError(
                 f"{out}/probe.csv holds no {what} of {encoder!r}; it holds "
                 f"{', '.join(sorted(values)) or 'nothing'}"
             )
-    shared = set.intersection(*(set(values[encoder]) for _, encoder in pairs))
+    shared = set.intersection(*(set(values[e]) for _, encoders in runs for e in encoders))
     columns = sorted(shared, key=lambda c: (list(wanted).index(c[1]), c[0]))
     if not columns:
         raise ValueError(f"{out}/probe.csv holds no benchmark that all of the rows were probed on")
-    folds = [[values[encoder][column] for column in columns] for _, encoder in pairs]
-    mean = np.array([[np.mean(f) for f in row] for row in folds])  # (rows, columns)
-    sd = np.array([[np.std(f, ddof=1) for f in row] for row in folds])
+    table = [[_summary([values[e][c] for e in encoders]) for c in columns] for _, encoders in runs]
     header = [first, *(f"{benchmark} {SHORT.get(metric, metric)}" for benchmark, metric in columns)]
     cells = [
-        [label, *(f"{m:.3f} ({s:.3f})" for m, s in zip(*row, strict=True))]
-        for (label, _), *row in zip(pairs, mean, sd, strict=True)
+        [label, *(f"{mean:.3f} ({spread:.3f})" for mean, spread in row)]
+        for (label, _), row in zip(runs, table, strict=True)
     ]
-    kinds = "; ".join(f"{metric} over {split} folds" for metric, split in wanted.items())
+    kinds = "; ".join(f"{metric}, {split} folds" for metric, split in wanted.items())
+    several = " over folds; (standard error) over runs where a row has several"
+    what = "s.d.)" + (several if any(len(encoders) > 1 for _, encoders in runs) else " over folds")
     save_table(
         out,
         name,
@@ -58,10 +62,11 @@ def compare(
         cells,
         section="Comparison",
         title=f"{first.removesuffix('s')}s compared",
-        caption=f"Linear probe, mean (s.d.): {kinds}.",
+        caption=f"Linear probe, mean ({what}: {kinds}.",
         command="compare",
         best=dict.fromkeys(header[1:], "max"),
     )
+    mean = np.array(table)[:, :, 0]  # (rows, columns)
     best = mean.round(3) == mean.round(3).max(axis=0)
     shown = [
         [
@@ -71,3 +76,11 @@ def compare(
         for line, row in zip(cells, best, strict=True)
     ]
     return markdown_table(header, shown)
+
+
+def _summary(folds: list[list[float]]) -> tuple[float, float]:
+    """Return mean and s.d. over the folds of one run; of several, mean and its standard error."""
+    if len(folds) == 1:
+        return float(np.mean(folds[0])), float(np.std(folds[0], ddof=1))
+    means = [np.mean(run) for run in folds]
+    return float(np.mean(means)), float(np.std(means, ddof=1) / len(means) ** 0.5)

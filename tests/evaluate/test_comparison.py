@@ -69,6 +69,23 @@ def test_only_benchmarks_of_all_rows_and_other_metrics(results):
         compare(results, ["a"], "Model", "x", {"AUC": "grouped"})
 
 
+def test_runs_of_several_seeds_in_one_row(results):
+    write(results, "x,y", "one", {"balanced accuracy": [0.4, 0.6]}, "stratified")
+    text = compare(results, ["all=a,b,c", "a", "x,y"], "Model", "seeds")
+    rows = [[c.strip() for c in row.strip("|").split("|")] for row in text.splitlines()[2:]]
+    means = np.array([0.72, 0.61, 0.2])
+    error = np.sqrt(((means - means.mean()) ** 2).sum() / 2 / 3)
+    assert rows == [
+        ["all", f"{means.mean():.3f} ({error:.3f})"],
+        ["a", "**0.720 (0.020)**"],
+        ["x,y", "0.500 (0.141)"],  # a name with a comma, of one run
+    ]
+    (entry,) = read_entries(results)
+    assert "(standard error) over runs" in entry.caption
+    with pytest.raises(ValueError, match="of 'd'; it holds a"):
+        compare(results, ["all=a,d"], "Model", "seeds")
+
+
 def test_a_regression_is_a_column_of_its_own_metric(results):
     for encoder in "ab":
         write(results, encoder, "hest", {"Pearson": [0.1, 1.1]}, "slide")
