@@ -18,8 +18,8 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 : "${SHARDS:?a folder of shards}" "${BENCHMARKS:?folders of benchmarks}" "${OUT:?a folder for runs}"
 seeds=${SEEDS:-0 1 2}
 jobs=${JOBS:-$(nproc)}  # runs at a time, a thread each
-policy=${POLICY:-light} # of Table 6, and a further row of Table 2
-policies=(a0 a1 a1+gray a1+gmm1 a1+gmm10)
+policy=${POLICY:-light} # of Table 6
+policies=(a0 a1 a1+gray a1+gmm1 a1+gmm10 light)
 methods=(dinov2 dinov2-no-local dinov2-no-local-kde)
 
 common="--data $SHARDS --epochs 1 --warmup-epochs 0.1 --momentum 0.98 --workers 0
@@ -43,39 +43,35 @@ commands() {
             echo "$here/train/main.py --out $OUT/$method--$seed --policy $policy --seed $seed" \
                 --method $method $own $by_method $common
         done
-        for name in "$policy" "${policies[@]}"; do
+        for name in "${policies[@]}"; do
             echo "$here/train/main.py --out $OUT/$name--$seed --policy $name --seed $seed" \
                 $by_policy $common
         done
     done
 }
 
-row() { # LABEL NAME: the runs of all seeds
-    local runs=()
-    for seed in $seeds; do runs+=("$2--$seed"); done
-    (IFS=, && echo "$1=${runs[*]}")
+table() { # NAME FIRST LABEL=RUN...: probe the runs of all seeds, and an untrained one; print
+    local rows=(untrained) encoders=(untrained) pair seed runs
+    for pair in "${@:3}"; do
+        runs=()
+        for seed in $seeds; do runs+=("${pair#*=}--$seed"); done
+        for run in "${runs[@]}"; do encoders+=("$run=$OUT/$run"); done
+        rows+=("${pair%%=*}=$(IFS=, && echo "${runs[*]}")")
+    done
+    python "$here/evaluate/main.py" probe --encoder "${encoders[@]}" --benchmark $BENCHMARKS \
+        --out "$OUT/$1" --precision bf16 --knn 0 --bootstrap 0 >>"$OUT/probe.log"
+    for split in stratified grouped; do
+        printf '\n%s folds\n\n' $split
+        python "$here/evaluate/main.py" compare "$OUT/$1" --name "$1-$split" --first "$2" \
+            --metric "balanced accuracy" --split $split --rows "${rows[@]}"
+    done
 }
 
 probe() {
-    local encoders=(untrained) table6=("untrained ViT-Ti/8=untrained") table2=() name
-    for name in moco "${methods[@]}" "$policy" "${policies[@]}"; do
-        for seed in $seeds; do encoders+=("$name--$seed=$OUT/$name--$seed"); done
-    done
-    python "$here/evaluate/main.py" probe --encoder "${encoders[@]}" --benchmark $BENCHMARKS \
-        --out "$OUT/results" --precision bf16 --knn 0 --bootstrap 0 >"$OUT/probe.log"
-    table6+=("$(row DINOv2-Baseline dinov2)" "$(row 'DINOv2-No local-to-global' dinov2-no-local)"
-        "$(row 'DINOv2-No local-to-global + KDE' dinov2-no-local-kde)" "$(row MoCov3 moco)")
-    for name in "${policies[@]}" "$policy"; do table2+=("$(row $name $name)"); done
-    for split in stratified grouped; do
-        echo "$split folds"
-        compare table6 Model $split "${table6[@]}"
-        compare table2 Augmentations $split "${table2[@]}"
-    done
-}
-
-compare() { # NAME FIRST SPLIT ROWS...
-    python "$here/evaluate/main.py" compare "$OUT/results" --name "$1-$3" --first "$2" \
-        --metric "balanced accuracy" --split "$3" --rows "${@:4}"
+    table table6 Model DINOv2-Baseline=dinov2 "DINOv2-No local-to-global=dinov2-no-local" \
+        "DINOv2-No local-to-global + KDE=dinov2-no-local-kde" MoCov3=moco
+    table table2 Augmentations "a0 (MoCo)=a0" a1=a1 a1+gray=a1+gray a1+gmm1=a1+gmm1 \
+        a1+gmm10=a1+gmm10 light=light
 }
 
 case ${1:-all} in
