@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import re
 import shlex
 from pathlib import Path
 
@@ -125,7 +126,7 @@ def read_flags(a: argparse.Namespace) -> dict:
         return {"masks": a.masks, "network": Network(_fingerprint(str(path))), "model": str(path)}
     if not a.hoverfast_model:
         raise ValueError("--hoverfast-command needs --hoverfast-model: HoverFast's .pth")
-    magnification, others, speed = _split(shlex.split(a.hoverfast_options))
+    magnification, others, speed = _split(a.hoverfast_options)
     return {
         "masks": a.masks,
         "hoverfast": HoverFast(_fingerprint(a.hoverfast_model), magnification, others),
@@ -154,9 +155,13 @@ def _scripted(a: argparse.Namespace) -> dict:
     return {"scripted": asked, "model": str(path)}
 
 
-def _split(words: list[str]) -> tuple[float, str, str]:
+def _split(given: str) -> tuple[float, str, str]:
     """Tell HoverFast's magnification, its options of consequence, and those of its speed apart."""
     magnification, others, speed = HoverFast.magnification, [], []
+    try:
+        words = shlex.split(given)
+    except ValueError as error:
+        raise ValueError(f"--hoverfast-options {given!r}: {error}") from error
     if len(words) % 2:
         raise ValueError(
             "--hoverfast-options are pairs of an option and its value, e.g. '-n 4 -g 8'"
@@ -165,6 +170,8 @@ def _split(words: list[str]) -> tuple[float, str, str]:
         if option in OURS or not option.startswith("-"):
             raise ValueError(f"--hoverfast-options: {option} is not for you to set; we set it")
         if option in MAGNIFICATION:
+            if not re.fullmatch(r"\d+(\.\d+)?", value) or not float(value):
+                raise ValueError(f"--hoverfast-options: {option} {value} is no magnification")
             magnification = float(value)
         else:
             (speed if option in SPEED else others).extend([option, value])

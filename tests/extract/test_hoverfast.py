@@ -276,12 +276,20 @@ def test_as_many_run_at_once_as_there_are_places(run_stage, painted, tmp_path, a
     assert (start < end) == (at_once == 2)
 
 
+HOVERFAST = ["--hoverfast-command", "x", "--hoverfast-model", "x", "--hoverfast-options"]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--hoverfast-command", "HoverFast"], "needs --hoverfast-model"),
         (["--hoverfast-model", "none.pth"], "there is no such file"),
         (["--hoverfast-options", "-n 4"], "give --hoverfast-command"),
+        ([*HOVERFAST, "-l forty"], "-l forty is no magnification"),
+        ([*HOVERFAST, "-l 0"], "-l 0 is no magnification"),
+        ([*HOVERFAST, "-n '4"], "No closing quotation"),
+        ([*HOVERFAST, "-n 4 -g"], "pairs of an option and its value"),
+        ([*HOVERFAST, "-o elsewhere"], "-o is not for you to set"),
         (["--segmenter", "torchscript"], "needs --model"),
         (["--segmenter", "import"], "needs --from"),
         (["--from", "x"], "belong to --segmenter import"),
