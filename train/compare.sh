@@ -9,8 +9,8 @@
 #   … bash train/compare.sh list      # the training commands, one a line, for an array job
 #   … bash train/compare.sh probe     # when they have run: probe and print
 #
-# About three and a half hours on 2 quiet cores, an hour and a quarter with SEEDS=0. Run it again
-# after a stop: every part goes on where it was. The settings are a CPU's, alike for all but what a
+# An hour and three quarters on 2 quiet cores, a third of it with SEEDS=0. Run it again after a
+# stop: every part goes on where it was. The settings are a CPU's, alike for all but what a
 # method has of its own; policies are tried on resnet18s, which learns more in the same time.
 # shellcheck disable=SC2086 # lists of words
 set -euo pipefail
