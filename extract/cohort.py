@@ -66,9 +66,8 @@ def extract_cohort(
                     progress.update()  # by another process that was given the same part
                     continue
                 (out / f"{entry.slide}.json").unlink(missing_ok=True)
-                turn = (threads, begun)
                 process = context.Process(
-                    target=_work, args=(entry, out, settings, server_only, turn, alone)
+                    target=_work, args=(entry, out, settings, server_only, threads, begun, alone)
                 )
                 process.start()
                 begun += 1
@@ -132,10 +131,11 @@ def _work(
     out: Path,
     settings: Settings,
     server_only: list[str],
-    turn: tuple[int, int],
+    threads: int,
+    begun: int,
     alone: bool,
 ) -> None:
-    """Extract one slide, in the child; its turn is a network's threads, and slides begun before."""
+    """Extract one slide, in the child, with a network's threads, after others begun before it."""
     import cv2
     import pyarrow as pa
 
@@ -153,8 +153,8 @@ def _work(
 
         from extract.gpu import take_turn
 
-        torch.set_num_threads(turn[0])
-        take_turn(turn[1])
+        torch.set_num_threads(threads)
+        take_turn(begun)
     try:
         extract_slide(entry, out, settings)
     except OSError as error:

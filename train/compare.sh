@@ -9,9 +9,9 @@
 #   … bash train/compare.sh list      # the training commands, one a line, for an array job
 #   … bash train/compare.sh probe     # when they have run: probe and print
 #
-# An hour and three quarters on 2 quiet cores, a third of it with SEEDS=0. Run it again after a
+# About an hour and three quarters on 2 cores, a third of it with SEEDS=0. Run it again after a
 # stop: every part goes on where it was. The settings are a CPU's, alike for all but what a
-# method has of its own; policies are tried on resnet18s, which learns more in the same time.
+# method has of its own; policies are tried on resnet18s, twice as many images a second.
 # shellcheck disable=SC2086 # lists of words
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -30,7 +30,8 @@ by_policy="--encoder resnet18s --batch 128 --epoch-samples ${POLICY_IMAGES:-6000
 moco="--lr 4e-3 --hidden 1024"
 # For some hundred steps of 64 images: no layer scale, stochastic depth or decay of the rate by
 # layer, which are for deep networks and long runs; 512 prototypes behind a narrow bottleneck, and a
-# cold teacher, without which its targets stay flat. All else is official (train/main.py --help).
+# cold teacher, without which its targets stay flat. Rates, weight decay and widths are set for a
+# CPU too; all else is official (train/main.py --help).
 dino="--lr 8e-3 --hidden 512 --bottleneck 32 --prototypes 512 --layer-scale 0 --drop-path 0
     --layer-decay 1 --patch-lr 1 --end-weight-decay 0.1 --freeze-last-epochs 0.02
     --start-temperature 0.03 --teacher-temperature 0.04 --temperature-epochs 1"

@@ -53,8 +53,9 @@ def compare(
         for (label, _), row in zip(runs, table, strict=True)
     ]
     kinds = "; ".join(f"{metric}, {split} folds" for metric, split in wanted.items())
-    several = " over folds; (standard error) over runs where a row has several"
-    what = "s.d.)" + (several if any(len(encoders) > 1 for _, encoders in runs) else " over folds")
+    spreads = "(s.d.) over folds"
+    if any(len(encoders) > 1 for _, encoders in runs):
+        spreads += "; (standard error) over runs where a row has several"
     save_table(
         out,
         name,
@@ -62,7 +63,7 @@ def compare(
         cells,
         section="Comparison",
         title=f"{first.removesuffix('s')}s compared",
-        caption=f"Linear probe, mean ({what}: {kinds}.",
+        caption=f"Linear probe, mean {spreads}: {kinds}.",
         command="compare",
         best=dict.fromkeys(header[1:], "max"),
     )

@@ -64,8 +64,9 @@ class ScriptedSegmenter:
         size = (max(round(width / shrink), 1), max(round(height / shrink), 1))
         kind = cv2.INTER_AREA if shrink > 1 else cv2.INTER_CUBIC
         image = cv2.resize(rgb, size, interpolation=kind) if shrink != 1 else rgb
-        x = torch.from_numpy(self._normalise(image)).permute(2, 0, 1)[None].to(self.device)
+        pixels = torch.from_numpy(self._normalise(image)).permute(2, 0, 1)[None]
         with full_memory():
+            x = pixels.to(self.device)
             found = self.model(x)
         if not isinstance(found, torch.Tensor) or found.shape[-2:] != x.shape[-2:]:
             shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
