@@ -9,7 +9,6 @@ import weakref
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
-from typing import cast
 
 import numpy as np
 import torch
@@ -20,12 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from shards.schema import CROP_PX
-from train.config import Config, DinoConfig, MocoConfig
-from train.mask import draw_hidden
+from train.config import Config, MocoConfig
 from train.method import Method
 from train.methods import build_model
 from train.moco import MoCo
-from train.network import ViT, blocks
 from train.policy import POLICIES
 from train.twopass import two_pass
 
@@ -90,9 +87,9 @@ class Memory:
     def _measure(self, images: int) -> int:
         config = replace(self.config, batch=images * self.ranks)
         model, living = copy.deepcopy(self._model), Living()
-        drawn = None
-        if isinstance(config, DinoConfig):
-            drawn = draw_hidden(config, len(blocks(cast(ViT, model.encoder))), 0, range(images))
+        model.config = config  # which `draws` reads
+        empty = np.zeros((images, 3, CROP_PX, CROP_PX), np.uint8)
+        drawn = model.draws(0, range(images), empty) if model.draws else None
         sides = [policy.view_px for policy in model.policies(POLICIES[config.policy])]
         with FakeTensorMode(allow_non_fake_inputs=True), living:
             model._apply(lambda t: torch.empty(t.shape, dtype=t.dtype))

@@ -18,6 +18,7 @@ class Method(nn.Module, ABC):
     exported: Literal["student", "teacher"]  # whose encoder is the run's result
     encoder: Encoder  # the student's
     teacher_encoder: Encoder
+    config: Any  # the method's own, of train/config.py
 
     @classmethod
     @abstractmethod

@@ -160,9 +160,8 @@ class MoCo(Method):
             measures, `measures`, the loss of their head.
         """
         width = self.encoder.embed_dim
-        y1, y2 = student[:, -width:].chunk(
-            2
-        )  # one pass a view in the heads, whose BatchNorm looks at all
+        # One pass a view in the heads, whose BatchNorm looks at all.
+        y1, y2 = student[:, -width:].chunk(2)
         q1, q2 = self.predictor(self.projector(y1)), self.predictor(self.projector(y2))
         with torch.no_grad():
             t1, t2 = teacher[:, -width:].chunk(2)

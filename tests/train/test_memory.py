@@ -56,6 +56,12 @@ def test_the_peak_holds_weights_activations_and_logits(monkeypatch):
     assert many - few > 4 * 32 * 16384 * 4
 
 
+def test_the_peak_holds_the_head_that_predicts_measures(monkeypatch):
+    without = measured(monkeypatch, method="moco", projection=16)
+    peak = measured(monkeypatch, method="moco", projection=16, measures_weight=4.0).peak(8)
+    assert peak - without.peak(8) > 3 * 4 * 76 * without._model.width  # its weights and moments
+
+
 def test_the_largest_batch_fits_and_a_larger_does_not(monkeypatch):
     found = measured(monkeypatch, method="moco", projection=16)
     card = 2**30
