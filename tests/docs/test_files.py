@@ -67,7 +67,7 @@ def test_probe_csv_is_the_codes():
 
 def test_formats_are_the_codes():
     from evaluate.benchmarks import prepared
-    from evaluate.classes import classifier
+    from evaluate.classes import apply, classifier
     from shards import dataset
     from shards.mix import layout
     from train import config_file
@@ -81,6 +81,7 @@ def test_formats_are_the_codes():
         *expected,
         prepared.FORMAT,
         classifier.FORMAT,
+        apply.FORMAT,
     ]
 
 
