@@ -13,6 +13,7 @@ from evaluate.results import is_baseline
 from evaluate.tables.table import CLASSIFICATION, Table
 
 BARS = 7  # encoders drawn
+NEXT = 3  # trained ones named after the best
 WIDTH_PX, ROW_PX = 460, 30
 LONGEST, LETTER_PX = 18, 9.5  # of an encoder's name: letters shown, width of a bold one
 PICTURE_PX = 560  # width of the nuclei's picture
@@ -138,8 +139,13 @@ def _grounds(verdict: Verdict) -> str:
             f"{100 * best.value:.0f} right ({rated}); {guess}."
         ]
     if best.own and rival:
-        of = sum(score.own for score in verdict.scores)
-        said.append(f"It is the best of {of} trained encoders." if of > 1 else "")
+        trained = [score for score in verdict.scores if score.own and score is not best]
+        if trained:
+            next_best = [f"{_strong(score.name)} ({score.value:.3f})" for score in trained[:NEXT]]
+            said.append(
+                f"It is the best of {1 + len(trained)} trained encoders, before "
+                f"{_listed(next_best)}."
+            )
         what = "The best of the others"
         if all(is_baseline(score.name) for score in verdict.scores if not score.own):
             what = f"The best of the {explained('baselines')}"
