@@ -100,7 +100,7 @@ def koleo(x: Tensor, others: Tensor | None = None, within_rank: bool = False) ->
         x, others, own = _sphere(x, others, within_rank)
         with torch.no_grad():
             cosine = x @ others.T
-            cosine[torch.arange(len(x), device=x.device), own] = -2
+            cosine.scatter_(1, own[:, None], -2.0)  # a GPU waits for a number put at indices
             nearest = cosine.argmax(1)
         distance = (x - others[nearest] + EPS).norm(dim=1)
         return -torch.log(distance + EPS).mean()
@@ -129,9 +129,8 @@ def kde(
         exponent = kappa * x @ others.T  # (N, ranks * N)
         count = exponent.shape[1]
         if not self_pairs:
-            rows = torch.arange(len(x), device=x.device)
             hidden = torch.zeros_like(exponent, dtype=torch.bool)
-            hidden[rows, own] = True
+            hidden.scatter_(1, own[:, None], True)
             exponent, count = exponent.masked_fill(hidden, -torch.inf), count - 1
         density = torch.logsumexp(exponent, dim=1)
         if reduction == "sum":

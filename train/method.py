@@ -90,6 +90,7 @@ class Method(nn.Module, ABC):
         return self.encoder if self.exported == "student" else self.teacher_encoder
 
 
+@torch.no_grad()
 def move_teacher(pairs: Iterable[tuple[nn.Module, nn.Module]], momentum: float) -> None:
     """Move teachers: teacher = momentum * teacher + (1 - momentum) * student.
 

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 CUDA = torch.device("cuda", 0)
 COPIES = {"_to_copy", "copy_"}
 WAITS = {"_local_scalar_dense", "nonzero", "is_nonzero", "item", "equal", "masked_select"}
+PUTS = {"index_put", "index_put_", "_index_put_impl_"}  # a number among them is copied there
 WAITS |= {"_linalg_svd", "_linalg_eigh", "unique_dim", "_unique2"}
 
 VIEWS = {torch.ops.aten._unsafe_view.default, torch.ops.aten._reshape_alias.default}
@@ -49,6 +50,8 @@ class Launches(TorchDispatchMode):
         devices = {t.device.type for t in [*tensors, out] if is_tensor(t)}
         if name in WAITS and "cuda" in devices:
             raise Waited(name)
+        if name in PUTS and devices == {"cpu", "cuda"}:
+            raise Waited(f"{name} of a number")
         if name in COPIES and devices == {"cpu", "cuda"}:
             source = args[1] if name == "copy_" else args[0]
             hidden = kwargs.get("non_blocking") or (name == "copy_" and args[2:] == (True,))

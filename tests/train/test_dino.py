@@ -245,3 +245,15 @@ def test_equal_images_are_finite_in_bf16(method_name):
     model.clip_gradients()
     assert result["loss"].isfinite()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("method_name", METHODS)
+def test_an_update_leaves_the_teacher_out_of_the_graph(method_name):
+    """Else the graph grows by a node a step and a parameter, and memory with it."""
+    model = DINO.build(tiny(method_name))
+    optimizer = torch.optim.AdamW(model.parameter_groups(), lr=0.0)
+    for step in range(2):
+        model.update(optimizer, model.schedule(step, optimizer))
+    for network in (model.teacher_encoder, model.teacher_head):
+        for parameter in network.parameters():
+            assert parameter.is_leaf and not parameter.requires_grad

@@ -114,6 +114,7 @@ def test_a_step_waits_for_no_gpu_and_launches_little(name, views, copies, shards
         lambda x: x + torch.ones(3).to(CUDA, non_blocking=True),  # not pinned
         lambda x: x + torch.tensor([1.0, 2.0, 3.0], device=CUDA),
         lambda x: torch.linalg.svdvals(x[None]),
+        lambda x: x.index_put_((torch.zeros(1, dtype=torch.long, device=CUDA),), torch.tensor(2.0)),
     ],
 )
 def test_what_waits_is_seen(wait):
