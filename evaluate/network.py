@@ -43,6 +43,8 @@ class Network(Encoder):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.batch = batch or BATCH[self.device.type]
         self.module = module.eval().to(self.device)
+        if self.device.type == "cuda" and precision == "fp32":
+            torch.backends.cudnn.allow_tf32 = False  # of convolutions, on unless it is said
         self._compiled = compiled
         self._forward = self.module
         if compiled:

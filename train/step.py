@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from train.batchnorm import BatchNorm2d
-from train.config import Config
+from train.config import Config, DinoConfig
 from train.method import Method
 from train.moco import MoCo
 from train.network import ViT, blocks
@@ -25,8 +25,15 @@ def tune(model: Method, config: Config, device: torch.device) -> None:
             for layer in encoder.modules():
                 if hasattr(layer, "fused_attn"):
                     setattr(layer, "fused_attn", False)  # noqa: B010  # no Tensor, no Module
-    elif config.precision == "bf16":
-        torch.set_float32_matmul_precision("high")  # TF32 where autocast leaves fp32
+    else:
+        # TF32 where autocast leaves fp32, the losses too: dinov2 allows it, and moco-v3's
+        # logits are of half precision.
+        half = config.precision == "bf16"
+        torch.set_float32_matmul_precision("high" if half else "highest")
+        torch.backends.cudnn.allow_tf32 = half  # of convolutions, on unless it is said
+        if isinstance(config, DinoConfig) and config.drop_path:
+            # How many rows a branch keeps changes; cuDNN's attention plans anew for each number.
+            torch.backends.cuda.enable_cudnn_sdp(False)
     if config.activation_checkpointing:
         model.encoder.set_grad_checkpointing(True)
     if config.compile and isinstance(model, MoCo):

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,6 +42,7 @@ def views(card: Card) -> dict[str, float]:
     config = settings(card, batch=4096)
     batch, policies = batch_of(config, build_model(settings(card, encoder="vit_ti8", hidden=32)))
     batch = batch if len(batch.crops) == config.batch else batch_of(config, build_model(config))[0]
+    batch = pinned(card, batch)
     normals = normal(card.device)
     took = seconds(card, lambda: make_views(batch, policies, card.device, *normals))
     found = {"ours": len(batch.crops) / took}
@@ -51,7 +53,7 @@ def views(card: Card) -> dict[str, float]:
     return found
 
 
-def training(card: Card, peak: float, compiled: bool = False, **given: object) -> dict[str, float]:
+def training(card: Card, peak: float, compiled: bool = False, **given: object) -> dict[str, Any]:
     """Return images/s of a training step, ours and the official shape's, and what bounds them.
 
     Args:
@@ -75,7 +77,10 @@ def training(card: Card, peak: float, compiled: bool = False, **given: object) -
         found["peak memory, GiB"] = torch.cuda.max_memory_allocated() / 2**30
     if not compiled and not card.quick:
         found["predicted memory, GiB"] = Memory(config).peak(config.batch) / 2**30
-    found["data wait, share"] = steps.data_wait()
+    try:
+        found["data wait, share"] = steps.data_wait()
+    except RuntimeError as error:  # a container's /dev/shm may be too small for batches
+        found["data wait"] = f"not measured: {str(error)[:200]}"
     del steps
     if not compiled:
         for amp in (False, True):
@@ -96,7 +101,19 @@ def _official(card: Card, config: Config, amp: bool) -> float:
     values = model.schedule(1, torch.optim.AdamW(model.parameter_groups()))
     inputs = model.step_inputs(batch.drawn, views, values)
     once = official.step(model, amp)
-    return seconds(card, lambda: once(views, inputs), 1)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")  # torch's default, which moco-v3 leaves
+    try:
+        return seconds(card, lambda: once(views, inputs), 1)
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def pinned(card: Card, batch: Batch) -> Batch:
+    """Return a batch in the memory that the loader leaves it in."""
+    if card.device.type != "cuda":
+        return batch
+    return torch.utils.data._utils.pin_memory.pin_memory(batch)
 
 
 class Steps:
@@ -104,9 +121,8 @@ class Steps:
 
     def __init__(self, card: Card, config: Config, model: Method):
         self.card, self.config, self.model = card, config, model
-        self.batch, self.policies = batch_of(config, model)
-        if card.device.type == "cuda":
-            self.batch = torch.utils.data._utils.pin_memory.pin_memory(self.batch)
+        batch, self.policies = batch_of(config, model)
+        self.batch = pinned(card, batch)
         self.optimizer = torch.optim.AdamW(model.parameter_groups(), lr=0.0, fused=True)
         tune(model, config, card.device)
         self.once, self.normal = stepper(model, config, card.device), normal(card.device)
@@ -145,13 +161,13 @@ class Steps:
 
     def data_wait(self) -> float:
         """Return the share of the time spent waiting for batches that workers decode and draw."""
-        turns = 2 if self.card.tiny else 12
+        turns = 2 if self.card.tiny else 6 * WORKERS  # of which the workers hold two each ready
         painted, began, waited = Painted(self.config, self.model, self.batch), 0.0, 0.0
         world = World(0, 1, self.card.device)
         batches = loader(painted, range(turns), world, 0 if self.card.tiny else WORKERS)  # pyright: ignore[reportArgumentType]
         for turn in range(turns):
-            if turn == turns // 2:  # workers have started, their queues are as full as they get
-                wait(self.card.device)
+            wait(self.card.device)  # or the host runs ahead, and waits for what nobody needs yet
+            if turn == turns // 2:  # what was ready when the workers had started is used up
                 began, waited = time.perf_counter(), 0.0
             asked = time.perf_counter()
             batch = next(batches)
@@ -207,7 +223,7 @@ def embedding(card: Card) -> dict[str, float]:
 
 
 def segmentation(card: Card) -> dict[str, float]:
-    """Return megapixels/s of the segmentation network with random weights."""
+    """Return megapixels/s of the segmentation network on one image, with random weights."""
     from extract.network.architecture import HoverFast
     from extract.network.inference import Predictor
 

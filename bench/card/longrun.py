@@ -7,6 +7,7 @@ import signal
 import tempfile
 import threading
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -21,10 +22,11 @@ from train.loop import train
 from train.methods import build_model
 
 MOST = 15_000_000  # bytes of a file
+SAVED = 2.5  # minutes between checkpoints
 SHARE = 0.9  # of the minutes that are planned for steps; the rest starts, compiles and saves
 
 
-def long_run(card: Card, minutes: float, shards: Path, out: Path, batch: int) -> dict[str, float]:
+def long_run(card: Card, minutes: float, shards: Path, out: Path, batch: int) -> dict[str, Any]:
     """Train MoCo v3 for some minutes and leave `out/encoder` and `out/log.jsonl`.
 
     Args:
@@ -38,21 +40,33 @@ def long_run(card: Card, minutes: float, shards: Path, out: Path, batch: int) ->
         "data": str(shards),
         "batch": batch,
         "epoch_samples": batch,
-        "checkpoint_every": 10**6,
     }
     common |= {"encoder": "vit_ti8", "hidden": 32, "workers": 0} if card.tiny else {"workers": 12}
     with tempfile.TemporaryDirectory() as folder:
         trial = configure(**common, out=folder, epochs=2, warmup_epochs=0)
         took = seconds(card, Steps(card, trial, build_model(trial).to(card.device)).one)
         steps = max(2, int(SHARE * minutes * 60 / took))
-        config = configure(**common, out=f"{folder}/run", epochs=steps, warmup_epochs=steps / 8)
+        config = configure(
+            **common,
+            out=f"{folder}/run",
+            epochs=steps,
+            warmup_epochs=steps / 8,
+            checkpoint_every=max(1, int(60 * SAVED / took)),
+        )
+        before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the timer's, while none trains
         stop = threading.Timer(60 * minutes, os.kill, (os.getpid(), signal.SIGTERM))
         stop.start()
+        said: dict[str, Any] = {"steps planned": steps}
         try:
             train(config, World(0, 1, card.device))
+        except Exception as error:  # whatever it is, what was saved before is worth keeping
+            if not (Path(config.out) / "encoder").exists():
+                raise
+            said["stopped by"] = f"{type(error).__name__}: {error}"
         finally:
             stop.cancel()
-        return {"steps planned": steps} | leave(config, out)
+            signal.signal(signal.SIGTERM, before)
+        return said | leave(config, out)
 
 
 def leave(config: Config, out: Path) -> dict[str, float]:

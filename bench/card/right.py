@@ -33,8 +33,9 @@ def right(card: Card) -> dict[str, dict]:
         judge(f"augmentation {name}", difference, PIXELS)
     for tf32 in (False, True):
         kind = "TF32" if tf32 else "float32"
-        before = torch.get_float32_matmul_precision()
+        before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
         torch.set_float32_matmul_precision("high" if tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = tf32
         try:
             for policy in ("a0", "a1+gray"):
                 judge(f"views {policy}, {kind} allowed", _views(card, policy), PIXELS)
@@ -44,7 +45,8 @@ def right(card: Card) -> dict[str, dict]:
                 judge(f"{method} gradients, {kind}", gradient, TOLERANCES[kind])
             judge(f"embedding, {kind}", _embedding(card), TOLERANCES[kind])
         finally:
-            torch.set_float32_matmul_precision(before)
+            torch.set_float32_matmul_precision(before[0])
+            torch.backends.cudnn.allow_tf32 = before[1]
     judge(f"sum over one rank, {'NCCL' if card.device.type == 'cuda' else 'gloo'}", _sum(card), 0.0)
     return found
 

@@ -10,6 +10,7 @@ from train.host_copy import HostCopy
 from train.methods import build_model
 
 LISTED: tuple[str, ...] = ()  # synchronisations that are meant: none
+WAITED = "called a synchronizing CUDA operation"  # what torch says of one
 
 
 def smooth(card: Card) -> dict[str, object]:
@@ -33,6 +34,6 @@ def smooth(card: Card) -> dict[str, object]:
                 torch.cuda.set_sync_debug_mode("default")
         copy.wait()
         said = [f"{w.filename}:{w.lineno}: {w.message}" for w in seen]
-        waits = [s for s in said if "synchroniz" in s and not any(k in s for k in LISTED)]
+        waits = [s for s in said if WAITED in s and not any(k in s for k in LISTED)]
         found[method] = sorted(set(waits)) or "none"
     return found

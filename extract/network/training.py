@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,15 +97,15 @@ def train(
         with torch.autocast(device.type, torch.bfloat16):
             logits, predicted = forward(image)
         loss = segmentation_loss(logits.float(), predicted.float(), nuclei, maps, known)
-        if not torch.isfinite(loss):
-            raise ValueError(f"the loss of step {step} is {loss.item()}; a lower --lr may help")
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimiser.step()
         early = 1.0 if init else (step + 1) / (step + 20)
         _average(averaged, network, min(settings.average, early))
-        losses.append(loss.item())
+        losses.append(loss.item())  # waits for the step: the only time
+        if not math.isfinite(losses[-1]):
+            raise ValueError(f"the loss of step {step} is {losses[-1]}; a lower --lr may help")
         if (step + 1) % save_every == 0 or step + 1 == settings.steps:
             _save(out, network, averaged, optimiser, step + 1)
             record = {

@@ -18,7 +18,7 @@ def test_a_part_that_fails_says_why_and_the_others_go_on(monkeypatch, tmp_path, 
     def broken() -> dict:
         raise RuntimeError("no such kernel")
 
-    def some(card: Card, peak: float) -> dict:
+    def some(card: Card, peak: float, program: None) -> dict:
         assert peak > 0
         return {"views": broken, "right": lambda: {"x": {"right": True, "difference": 0.0}}}
 
