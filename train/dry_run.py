@@ -10,7 +10,7 @@ from shards.read import Shards
 from shards.schema import CROP_PX, VIEW_PX
 from train.config import Config, DinoConfig
 from train.flops import forward_flops, matmul_peak
-from train.memory import Memory, card_bytes
+from train.memory import Memory, NotPredicted, card_bytes
 from train.method import Method
 from train.methods import build_model
 from train.policy import POLICIES
@@ -48,10 +48,6 @@ def describe(config: Config, ranks: int, device: torch.device) -> str:
     peak = matmul_peak(device, config.precision)
     images = config.steps * config.batch
     sides = view_sides(model, config)
-    memory, here = Memory(config), config.batch // ranks
-    card = config.card_gib * 2**30 or card_bytes(device)
-    largest = memory.advice(card) if card else "give --card-gib for the largest batch that fits"
-    most = memory.peak(here)
     what, against = model.compared_with(ranks)
     state = 4 * (everything + 3 * trained)  # weights; gradients and AdamW's two moments
     hours = images / rate / 3600
@@ -67,10 +63,7 @@ def describe(config: Config, ranks: int, device: torch.device) -> str:
         f"{len(shards.info['shards'])} shards: {images / len(shards):.2f} passes; "
         f"{len(shards.info['shards']) / ranks:.1f} shards a rank",
         f"{what:15}{against}",
-        f"memory         {most / 2**30:.1f} GiB of a GPU a rank at the peak, with {here} images: "
-        f"{state / 2**30:.1f} weights and optimiser, {(most - state) / 2**30:.1f} activations, "
-        "logits and libraries",
-        f"               {largest}",
+        f"memory         {_memory(config, config.batch // ranks, device, state)}",
         f"speed          about {rate:,.0f} images/s on {ranks} ranks like this one "
         f"({device.type}, {config.precision}; {rate / ranks * cost / peak:.0%} of its "
         f"matmul peak): {hours:,.1f} hours",
@@ -91,6 +84,28 @@ def describe(config: Config, ranks: int, device: torch.device) -> str:
 def view_sides(model: Method, config: Config) -> list[int]:
     """Return the side of each view of an image, px."""
     return [policy.view_px for policy in model.policies(POLICIES[config.policy])]
+
+
+def _memory(config: Config, images: int, device: torch.device, state: int) -> str:
+    """Return what a rank's step takes of a GPU, and what would fit, on two lines.
+
+    Args:
+        config: of the run.
+        images: of this rank.
+        device: whose memory is meant, unless the settings name a card's.
+        state: bytes of weights, gradients and moments.
+    """
+    memory, card = Memory(config), config.card_gib * 2**30 or card_bytes(device)
+    try:
+        most = memory.peak(images)
+        fits = memory.advice(card) if card else "give --card-gib for the largest batch that fits"
+    except NotPredicted as error:
+        return str(error)
+    return (
+        f"{most / 2**30:.1f} GiB of a GPU a rank at the peak, with {images} images: "
+        f"{state / 2**30:.1f} weights and optimiser, {(most - state) / 2**30:.1f} activations, "
+        f"logits and libraries\n               {fits}"
+    )
 
 
 def _images_per_second(model: Method, config: Config, device: torch.device, here: int) -> float:

@@ -6,6 +6,7 @@ added up while they live. So logits, heads, activations and the optimiser are al
 
 import copy
 import weakref
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -29,6 +30,10 @@ from train.twopass import two_pass
 LIBRARIES = 100 * 2**20  # workspaces of cuBLAS and what the allocator rounds up
 ROOM = 0.95  # of a card that a batch may fill: memory that lies in pieces is no room
 BLOCK = 512  # bytes that the allocator hands out at least
+
+
+class NotPredicted(RuntimeError):
+    """This torch cannot do a step with fake tensors."""
 
 
 class Living(TorchDispatchMode):
@@ -64,6 +69,20 @@ class Living(TorchDispatchMode):
         return out
 
 
+class Moments(torch.optim.AdamW):
+    """AdamW's memory: two moments of each parameter, and nothing else where it is fused.
+
+    Before torch 2.8 the fused kernel refuses fake tensors.
+    """
+
+    def step(self, closure: None = None) -> None:
+        """Make the moments."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None and p not in self.state:
+                    self.state[p] = {k: torch.empty_like(p) for k in ("exp_avg", "exp_avg_sq")}
+
+
 class Memory:
     """What a rank's step takes on a GPU, by the number of its images."""
 
@@ -79,9 +98,18 @@ class Memory:
         self._known: dict[int, int] = {}
 
     def peak(self, images: int) -> int:
-        """Return the bytes that a step of so many images of this rank takes at most."""
+        """Return the bytes that a step of so many images of this rank takes at most.
+
+        Raises:
+            NotPredicted: torch is too old, as 2.6 is.
+        """
         if images not in self._known:
-            self._known[images] = self._measure(images)
+            try:
+                self._known[images] = self._measure(images)
+            except RuntimeError as error:
+                raise NotPredicted(
+                    f"not predicted by torch {torch.__version__}: a newer one can"
+                ) from error
         return self._known[images]
 
     def _measure(self, images: int) -> int:
@@ -98,7 +126,7 @@ class Memory:
                 torch.empty(len(list(alike)) * images, 3, side, side)
                 for side, alike in groupby(sides)
             ]
-            optimizer = torch.optim.AdamW(model.parameter_groups(), lr=0.0, fused=True)
+            optimizer = Moments(model.parameter_groups(), lr=0.0)
             trained = [p for p in model.parameters() if p.requires_grad]
             for parameter in trained:
                 parameter.grad = torch.empty_like(parameter)
@@ -160,8 +188,10 @@ def out_of_memory(config: Config, device: torch.device) -> str:
     others = "--two-pass (256, say) or --activation-checkpointing"
     others = others if moco else "--activation-checkpointing, or fewer --prototypes"
     here = config.batch // dist.get_world_size()
-    card = card_bytes(device)
-    advice = f": {Memory(config).advice(card)}" if card else ""
+    card, advice = card_bytes(device), ""
+    if card:
+        with suppress(NotPredicted):
+            advice = f": {Memory(config).advice(card)}"
     return (
         f"out of memory on {device} with {here} images a rank{advice}. Lower --batch, take more "
         f"ranks, or give {others}"

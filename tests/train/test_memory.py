@@ -74,6 +74,20 @@ def test_the_largest_batch_fits_and_a_larger_does_not(monkeypatch):
     assert "no batch fits" in found.advice(2**20)
 
 
+def test_a_torch_without_fake_steps_says_so(monkeypatch):
+    def refused(*_):
+        raise RuntimeError("Input type (c10::BFloat16) and bias type (float) should be the same")
+
+    found = measured(monkeypatch, method="moco", projection=16)
+    monkeypatch.setattr(found, "_step", refused)
+    with pytest.raises(memory.NotPredicted, match="not predicted by torch"):
+        found.peak(8)
+    monkeypatch.setattr(Memory, "_step", refused)
+    monkeypatch.setattr(memory, "card_bytes", lambda _: 80 * 2**30)
+    said = memory.out_of_memory(found.config, torch.device("cpu"))
+    assert said.startswith("out of memory on cpu with 8 images a rank. Lower --batch")
+
+
 def test_out_of_memory_ends_with_the_batch_that_fits(monkeypatch, capsys):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
