@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from evaluate.benchmark import Benchmark
 from shards.cells import kept_cells
@@ -43,9 +44,13 @@ def from_shards(
             no cell of the slide.
     """
     shards = Shards(path)
-    rows = _of_slide(shards.index["slide"], slide, path)
-    rows = rows[_choose(len(rows), count, seed)]
-    index = shards.index.take(rows)
+    if slide is None:
+        rows = _choose(len(shards), count, seed)
+    else:
+        slides = pq.read_table(shards.folder / "index.parquet", columns=["slide"])["slide"]
+        rows = _of_slide(slides, slide, path)
+        rows = rows[_choose(len(rows), count, seed)]
+    index = shards.rows(rows, ["label", "project", "slide", "nucleus", "x", "y"])
     crops = shards.read(rows).transpose(0, 2, 3, 1)  # (N, 60, 60, 3)
     labels, projects, slides = (
         [value or "" for value in index[name].to_pylist()] for name in ("label", "project", "slide")

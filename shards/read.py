@@ -71,6 +71,24 @@ class Shards:
         """The whole index, columns as in shards/schema.py INDEX_COLUMNS."""
         return pq.read_table(self.folder / "index.parquet", schema=INDEX_COLUMNS)
 
+    def rows(self, rows: np.ndarray, columns: list[str]) -> pa.Table:
+        """Return columns of some rows of the index, which is read a part at a time.
+
+        Args:
+            rows: (N,) integers, ascending.
+            columns: of shards/schema.py INDEX_COLUMNS.
+        """
+        parts, start = [], 0
+        with pq.ParquetFile(self.folder / "index.parquet") as file:
+            for batch in file.iter_batches(columns=columns):
+                stop = start + len(batch)
+                here = rows[slice(*np.searchsorted(rows, (start, stop)))] - start
+                if len(here):
+                    parts.append(pa.Table.from_batches([batch.take(pa.array(here))]))
+                start = stop
+        empty = pa.schema([INDEX_COLUMNS.field(name) for name in columns]).empty_table()
+        return pa.concat_tables(parts) if parts else empty
+
     def data(self, row: int) -> memoryview:
         """Return the encoded image of one row of the index."""
         shard, offset, size = (int(column[0]) for column in self._index.locate(np.array([row])))
@@ -96,15 +114,14 @@ class Shards:
         side = self.info["patch_px"]
         crops = np.empty((len(rows), side, side, 3), np.uint8)
         shards, offsets, sizes = (column.tolist() for column in self._index.locate(rows))
-        maps = {shard: self._map(shard) for shard in set(shards)}
-        places = zip(shards, offsets, sizes, strict=True)
         broken = {}
-        for i, (shard, start, size) in enumerate(places):
+        for i in np.argsort(shards, kind="stable").tolist():  # one after the other: few are open
+            start = offsets[i]
             try:
-                decode_into(maps[shard][start : start + size], crops[i])
+                decode_into(self._map(shards[i])[start : start + sizes[i]], crops[i])
             except ValueError as error:
                 broken[i] = error
-        for i, error in broken.items():
+        for i, error in sorted(broken.items()):
             row = int(rows[i])
             message = (
                 f"{self._name(shards[i])}: the crop of index row {row} at byte {offsets[i]} is "

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from shards import read
 from shards.cells import kept_cells
-from shards.crop import cut, decode, encode, inside, window_px
+from shards.crop import cut, decode, decode_into, encode, inside, window_px
 from shards.mix.direct import BUFFERS, read_blocks, write_blocks
 from shards.mix.mix import mix
 from shards.read import Shards, stream
@@ -214,6 +215,35 @@ def test_read_equals_the_stream(shards_folder):
         assert np.array_equal(crop, streamed.transpose(2, 0, 1))
     pick = [7, 3, 3]
     assert np.array_equal(shards.read(pick), crops[pick])
+
+
+def test_reading_many_shards_keeps_few_open(shards_folder, monkeypatch):
+    shards, most = Shards(shards_folder), 0
+    count = len(shards.info["shards"])
+    assert count > 4
+    rows = np.random.default_rng(0).permutation(len(shards))
+    expected = shards.read(rows)
+
+    def counted(data, out):
+        nonlocal most
+        most = max(most, len(os.listdir("/proc/self/fd")))
+        decode_into(data, out)
+
+    monkeypatch.setattr(read, "OPEN", 2)
+    monkeypatch.setattr(read, "decode_into", counted)
+    again = Shards(shards_folder)
+    before = len(os.listdir("/proc/self/fd"))
+    np.testing.assert_array_equal(again.read(rows), expected)
+    assert most <= before + 2 + 1  # what is being opened is there, too
+
+
+def test_rows_of_the_index_are_those_of_the_whole(shards_folder):
+    shards, columns = Shards(shards_folder), ["slide", "nucleus", "x", "label"]
+    rows = np.sort(np.random.default_rng(0).choice(len(shards), 40, replace=False))
+    assert shards.rows(rows, columns).to_pydict() == (
+        shards.index.take(rows).select(columns).to_pydict()
+    )
+    assert shards.rows(rows[:0], columns).num_rows == 0
 
 
 def test_index_keeps_where_each_cell_came_from(cells, shards_folder):
