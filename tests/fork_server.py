@@ -67,6 +67,7 @@ class Forks:
     def close(self) -> None:
         """End the server."""
         if self._ours is not None:
+            self._ours.shutdown(socket.SHUT_RDWR)  # a process forked since may hold a copy of it
             self._ours.close()
             assert self._server.wait() == 0
 
