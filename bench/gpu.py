@@ -154,7 +154,7 @@ def main(arguments: list[str] | None = None) -> int:
             report = long_run(card, options.train, options.shards, options.out, options.batch)
             show("train", report)
             (options.out / "gpu.json").write_text(json.dumps(report, indent=1) + "\n")
-            return 0
+            return 1 if "stopped by" in report else 0
         report = measure(card, options.minutes, program)
     finally:
         stop()

@@ -32,8 +32,8 @@ class Measured:
         """
         pixels = np.ascontiguousarray(crops.transpose(0, 2, 3, 1))  # as they lie in memory already
         keys = [blake2b(crop, digest_size=16).digest() for crop in pixels]
-        new = [i for i, key in enumerate(keys) if key not in self.known]
-        here = dict(zip((keys[i] for i in new), measure(pixels[new]) if new else (), strict=True))
+        new = {key: i for i, key in enumerate(keys) if key not in self.known}
+        here = dict(zip(new, measure(pixels[[*new.values()]]) if new else (), strict=True))
         found = np.stack([here[key] if key in here else self.known[key] for key in keys])
         for key, row in islice(here.items(), max(KEPT - len(self.known), 0)):
             self.known[key] = row.copy()  # a view would keep the batch's whole

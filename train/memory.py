@@ -33,7 +33,7 @@ BLOCK = 512  # bytes that the allocator hands out at least
 
 
 class NotPredicted(RuntimeError):
-    """This torch cannot do a step with fake tensors."""
+    """A step with fake tensors failed: this torch cannot do all of it."""
 
 
 class Living(TorchDispatchMode):
@@ -69,20 +69,6 @@ class Living(TorchDispatchMode):
         return out
 
 
-class Moments(torch.optim.AdamW):
-    """AdamW's memory: two moments of each parameter, and nothing else where it is fused.
-
-    Before torch 2.8 the fused kernel refuses fake tensors.
-    """
-
-    def step(self, closure: None = None) -> None:
-        """Make the moments."""
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None and p not in self.state:
-                    self.state[p] = {k: torch.empty_like(p) for k in ("exp_avg", "exp_avg_sq")}
-
-
 class Memory:
     """What a rank's step takes on a GPU, by the number of its images."""
 
@@ -101,15 +87,14 @@ class Memory:
         """Return the bytes that a step of so many images of this rank takes at most.
 
         Raises:
-            NotPredicted: torch is too old, as 2.6 is.
+            NotPredicted: the step failed, as with torch 2.6 it does.
         """
         if images not in self._known:
             try:
                 self._known[images] = self._measure(images)
             except RuntimeError as error:
-                raise NotPredicted(
-                    f"not predicted by torch {torch.__version__}: a newer one can"
-                ) from error
+                said = str(error).splitlines()[0]
+                raise NotPredicted(f"not predicted by torch {torch.__version__}: {said}") from error
         return self._known[images]
 
     def _measure(self, images: int) -> int:
@@ -126,7 +111,7 @@ class Memory:
                 torch.empty(len(list(alike)) * images, 3, side, side)
                 for side, alike in groupby(sides)
             ]
-            optimizer = Moments(model.parameter_groups(), lr=0.0)
+            optimizer = torch.optim.AdamW(model.parameter_groups(), lr=0.0, fused=True)
             trained = [p for p in model.parameters() if p.requires_grad]
             for parameter in trained:
                 parameter.grad = torch.empty_like(parameter)

@@ -31,9 +31,9 @@ def tune(model: Method, config: Config, device: torch.device) -> None:
         half = config.precision == "bf16"
         torch.set_float32_matmul_precision("high" if half else "highest")
         torch.backends.cudnn.allow_tf32 = half  # of convolutions, on unless it is said
-        if isinstance(config, DinoConfig) and config.drop_path:
-            # How many rows a branch keeps changes; cuDNN's attention plans anew for each number.
-            torch.backends.cuda.enable_cudnn_sdp(False)
+        # How many rows a branch keeps changes; cuDNN's attention plans anew for each number.
+        drops = isinstance(config, DinoConfig) and config.drop_path > 0
+        torch.backends.cuda.enable_cudnn_sdp(not drops)
     if config.activation_checkpointing:
         model.encoder.set_grad_checkpointing(True)
     if config.compile and isinstance(model, MoCo):

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from bench.card import official
 from bench.card.work import MEAN, Card, batch_of, normal, seconds, settings, wait
-from train.batches import Batch, loader
+from train.batches import Batch, Unreadable, loader
 from train.config import Config
 from train.distributed import World
 from train.encoder import build_encoder
@@ -79,7 +79,7 @@ def training(card: Card, peak: float, compiled: bool = False, **given: object) -
         found["predicted memory, GiB"] = Memory(config).peak(config.batch) / 2**30
     try:
         found["data wait, share"] = steps.data_wait()
-    except RuntimeError as error:  # a container's /dev/shm may be too small for batches
+    except Unreadable as error:  # a container's /dev/shm may be too small for batches
         found["data wait"] = f"not measured: {str(error)[:200]}"
     del steps
     if not compiled:

@@ -36,11 +36,7 @@ def long_run(card: Card, minutes: float, shards: Path, out: Path, batch: int) ->
         out: folder of the results.
         batch: images.
     """
-    common = {
-        "data": str(shards),
-        "batch": batch,
-        "epoch_samples": batch,
-    }
+    common = {"data": str(shards), "batch": batch, "epoch_samples": batch}
     common |= {"encoder": "vit_ti8", "hidden": 32, "workers": 0} if card.tiny else {"workers": 12}
     with tempfile.TemporaryDirectory() as folder:
         trial = configure(**common, out=folder, epochs=2, warmup_epochs=0)
